@@ -1,0 +1,47 @@
+"""The contract between the data and the networks: rates, shapes, point groups.
+
+Both towers import this file and nothing else of each other.  Letters used in shapes:
+B clips, T frames at 25 fps, H=W 128 pixels, K PCA coefficients, M MFCC rows at 100 Hz,
+L = 136 = 68 points x (x, y), N audio samples at 16 kHz.
+"""
+
+from typing import Any, NamedTuple
+
+FRAME_RATE = 25  # video frames a second
+SAMPLE_RATE = 16_000  # audio samples a second
+MFCC_RATE = 100  # MFCC rows a second
+MFCC_SIZE = 13  # cepstral coefficients a row; column 0 is the log energy
+
+ROWS_PER_FRAME = MFCC_RATE // FRAME_RATE
+CONTEXT_FRAMES = 3  # an audio window sees this many frames before and after its own
+WINDOW_ROWS = (2 * CONTEXT_FRAMES + 1) * ROWS_PER_FRAME  # 28 rows = 280 ms
+WINDOW_SIZE = MFCC_SIZE - 1  # columns 1..12: a window leaves the energy out
+
+CROP_SIZE = 128  # pixels, both sides of the aligned face
+NUM_POINTS = 68  # facial points in the 300-W order
+NOSE = slice(27, 36)
+MOUTH = slice(48, 68)
+INNER_LIPS = slice(60, 68)
+
+
+class InputError(ValueError):
+    """Bad input from outside: the message names the value, the rule and the remedy."""
+
+
+class Pca(NamedTuple):
+    """A linear model of landmarks: p = h U^T + M.  CVPR 2019, section 3.1.
+
+    mean: f32[L], M.  components: f32[L,K], U, orthonormal columns.  Plain arithmetic,
+    so that numpy and JAX arrays serve alike.
+    """
+
+    mean: Any
+    components: Any
+
+    def project(self, landmarks):
+        """landmarks f32[...,L] -> coefficients h f32[...,K]."""
+        return (landmarks - self.mean) @ self.components
+
+    def reconstruct(self, coefficients):
+        """coefficients h f32[...,K] -> landmarks f32[...,L]."""
+        return coefficients @ self.components.T + self.mean

@@ -1,0 +1,36 @@
+"""Set-up shared by all tests: shape checks, eight simulated devices, reference data."""
+
+import os
+import pathlib
+
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+jaxtyping.install_import_hook(["jax_atvg", "input_pipeline"], "beartype.beartype")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_default_matmul_precision", "highest")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHARED = pathlib.Path(os.environ.get("ATVG_SHARED", ROOT.parent / "shared"))
+
+
+def shared_path(*parts: str) -> pathlib.Path:
+    """A path in the shared folder; skips the test where it is absent."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"reference data {'/'.join(parts)} not found; set ATVG_SHARED")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """reference("units.npz") -> its arrays; skips without the shared folder."""
+    return lambda name: np.load(shared_path("reference", name))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """shared("data", "grid") -> path; skips without the shared folder."""
+    return shared_path
