@@ -1,0 +1,54 @@
+"""Picture file -> u8[H,W,3] RGB, whatever the file holds; and back."""
+
+import pathlib
+
+import numpy as np
+from jaxtyping import UInt8
+
+from input_pipeline.clip import InputError
+
+
+def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
+    """Any picture OpenCV decodes -> RGB, 0..255, upright as its EXIF tag says.
+
+    Grey becomes RGB, 16 bits become 8, transparency is laid on white.
+    InputError: no such file, a folder, an empty file, not a picture.
+    """
+    import cv2
+
+    path = pathlib.Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {what}; give the path of a JPEG or PNG photo")
+    data = np.fromfile(path, np.uint8)  # imread cannot open every non-ASCII path
+    if not data.size:
+        raise InputError(f"{path}: the file is empty; give a JPEG or PNG photo")
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)  # obeys EXIF, drops alpha
+        # JPEG has no alpha, so the second decode is spared where it would be slow.
+        is_jpeg = data[:2].tobytes() == b"\xff\xd8"
+        raw = None if is_jpeg else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # beyond OpenCV's limit of pixels
+        picture = raw = None
+    if picture is None:
+        raise InputError(f"{path}: not a readable picture; save it as JPEG or PNG")
+    if raw is not None and raw.ndim == 3 and raw.shape[2] == 4:
+        picture = _on_white(raw)
+    return np.ascontiguousarray(picture)
+
+
+def write_image(path: str | pathlib.Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+    """RGB, 0..255 -> a file of the kind its suffix names.  InputError: the folder."""
+    import cv2
+
+    path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: no folder {path.parent}; create it first")
+    cv2.imencode(path.suffix, picture[..., ::-1])[1].tofile(path)
+
+
+def _on_white(bgra: np.ndarray) -> np.ndarray:
+    """BGRA of 8 or 16 bits -> RGB u8 over a white background."""
+    unit = bgra / np.float32(np.iinfo(bgra.dtype).max)
+    colour, alpha = unit[..., 2::-1], unit[..., 3:]
+    return np.rint(255 * (colour * alpha + 1 - alpha)).astype(np.uint8)
