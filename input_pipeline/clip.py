@@ -45,3 +45,28 @@ class Pca(NamedTuple):
     def reconstruct(self, coefficients):
         """coefficients h f32[...,K] -> landmarks f32[...,L]."""
         return coefficients @ self.components.T + self.mean
+
+
+class AtBatch(NamedTuple):
+    """What AT-net learns from: reference frame, sound, target frames.
+
+    example: f32[B,K], the reference frame's coefficients.  audio: f32[B,T,28,12].
+    coefficients: f32[B,T,K].
+    """
+
+    example: Any
+    audio: Any
+    coefficients: Any
+
+
+class VgBatch(NamedTuple):
+    """What VG-net learns from: reference frame and consecutive target frames.
+
+    image: f32[B,H,W,3] in [-1,1].  example: f32[B,L], its landmarks.
+    frames: f32[B,T,H,W,3] in [-1,1].  landmarks: f32[B,T,L].
+    """
+
+    image: Any
+    example: Any
+    frames: Any
+    landmarks: Any

@@ -1,0 +1,80 @@
+"""AT-net: audio to landmarks.  CVPR 2019, section 3.1; reference 1.1."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jax_atvg.arrays import Audio, Coefficients, Example
+from jax_atvg.models.layers import (
+    BatchNorm,
+    ConvNormRelu,
+    Dense,
+    Lstm,
+    LstmState,
+    Mlp,
+    Norm,
+    max_pool,
+)
+
+
+class AtOutput(NamedTuple):
+    """coefficients: f32[B,T,K], landmarks as PCA coefficients (to be boosted by w)."""
+
+    coefficients: Coefficients
+    state: LstmState
+
+
+class ATNet(nn.Module):
+    """h_t = phi_lmark(LSTM(f_audio(a_t), f_lmark(h_p), c_{t-1})).
+
+    An audio window is read as a one-channel picture of 28 MFCC rows x 12 cepstra.
+    """
+
+    num_coefficients: int = 6
+    example_widths: tuple[int, ...] = (256, 512)
+    audio_widths: tuple[int, int, int, int, int] = (64, 128, 256, 256, 512)
+    fc_widths: tuple[int, ...] = (2048, 256)
+    lstm_width: int = 256
+    lstm_layers: int = 3
+    norm: Norm = BatchNorm
+
+    @nn.compact
+    def __call__(
+        self,
+        example: Example,
+        audio: Audio,
+        *,
+        state: LstmState | None = None,
+        train: bool = False,
+    ) -> AtOutput:
+        """example: the photo's coefficients h_p, f32[B,K].  audio: MFCC windows
+        f32[B,T,28,12].  state: of the preceding frames; None starts anew."""
+        batch, frames = audio.shape[:2]
+        x = AudioEncoder(self.audio_widths, self.norm, name="audio_encoder")(
+            audio[..., None], train
+        )
+        sound = Mlp(self.fc_widths, name="audio_fc")(x.reshape(batch, frames, -1))
+        identity = Mlp(self.example_widths, name="example_encoder")(example)
+        identity = jnp.broadcast_to(
+            identity[:, None], (batch, frames, identity.shape[-1])
+        )
+        x, state = Lstm(self.lstm_width, self.lstm_layers, name="lstm")(
+            jnp.concatenate([identity, sound], -1), state
+        )
+        return AtOutput(Dense(self.num_coefficients, name="head")(x), state)
+
+
+class AudioEncoder(nn.Module):
+    """[..., 28, 12, 1] -> [..., 12, 2, C]."""
+
+    widths: tuple[int, int, int, int, int]
+    norm: Norm = BatchNorm
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        for i, width in enumerate(self.widths):
+            x = ConvNormRelu(width, norm=self.norm, name=f"conv_{i}")(x, train)
+            if i == 1:
+                x = max_pool(x, (1, 2))  # 26 x 5
+        return max_pool(x, (2, 2))  # 12 x 2

@@ -1,0 +1,294 @@
+"""The building blocks of the three networks.
+
+Images are [..., H, W, C]: any number of leading axes.  Convolutions fold them into the
+batch; BatchNorm takes its statistics over all of them, so that [B, T, H, W, C] is
+normalised over B*T frames.  Initial values follow the authors' code (reference
+"Initialisation"): N(0, 0.02) for weights, N(1, 0.02) for the scale of a norm.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import initializers
+from jax import Array, lax
+from jaxtyping import Float
+
+Features = Float[Array, "... H W C"]
+
+Norm = Callable[..., nn.Module]  # BatchNorm, or what a test puts in its place
+
+normal = initializers.normal(0.02)
+
+
+def torch_default(fan_in: int) -> nn.initializers.Initializer:
+    """U(+-1/sqrt(fan_in)): what PyTorch gives the weights and biases of a layer."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
+
+
+def near_one(key, shape, dtype=jnp.float32):
+    """N(1, 0.02)."""
+    return 1 + normal(key, shape, dtype)
+
+
+def weight_inits(torch_init: bool, fan_in: int):
+    """Initial values of a layer's (kernel, bias)."""
+    if torch_init:
+        return torch_default(fan_in), torch_default(fan_in)
+    return normal, initializers.zeros
+
+
+def conv(
+    x: Features,
+    kernel: Float[Array, "kh kw C C_out"],
+    *,
+    strides: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> Features:
+    """Cross-correlation with zero padding on all four sides."""
+    y = lax.conv_general_dilated(
+        x.reshape(-1, *x.shape[-3:]),
+        kernel,
+        (strides, strides),
+        [(padding, padding)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def conv_transpose(x: Features, kernel: Float[Array, "3 3 C C_out"]) -> Features:
+    """Transposed 3x3 convolution of stride 2 that doubles H and W.
+
+    y[2i-1+a, 2j-1+b] += x[i, j] kernel[a, b]: PyTorch's padding=1, output_padding=1.
+    Written as a correlation of the zero-interleaved input with the flipped kernel.
+    """
+    y = lax.conv_general_dilated(
+        x.reshape(-1, *x.shape[-3:]),
+        jnp.flip(kernel, (0, 1)),
+        (1, 1),
+        [(1, 2)] * 2,
+        lhs_dilation=(2, 2),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def reflect_pad(x: Features, width: int) -> Features:
+    """Mirrors the picture at its borders without repeating the edge pixels."""
+    pads = [(0, 0)] * (x.ndim - 3) + [(width, width)] * 2 + [(0, 0)]
+    return jnp.pad(x, pads, mode="reflect")
+
+
+def max_pool(x: Features, strides: tuple[int, int]) -> Features:
+    """3x3 maximum without padding."""
+    return nn.max_pool(x, (3, 3), strides)
+
+
+class Conv(nn.Module):
+    """k x k convolution; padding defaults to k // 2: stride 1 keeps H and W."""
+
+    features: int
+    kernel_size: int = 3
+    strides: int = 1
+    padding: int | None = None
+    use_bias: bool = True
+    torch_init: bool = False
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        k, channels = self.kernel_size, x.shape[-1]
+        kernel_init, bias_init = weight_inits(self.torch_init, k * k * channels)
+        kernel = self.param("kernel", kernel_init, (k, k, channels, self.features))
+        padding = k // 2 if self.padding is None else self.padding
+        y = conv(x, kernel, strides=self.strides, padding=padding)
+        if self.use_bias:
+            y += self.param("bias", bias_init, (self.features,))
+        return y
+
+
+class ConvTranspose(nn.Module):
+    """Transposed 3x3 convolution that doubles H and W."""
+
+    features: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        kernel = self.param("kernel", normal, (3, 3, x.shape[-1], self.features))
+        y = conv_transpose(x, kernel)
+        if self.use_bias:
+            y += self.param("bias", initializers.zeros, (self.features,))
+        return y
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation as PyTorch defines it.
+
+    Normalises with the biased variance over all axes but the last, and keeps a running
+    average of the unbiased one (flax's own keeps the biased).  Under jit over a mesh
+    the statistics are those of the global batch.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    torch_init: bool = False
+
+    @nn.compact
+    def __call__(self, x: Features, train: bool) -> Features:
+        channels = (x.shape[-1],)
+        scale_init = initializers.ones if self.torch_init else near_one
+        scale = self.param("scale", scale_init, channels)
+        bias = self.param("bias", initializers.zeros, channels)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        var = self.variable("batch_stats", "var", jnp.ones, channels)
+        if not train:
+            return (x - mean.value) * (
+                scale * lax.rsqrt(var.value + self.epsilon)
+            ) + bias
+        batch_mean, batch_var, count = self.statistics(x)
+        if not self.is_initializing():
+            self.update(mean, batch_mean)
+            self.update(var, batch_var * (count / max(count - 1, 1)))
+        return (x - batch_mean) * (scale * lax.rsqrt(batch_var + self.epsilon)) + bias
+
+    def statistics(self, x: Features) -> tuple[Array, Array, int]:
+        """Mean and biased variance, shaped to broadcast with x; values behind each."""
+        axes = tuple(range(x.ndim - 1))
+        return jnp.mean(x, axes), jnp.var(x, axes), x.size // x.shape[-1]
+
+    def update(self, running: nn.Variable, batch: Array) -> None:
+        running.value += (1 - self.momentum) * (batch - running.value)
+
+
+class ConvNormRelu(nn.Module):
+    """Convolution without bias, normalisation, ReLU."""
+
+    features: int
+    kernel_size: int = 3
+    strides: int = 1
+    padding: int | None = None
+    norm: Norm = BatchNorm
+    torch_init: bool = False
+
+    @nn.compact
+    def __call__(self, x: Features, train: bool) -> Features:
+        x = Conv(
+            self.features,
+            self.kernel_size,
+            self.strides,
+            self.padding,
+            use_bias=False,
+            torch_init=self.torch_init,
+            name="conv",
+        )(x)
+        norm = self.norm(torch_init=self.torch_init, name="norm")
+        return nn.relu(norm(x, train))
+
+
+class UpNormRelu(nn.Module):
+    """Transposed convolution that doubles H and W, normalisation, ReLU."""
+
+    features: int
+    use_bias: bool = False
+    norm: Norm = BatchNorm
+
+    @nn.compact
+    def __call__(self, x: Features, train: bool) -> Features:
+        x = ConvTranspose(self.features, self.use_bias, name="conv")(x)
+        return nn.relu(self.norm(name="norm")(x, train))
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(dropout(relu(norm(conv(x)))))): no ReLU after the addition."""
+
+    dropout: float = 0.5
+    norm: Norm = BatchNorm
+
+    @nn.compact
+    def __call__(self, x: Features, train: bool) -> Features:
+        y = ConvNormRelu(x.shape[-1], norm=self.norm, name="first")(x, train)
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        y = Conv(x.shape[-1], use_bias=False, name="conv")(y)
+        return x + self.norm(name="norm")(y, train)
+
+
+class Dense(nn.Module):
+    """Linear layer."""
+
+    features: int
+    torch_init: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C_out"]:
+        kernel_init, bias_init = weight_inits(self.torch_init, x.shape[-1])
+        kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features))
+        return x @ kernel + self.param("bias", bias_init, (self.features,))
+
+
+class Mlp(nn.Module):
+    """Linear layers, each followed by a ReLU."""
+
+    widths: tuple[int, ...]
+    torch_init: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C_out"]:
+        for i, width in enumerate(self.widths):
+            x = nn.relu(Dense(width, self.torch_init, name=f"dense_{i}")(x))
+        return x
+
+
+class LstmState(NamedTuple):
+    """hidden, cell: f32[layers, B, width]."""
+
+    hidden: Array
+    cell: Array
+
+
+class Lstm(nn.Module):
+    """Stacked LSTM over axis 1, gates in PyTorch's order i, f, g, o and with its two
+    biases (both are trained, so merging them would change the step Adam takes).
+
+    The input's share of the gates is one matrix product over all frames.
+    """
+
+    width: int = 256
+    layers: int = 3
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T C"], state: LstmState | None = None
+    ) -> tuple[Float[Array, "B T C_out"], LstmState]:
+        if state is None:
+            zeros = jnp.zeros((self.layers, x.shape[0], self.width), x.dtype)
+            state = LstmState(zeros, zeros)
+        finals = []
+        for layer in range(self.layers):
+            start = LstmState(state.hidden[layer], state.cell[layer])
+            x, final = self.layer(f"layer_{layer}", x, start)
+            finals.append(final)
+        return x, LstmState(*map(jnp.stack, zip(*finals, strict=True)))
+
+    def layer(self, name: str, x: Array, state: LstmState) -> tuple[Array, LstmState]:
+        init, gates = torch_default(self.width), 4 * self.width
+        input_kernel = self.param(f"{name}_input_kernel", init, (x.shape[-1], gates))
+        hidden_kernel = self.param(f"{name}_hidden_kernel", init, (self.width, gates))
+        input_bias = self.param(f"{name}_input_bias", init, (gates,))
+        hidden_bias = self.param(f"{name}_hidden_bias", init, (gates,))
+
+        def step(state: LstmState, from_input: Array) -> tuple[LstmState, Array]:
+            i, f, g, o = jnp.split(from_input + state.hidden @ hidden_kernel, 4, -1)
+            cell = nn.sigmoid(f) * state.cell + nn.sigmoid(i) * jnp.tanh(g)
+            hidden = nn.sigmoid(o) * jnp.tanh(cell)
+            return LstmState(hidden, cell), hidden
+
+        from_input = x @ input_kernel + (input_bias + hidden_bias)
+        final, hidden = lax.scan(step, state, from_input.swapaxes(0, 1))
+        return hidden.swapaxes(0, 1), final

@@ -1,0 +1,194 @@
+"""VG-net: a photo and landmarks to frames.  CVPR 2019, section 3.2; reference 1.3.
+
+Shapes at the original's size: S = 128 pixels, width 64, 8 = S / 16.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jax_atvg.arrays import Attention, Image, Landmarks, Reference, Video
+from jax_atvg.models.conv_gru import ConvGru
+from jax_atvg.models.layers import (
+    BatchNorm,
+    Conv,
+    ConvNormRelu,
+    Mlp,
+    Norm,
+    ResidualBlock,
+    UpNormRelu,
+    reflect_pad,
+)
+
+
+class VgOutput(NamedTuple):
+    """frames, color: f32[B,T,S,S,3] in [-1,1].  attention: f32[B,T,S,S,1] in (0,1), how
+    much of a pixel is drawn anew.  landmark_attention: f32[B,T,S/4,S/4,1] in (0,1), the
+    same on the features.  state: f32[B,S/16,S/16,8 width] of the recurrence."""
+
+    frames: Video
+    attention: Attention
+    color: Video
+    landmark_attention: Attention
+    state: Array
+
+
+class VGNet(nn.Module):
+    """v^_t = alpha_t * m_t + (1 - alpha_t) * i_p, from the photo i_p and landmarks p_t.
+
+    width scales every channel count.  recurrence: "time" (the paper) or "batch" (the
+    authors' code), see conv_gru.py.
+    """
+
+    recurrence: str = "time"
+    width: int = 64
+    num_blocks: int = 9
+    image_size: int = 128
+    dropout: float = 0.5
+    norm: Norm = BatchNorm
+
+    @nn.compact
+    def __call__(
+        self,
+        image: Image,
+        landmarks: Landmarks,
+        example: Reference,
+        *,
+        state: Array | None = None,
+        train: bool = False,
+    ) -> VgOutput:
+        """image: the photo, f32[B,S,S,3] in [-1,1].  landmarks: f32[B,T,136].  example:
+        the photo's landmarks f32[B,136].  state: of the preceding frames.
+
+        Raises ValueError unless S is `image_size`, a multiple of 16.
+        """
+        size, width, frames = self.image_size, self.width, landmarks.shape[1]
+        if size % 16 or image.shape[1:3] != (size, size):
+            raise ValueError(
+                f"image of {image.shape[1]}x{image.shape[2]} pixels: VGNet(image_size="
+                f"{size}) needs {size}x{size}, a multiple of 16; resize the image or "
+                "set image_size"
+            )
+
+        def over_time(x):
+            return jnp.broadcast_to(x, (x.shape[0], frames, *x.shape[2:]))
+
+        photo = image[:, None]  # one frame: [B, 1, S, S, 3]
+        detail = ImageEncoder1(width, self.norm, name="image_encoder1")(photo, train)
+        identity = ImageEncoder2(width, self.norm, name="image_encoder2")(detail, train)
+
+        # The photo's landmarks go first, through the same layers as the frames'.
+        points = jnp.concatenate([example[:, None], landmarks], 1)
+        points = LandmarkEncoder(width, size, self.norm, name="landmark_encoder")(
+            points, train
+        )
+        shape = ConvNormRelu(8 * width, norm=self.norm, name="landmark_feature")(
+            points, train
+        )
+        both = jnp.concatenate([points[:, 1:], over_time(points[:, :1])], -1)
+        landmark_attention = LandmarkAttention(
+            width, self.norm, name="landmark_attention"
+        )(both, train)
+
+        x = jnp.concatenate([over_time(identity), shape[:, 1:] - shape[:, :1]], -1)
+        x = ConvNormRelu(2 * width, norm=self.norm, name="bottleneck")(x, train)
+        x, state = ConvGru(8 * width, self.recurrence, name="conv_gru")(x, state)
+        x = Generator(
+            width, self.num_blocks, self.dropout, self.norm, name="generator"
+        )(x, train)
+        x = (1 - landmark_attention) * detail + landmark_attention * x
+        x = UpNormRelu(width, norm=self.norm, name="up_0")(x, train)
+        x = UpNormRelu(width // 2, norm=self.norm, name="up_1")(x, train)
+        color = jnp.tanh(Conv(3, 7, name="color")(x))
+        attention = nn.sigmoid(Conv(1, 7, name="attention")(x))
+        output = attention * color + (1 - attention) * photo
+        return VgOutput(output, attention, color, landmark_attention, state)
+
+
+class ImageEncoder1(nn.Module):
+    """[..., S, S, 3] -> i'_p [..., S/4, S/4, 2 width]."""
+
+    width: int
+    norm: Norm = BatchNorm
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = reflect_pad(x, 3)
+        for i, (features, kernel, strides, padding) in enumerate(
+            [(1, 7, 1, 0), (1, 3, 2, 1), (2, 3, 2, 1)]
+        ):
+            x = ConvNormRelu(
+                features * self.width,
+                kernel,
+                strides,
+                padding,
+                norm=self.norm,
+                name=f"conv_{i}",
+            )(x, train)
+        return x
+
+
+class ImageEncoder2(nn.Module):
+    """i'_p [..., S/4, S/4, 2 width] -> i''_p [..., S/16, S/16, 8 width]."""
+
+    width: int
+    norm: Norm = BatchNorm
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        for i, features in enumerate([4, 8]):
+            x = ConvNormRelu(
+                features * self.width, strides=2, norm=self.norm, name=f"conv_{i}"
+            )(x, train)
+        return x
+
+
+class LandmarkEncoder(nn.Module):
+    """f: landmarks [..., 136] -> [..., S/16, S/16, 4 width]."""
+
+    width: int
+    image_size: int
+    norm: Norm = BatchNorm
+
+    @nn.compact
+    def __call__(self, points, train: bool):
+        side = self.image_size // 16
+        x = Mlp((side * side,), name="fc")(points)
+        x = x.reshape(*points.shape[:-1], side, side, 1)
+        return ConvNormRelu(4 * self.width, norm=self.norm, name="conv")(x, train)
+
+
+class LandmarkAttention(nn.Module):
+    """[f(p_t), f(p_p)] [..., S/16, S/16, 8 width] -> att_t [..., S/4, S/4, 1]."""
+
+    width: int
+    norm: Norm = BatchNorm
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        for i, features in enumerate([4, 2]):
+            x = UpNormRelu(
+                features * self.width, use_bias=True, norm=self.norm, name=f"up_{i}"
+            )(x, train)
+        return nn.sigmoid(Conv(1, name="conv")(x))
+
+
+class Generator(nn.Module):
+    """Residual blocks at S/16, then up to S/4: [..., 8 width] -> [..., 2 width]."""
+
+    width: int
+    num_blocks: int
+    dropout: float = 0.5
+    norm: Norm = BatchNorm
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        for i in range(self.num_blocks):
+            x = ResidualBlock(self.dropout, self.norm, name=f"block_{i}")(x, train)
+        for i, features in enumerate([4, 2]):
+            x = UpNormRelu(features * self.width, norm=self.norm, name=f"up_{i}")(
+                x, train
+            )
+        return x
