@@ -1,0 +1,103 @@
+"""Points in crop pixels <-> landmarks in [-1, 1]; the linear model fitted to them.
+
+Landmarks are f32[...,136]: x0, y0, x1, y1, ... of the 68 points (L in clip.py).
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64
+
+from input_pipeline.clip import CROP_SIZE, NUM_POINTS, InputError, Pca
+
+OPENED = slice(
+    96, 136
+)  # the mouth, as landmark coordinates; see normalise_like_authors
+OPENING = -0.06
+
+
+def normalise(
+    points_px: Float[np.ndarray, "*batch 68 2"],
+) -> Float32[np.ndarray, "*batch 136"]:
+    """Pixels of the aligned crop -> landmarks: p = (p_px + 1/2) * 2 / 128 - 1.
+
+    Pixel centres lie at whole numbers, so the crop's outer edges -1/2 and 127.5 become
+    -1 and 1.  A point outside the crop leaves [-1, 1]; nothing is clipped.
+    """
+    landmarks = (points_px + 0.5) * (2 / CROP_SIZE) - 1
+    return landmarks.reshape(*points_px.shape[:-2], 2 * NUM_POINTS).astype(np.float32)
+
+
+def to_pixels(
+    landmarks: Float[np.ndarray, "*batch 136"],
+) -> Float32[np.ndarray, "*batch 68 2"]:
+    """The inverse of `normalise`: landmarks -> pixels of the aligned crop."""
+    points = landmarks.reshape(*landmarks.shape[:-1], NUM_POINTS, 2)
+    return ((points + 1) * (CROP_SIZE / 2) - 0.5).astype(np.float32)
+
+
+def fit_pca(
+    batches: Iterable[Float[np.ndarray, "_ 136"]], num_coefficients: int
+) -> tuple[Pca, Float64[np.ndarray, "136"]]:
+    """Principal components of landmarks that need not fit into memory.
+
+    Returns the model (f32; each component's largest entry is positive, so that refits
+    compare) and the variance along each of the 136 directions, largest first: the
+    coefficients' standard deviations are sqrt(variance[:K]), and
+    variance[:K].sum() / variance.sum() is the share they explain.
+    InputError: not finite, or too few landmarks for so many coefficients.
+    """
+    size = 2 * NUM_POINTS
+    count, total, scatter = 0, np.zeros(size), np.zeros((size, size))
+    shift = None  # sums about a point of the cloud keep float64 exact
+    for batch in batches:
+        if not np.isfinite(batch).all():
+            rows = np.flatnonzero(~np.isfinite(batch).all(axis=1))
+            raise InputError(
+                f"landmarks {count + rows[0]}: not finite; leave out lost faces"
+            )
+        if shift is None and len(batch):
+            shift = batch[0].astype(np.float64)
+        centred = batch.astype(np.float64) - shift if len(batch) else batch
+        count += len(batch)
+        total += centred.sum(axis=0)
+        scatter += centred.T @ centred
+    if not 1 <= num_coefficients <= min(size, count - 1):
+        raise InputError(
+            f"num_coefficients={num_coefficients} of {count} landmarks: "
+            f"must be 1..{max(min(size, count - 1), 0)}; give more clips"
+        )
+    mean = total / count
+    covariance = (scatter - count * np.outer(mean, mean)) / (count - 1)
+    variance, directions = np.linalg.eigh(covariance)
+    variance, directions = np.maximum(variance[::-1], 0), directions[:, ::-1]
+    components = directions[:, :num_coefficients]
+    largest = np.abs(components).argmax(axis=0)
+    components = components * np.sign(components[largest, range(num_coefficients)])
+    model = Pca((shift + mean).astype(np.float32), components.astype(np.float32))
+    return model, variance
+
+
+def normalise_like_authors(
+    points: Float[np.ndarray, "N 68 2"],
+    mean_shape_img: Float[np.ndarray, "68 2"],
+    mean_shape_norm: Float[np.ndarray, "1 136"],
+    S: Float[np.ndarray, "_ 136"],
+) -> Float64[np.ndarray, "N 68 2"]:
+    """The authors' normLmarks (reference section 3.4), for their numbers only.
+
+    With q_i the Procrustes fit of shape i and q_ref that of the mean shape:
+    a_i = S (q_i - q_ref);  result_i = (a_i - a_N - S d) S + mean_shape_norm.
+    As a_N, of the last shape, is taken off, the last or only shape always maps to the
+    same constant, whatever it was: a photo's own landmarks are lost.
+    """
+    from scipy.spatial import procrustes
+
+    fits = [procrustes(mean_shape_img, shape)[:2] for shape in points]
+    fitted = np.array([fit.ravel() for _, fit in fits])
+    basis = S.astype(np.float64)
+    coefficients = (fitted - fits[0][0].ravel()) @ basis.T
+    opened = np.zeros(2 * NUM_POINTS)
+    opened[OPENED] = OPENING * basis[1, OPENED]
+    coefficients = coefficients - coefficients[-1] - basis @ opened
+    return (coefficients @ basis + mean_shape_norm).reshape(-1, NUM_POINTS, 2)
