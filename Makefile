@@ -1,0 +1,43 @@
+# Every target sets up its own environment: `make test` works in a fresh clone.
+#   make test      format and lint checks, then all tests
+#   make lint      the checks alone
+#   make format    let ruff format and fix
+#   make clean     remove the environment and what the tests left
+# With another Python:  make clean && make test PYTHON=python3.13
+# Some tests:           make test ARGS="tests/jax_atvg -k metrics"
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+ARGS ?=
+# Without requirements/torch.txt the tests that read .pth files are skipped.
+REQUIREMENTS ?= requirements/dev.txt requirements/torch.txt
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: test lint format clean
+
+test: lint
+	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Made anew whenever a requirement changes; the stamp comes last, so that an
+# installation that failed is tried again.
+$(INSTALLED): requirements.txt $(REQUIREMENTS)
+	@echo "Installing $(REQUIREMENTS) into $(VENV): a minute or two, 2 GB"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+		$(addprefix -r ,$(REQUIREMENTS))
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .hypothesis .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
