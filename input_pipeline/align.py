@@ -1,0 +1,215 @@
+"""Points -> similarity -> the aligned 128x128 crop, and the crop back into the picture.
+
+A similarity is f64[2,3], M: picture = M[:, :2] @ crop + M[:, 2], from crop pixels to
+picture pixels, (x, y), pixel centres at whole numbers.  There is one resampling from
+the full picture to the crop and one back.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float64, Real, UInt8
+
+from input_pipeline.clip import CROP_SIZE, NOSE, InputError
+
+STABLE = (*range(NOSE.start, NOSE.stop), 36, 39, 42, 45)  # nose, eye corners
+FEATHER = 10.0  # crop pixels over which a pasted crop fades in
+MAX_SUPERSAMPLING = 32  # 128 x 32: a crop is cut from at most 4096 x 4096 samples
+
+
+class Template(NamedTuple):
+    """Where stable points of the face lie in the crop.
+
+    points: f64[n,2], crop pixels.  indices: those points among the 68.
+    """
+
+    points: Float64[np.ndarray, "n 2"]
+    indices: tuple[int, ...]
+
+
+# The mean face of 344 frames of 43 GRID training clips (speakers s1 s2 s5 s11 s26 s31,
+# weighted equally; dlib's points; generalised Procrustes mean of the frames and their
+# mirror images), its jaw scaled to a width of 92 pixels and its chin (point 8) put at
+# (63.5, 106).  Seen with it, the points of those frames span x 8..119, y 4..121: an
+# open jaw stays inside, where the authors' template has the chin on the crop's edge.
+# Nose downwards, nostrils left to right, eye corners left to right.
+_X = [63.5, 63.5, 63.5, 63.5, 53.9, 58.5, 63.5, 68.5, 73.1, 35.2, 51.8, 75.2, 91.8]
+_Y = [22.9, 31.0, 38.9, 47.1, 54.8, 56.4, 57.7, 56.4, 54.8, 25.6, 26.3, 26.3, 25.6]
+DEFAULT_TEMPLATE = Template(np.column_stack([_X, _Y]), STABLE)
+
+
+def authors_template(base_68: Real[np.ndarray, "68 2"]) -> Template:
+    """The authors' template, points 27..44, as crop pixels (reference section 3.3).
+
+    Their crop keeps rows and columns 1..128 of the warp, hence one pixel less.
+    """
+    indices = tuple(range(27, 45))
+    return Template(base_68[list(indices)].astype(np.float64) - 1, indices)
+
+
+def similarity(
+    source: Float[np.ndarray, "*batch n 2"], target: Float[np.ndarray, "*#batch n 2"]
+) -> Float64[np.ndarray, "*batch 2 3"]:
+    """The rotation, scale and shift that take source to target with least squares.
+
+    As complex numbers: target = a source + b; a = <source, target> / <source, source>
+    of the centred points, which cannot reflect.  Equals Umeyama's solution.
+    InputError: all source points coincide.
+    """
+    source, target = np.broadcast_arrays(source, target)
+    z = source[..., 0] + 1j * source[..., 1].astype(np.float64)
+    w = target[..., 0] + 1j * target[..., 1].astype(np.float64)
+    z_mean, w_mean = z.mean(-1, keepdims=True), w.mean(-1, keepdims=True)
+    spread = np.square(np.abs(z - z_mean)).sum(-1)
+    if not spread.all():
+        raise InputError("similarity: all source points coincide; give two or more")
+    a = ((z - z_mean).conj() * (w - w_mean)).sum(-1) / spread
+    b = w_mean[..., 0] - a * z_mean[..., 0]
+    rows = [a.real, -a.imag, b.real, a.imag, a.real, b.imag]
+    return np.stack(rows, -1).reshape(*a.shape, 2, 3)
+
+
+def transform(
+    matrix: Float[np.ndarray, "*#batch 2 3"], points: Float[np.ndarray, "*#batch n 2"]
+) -> Float64[np.ndarray, "*_ n 2"]:
+    """Points through the similarity: crop pixels -> picture pixels."""
+    linear, shift = matrix[..., :2], matrix[..., None, :, 2]
+    return (points @ np.swapaxes(linear, -1, -2) + shift).astype(np.float64)
+
+
+def invert(
+    matrix: Float[np.ndarray, "*batch 2 3"],
+) -> Float64[np.ndarray, "*batch 2 3"]:
+    """The similarity's inverse: picture pixels -> crop pixels."""
+    linear = np.linalg.inv(matrix[..., :2])
+    shift = -linear @ matrix[..., 2:]
+    return np.concatenate([linear, shift], -1).astype(np.float64)
+
+
+def align(
+    points_px: Float[np.ndarray, "*batch 68 2"], template: Template = DEFAULT_TEMPLATE
+) -> Float64[np.ndarray, "*batch 2 3"]:
+    """68 points in the picture -> the similarity from crop to picture pixels."""
+    stable = points_px[..., list(template.indices), :]
+    target = np.broadcast_to(template.points, stable.shape)
+    return similarity(target, stable)
+
+
+def smooth(
+    matrices: Float[np.ndarray, "T 2 3"], sigma: float | int
+) -> Float64[np.ndarray, "T 2 3"]:
+    """Similarities over time, smoothed by a Gaussian of `sigma` frames.
+
+    A similarity is linear in its entries, so they are smoothed one by one.  At every
+    frame a straight line is fitted under the Gaussian's weights: within the clip that
+    is the Gaussian mean, and at its ends a steady movement is not dragged behind.
+    """
+    if sigma <= 0 or len(matrices) < 3:
+        return matrices.astype(np.float64)
+    steps = np.arange(-np.ceil(4 * sigma), np.ceil(4 * sigma) + 1)
+    weights = np.exp(-0.5 * np.square(steps / sigma))
+    middle = slice(len(steps) // 2, len(steps) // 2 + len(matrices))
+
+    def weigh(power: int, values: np.ndarray) -> np.ndarray:
+        """sum_s w_s s^power x_(t+s), over the frames t+s that there are."""
+        return np.convolve(values, (weights * steps**power)[::-1])[middle]
+
+    ones = np.ones(len(matrices))
+    s0, s1, s2 = (weigh(power, ones) for power in range(3))
+    columns = matrices.reshape(-1, 6).T.astype(np.float64)
+    fitted = [s2 * weigh(0, x) - s1 * weigh(1, x) for x in columns]
+    return (np.array(fitted) / (s0 * s2 - s1**2)).T.reshape(-1, 2, 3)
+
+
+def warp(
+    image: UInt8[np.ndarray, "H W 3"],
+    matrix: Float[np.ndarray, "2 3"],
+    size: int = CROP_SIZE,
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """The crop that `matrix` points at; antialiased; edge pixels repeated outside."""
+    import cv2
+
+    return _resample(image, matrix, (size, size), cv2.INTER_LINEAR)
+
+
+def _resample(image, matrix, size, interpolation):
+    """size (w, h): pixel u of the result is `image` at M u, averaged over the pixel.
+
+    Where the image shrinks, a grid k times as fine is sampled and averaged by k: its
+    sample i lies at (i + 1/2) / k - 1/2, since whole numbers are pixel centres.
+    """
+    import cv2
+
+    k = int(np.ceil(np.hypot(matrix[0, 0], matrix[1, 0]) - 1e-6))
+    k = min(max(k, 1), MAX_SUPERSAMPLING)
+    fine = matrix.astype(np.float64)
+    fine[:, 2] += fine[:, :2].sum(1) * (0.5 / k - 0.5)
+    fine[:, :2] /= k
+    samples = cv2.warpAffine(
+        np.ascontiguousarray(image),
+        fine,
+        (size[0] * k, size[1] * k),
+        flags=interpolation | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return (
+        samples if k == 1 else cv2.resize(samples, size, interpolation=cv2.INTER_AREA)
+    )
+
+
+class Paster:
+    """Puts crops back into one picture at one place; what frames share is done once.
+
+    feather: crop pixels over which the crop fades in from its edge, where it has no
+    weight at all.  Pixels outside the crop are returned untouched.
+    """
+
+    def __init__(
+        self,
+        picture: UInt8[np.ndarray, "H W 3"],
+        matrix: Float[np.ndarray, "2 3"],
+        size: int = CROP_SIZE,
+        feather: float = FEATHER,
+    ):
+        height, width = picture.shape[:2]
+        edge = np.array([-0.5, size - 0.5])
+        corners = np.array([(x, y) for x in edge for y in edge])
+        outline = transform(matrix, corners)
+        low = np.floor(outline.min(0)).astype(int)
+        high = np.ceil(outline.max(0)).astype(int) + 1
+        x0, y0 = np.clip(low, 0, (width, height))
+        x1, y1 = np.clip(high, 0, (width, height))
+        self.picture, self.box = picture, (slice(y0, y1), slice(x0, x1))
+        self.to_crop = invert(matrix)
+        self.to_crop[:, 2] += self.to_crop[:, :2] @ (x0, y0)  # pixels of the box
+        v, u = np.mgrid[0 : y1 - y0, 0 : x1 - x0].astype(np.float32)
+        (a, b, c), (d, e, f) = self.to_crop.astype(np.float32)
+        x, y = a * u + b * v + c, d * u + e * v + f  # crop pixels
+        inside = np.minimum(np.minimum(x, size - 1 - x), np.minimum(y, size - 1 - y))
+        ramp = np.clip((inside + 0.5) / feather, 0, 1)
+        self.weight = ramp * ramp * (3 - 2 * ramp)  # smooth at both ends
+
+    def __call__(
+        self, crop: UInt8[np.ndarray, "size size 3"]
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """RGB, 0..255 -> a copy of the picture with the crop blended in."""
+        import cv2
+
+        result = self.picture.copy()
+        if self.weight.size:
+            height, width = self.weight.shape
+            patch = _resample(crop, self.to_crop, (width, height), cv2.INTER_CUBIC)
+            below = np.ascontiguousarray(result[self.box])
+            weight = self.weight
+            result[self.box] = cv2.blendLinear(patch, below, weight, 1 - weight)
+        return result
+
+
+def paste(
+    picture: UInt8[np.ndarray, "H W 3"],
+    crop: UInt8[np.ndarray, "size size 3"],
+    matrix: Float[np.ndarray, "2 3"],
+    feather: float = FEATHER,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A copy of the picture with the crop put where `matrix` says; see Paster."""
+    return Paster(picture, matrix, len(crop), feather)(crop)
