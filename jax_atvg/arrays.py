@@ -3,8 +3,11 @@
 Letters: B clips, T frames, H=W pixels, K PCA coefficients, L = 136 = 68 points (x, y).
 """
 
-from jax import Array
+import jax
+import numpy as np
 from jaxtyping import Float
+
+Array = jax.Array | np.ndarray  # the networks take either
 
 Scalar = Float[Array, ""]
 Image = Float[Array, "B H W 3"]  # [-1, 1]

@@ -5,10 +5,10 @@ Source: CVPR 2019, section 3, and the authors' trainers (reference section 2).
 
 import jax.numpy as jnp
 from jax import lax, nn
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from input_pipeline.clip import MOUTH, NUM_POINTS
-from jax_atvg.arrays import Attention, Coefficients, Landmarks, Scalar, Video
+from jax_atvg.arrays import Array, Attention, Coefficients, Landmarks, Scalar, Video
 
 
 def coefficient_loss(predicted: Coefficients, target: Coefficients) -> Scalar:

@@ -1,4 +1,4 @@
-"""What a training step knows (Nets: static) and what it changes (State: arrays only)."""
+"""What a training step knows (Nets, static) and changes (State, arrays only)."""
 
 import dataclasses
 from typing import Any, NamedTuple

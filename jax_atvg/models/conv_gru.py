@@ -2,9 +2,10 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 from jaxtyping import Float
 
+from jax_atvg.arrays import Array
 from jax_atvg.models.layers import conv, torch_default
 
 # The axis of [B, T, H, W, C] that the recurrence runs over.

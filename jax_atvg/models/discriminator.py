@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Float
 
-from jax_atvg.arrays import Landmarks, Reference, Video
+from jax_atvg.arrays import Array, Landmarks, Reference, Video
 from jax_atvg.models.layers import (
     BatchNorm,
     Conv,

@@ -13,10 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import initializers
-from jax import Array, lax
+from flax.linen.dtypes import promote_dtype
+from jax import lax
 from jaxtyping import Float
 
-Features = Float[Array, "... H W C"]
+from jax_atvg.arrays import Array
+
+Features = Float[Array, "... _H _W _C"]  # each layer has its own
 
 Norm = Callable[..., nn.Module]  # BatchNorm, or what a test puts in its place
 
@@ -45,13 +48,14 @@ def weight_inits(torch_init: bool, fan_in: int):
 
 def conv(
     x: Features,
-    kernel: Float[Array, "kh kw C C_out"],
+    kernel: Float[Array, "k k C C_out"],
     *,
     strides: int = 1,
     padding: int = 0,
     dilation: int = 1,
 ) -> Features:
     """Cross-correlation with zero padding on all four sides."""
+    x, kernel = promote_dtype(x, kernel)
     y = lax.conv_general_dilated(
         x.reshape(-1, *x.shape[-3:]),
         kernel,
@@ -67,17 +71,25 @@ def conv_transpose(x: Features, kernel: Float[Array, "3 3 C C_out"]) -> Features
     """Transposed 3x3 convolution of stride 2 that doubles H and W.
 
     y[2i-1+a, 2j-1+b] += x[i, j] kernel[a, b]: PyTorch's padding=1, output_padding=1.
-    Written as a correlation of the zero-interleaved input with the flipped kernel.
+    One matrix product C -> 9 C_out, its taps shifted and added, rows and columns
+    interleaved: XLA's gradients of a dilated convolution are slow on CPUs.
     """
-    y = lax.conv_general_dilated(
-        x.reshape(-1, *x.shape[-3:]),
-        jnp.flip(kernel, (0, 1)),
-        (1, 1),
-        [(1, 2)] * 2,
-        lhs_dilation=(2, 2),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return y.reshape(*x.shape[:-3], *y.shape[1:])
+    x, kernel = promote_dtype(x, kernel)
+    c, c_out = kernel.shape[2:]
+    taps = x @ kernel.transpose(2, 0, 1, 3).reshape(c, 9 * c_out)
+    taps = taps.reshape(*x.shape[:-1], 3, 3, c_out)
+
+    def double(taps: Array, axis: int) -> Array:
+        """Adds the three taps on the axis before the last; doubles `axis`."""
+        before, center, after = (lax.index_in_dim(taps, i, -2, False) for i in range(3))
+        pads = [(0, 0)] * before.ndim
+        pads[axis] = (0, 1)
+        following = lax.slice_in_dim(jnp.pad(before, pads), 1, None, axis=axis)
+        y = jnp.stack([center, after + following], axis + 1)
+        return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
+
+    wide = double(taps, x.ndim - 2)  # the columns: [..., H, 2W, 3, C_out]
+    return double(wide, x.ndim - 3)
 
 
 def reflect_pad(x: Features, width: int) -> Features:
@@ -226,7 +238,7 @@ class Dense(nn.Module):
     torch_init: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C_out"]:
+    def __call__(self, x: Float[Array, "... _C"]) -> Float[Array, "... _D"]:
         kernel_init, bias_init = weight_inits(self.torch_init, x.shape[-1])
         kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features))
         return x @ kernel + self.param("bias", bias_init, (self.features,))
@@ -239,7 +251,7 @@ class Mlp(nn.Module):
     torch_init: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C_out"]:
+    def __call__(self, x: Float[Array, "... _C"]) -> Float[Array, "... _D"]:
         for i, width in enumerate(self.widths):
             x = nn.relu(Dense(width, self.torch_init, name=f"dense_{i}")(x))
         return x

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 
-from jax_atvg.arrays import Attention, Image, Landmarks, Reference, Video
+from jax_atvg.arrays import Array, Attention, Image, Landmarks, Reference, Video
 from jax_atvg.models.conv_gru import ConvGru
 from jax_atvg.models.layers import (
     BatchNorm,
