@@ -1,0 +1,293 @@
+"""Video file <-> frames u8[T,H,W,3] at 25 fps and sound, on one clock.
+
+FFmpeg comes inside PyAV.  The clock's zero is the first frame's time; frame t is what
+is shown at t / 25 s.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from input_pipeline.clip import FRAME_RATE, SAMPLE_RATE, InputError
+
+AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000)
+AAC_FALLBACK = 48000  # for every other rate
+LAYOUTS = {1: "mono", 2: "stereo"}
+QUALITY = {"crf": "18", "preset": "medium"}  # x264: 18 is visually lossless
+
+
+class Video(NamedTuple):
+    """frames: u8[T,H,W,3] RGB at 25 fps.  samples: f32[N] mono 16 kHz, N = 640 T."""
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    samples: Float32[np.ndarray, "N"]
+
+
+def read_video(path: str | pathlib.Path) -> Video:
+    """A file's frames at 25 fps and its sound, cut or padded with zeros to them.
+
+    The whole clip in memory: see read_frames for long ones.
+    InputError: see read_frames; no sound.
+    """
+    frames = np.stack(list(read_frames(path)))
+    samples = np.zeros(len(frames) * SAMPLE_RATE // FRAME_RATE, np.float32)
+    sound, start = _read_sound(path)
+    begin = round(start * SAMPLE_RATE)  # negative: the sound sets in before the frames
+    sound = sound[max(-begin, 0) :]
+    begin = min(max(begin, 0), len(samples))
+    sound = sound[: len(samples) - begin]
+    samples[begin : begin + len(sound)] = sound
+    return Video(frames, samples)
+
+
+def read_frames(path: str | pathlib.Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Frames, RGB 0..255, one by one at exactly 25 fps, upright.
+
+    From another rate: at each t / 25 s the frame nearest in presentation time (of two
+    equally near, the earlier).  InputError: no file, no video in it, damaged.
+    """
+    import av
+
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        rate = float(stream.guessed_rate or stream.average_rate or FRAME_RATE)
+        size, last, picture = None, None, None
+        count = 0
+        try:
+            for frame in _nearest(_timed(container.decode(stream), rate), 1 / rate):
+                if frame is not last:  # a slower source repeats frames
+                    size = size or {"width": frame.width, "height": frame.height}
+                    picture = frame.to_ndarray(format="rgb24", **size)
+                    # Turned as the phone was held; never PyAV's strided view.
+                    turns = round(frame.rotation / 90)
+                    picture = np.ascontiguousarray(np.rot90(picture, turns))
+                    last = frame
+                yield picture
+                count += 1
+        except av.FFmpegError as error:
+            raise InputError(
+                f"{path}: damaged after {count} frames ({error.strerror}); "
+                "convert it again from the original"
+            ) from error
+        if not count:
+            raise InputError(f"{path}: the video has no frames; record it again")
+
+
+def _open(path: str | pathlib.Path):
+    import av
+
+    if not pathlib.Path(path).is_file():
+        what = "is a folder" if pathlib.Path(path).is_dir() else "no such file"
+        raise InputError(f"{path}: {what}; give the path of a video file")
+    try:
+        return av.open(str(path))
+    except av.FFmpegError as error:
+        raise InputError(
+            f"{path}: not a readable video ({error.strerror}); convert it to MP4"
+        ) from error
+
+
+def _video_stream(container, path):
+    from av.stream import Disposition
+
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:  # a song's cover
+            return stream
+    raise InputError(f"{path}: no video in the file; give one with moving pictures")
+
+
+def _timed(decoded: Iterable, rate: float) -> Iterator[tuple[float, object]]:
+    """Decoded frames with their times from the first; a missing time follows on."""
+    zero, time = None, 0.0
+    for frame in decoded:
+        if frame.time is not None:
+            zero = frame.time if zero is None else zero
+            time = frame.time - zero
+        yield time, frame
+        time += 1 / rate
+
+
+def _nearest(timed: Iterable[tuple[float, object]], duration: float) -> Iterator:
+    """At every tick of the 25 fps clock the item nearest in time."""
+    tick, before, shown = 0, 0.0, None
+    for time, item in timed:
+        # A microsecond's grace: time stamps are rounded, ties go to the earlier.
+        while shown is not None and 2 * tick / FRAME_RATE <= before + time + 1e-6:
+            yield shown
+            tick += 1
+        before, shown = time, item
+    if shown is not None:
+        for _ in range(tick, max(round((before + duration) * FRAME_RATE), tick, 1)):
+            yield shown
+
+
+def _read_sound(path: str | pathlib.Path) -> tuple[np.ndarray, float]:
+    """Mono 16 kHz samples, and when they start, seconds after the first frame."""
+    import av
+    import soxr
+
+    with _open(path) as container:
+        if not container.streams.audio:
+            raise InputError(f"{path}: the video has no sound; give one with speech")
+        stream = container.streams.audio[0]
+        video = _video_stream(container, path)
+        resampler = av.AudioResampler("fltp", stream.layout, stream.rate)
+        zero, start, parts = None, None, [np.zeros(0, np.float32)]
+        try:
+            for packet in container.demux(stream, video):
+                if packet.stream is video and zero is not None:
+                    continue  # only the first frame is decoded, for its time
+                for frame in packet.decode():
+                    if packet.stream is video:
+                        zero = frame.time if zero is None else zero
+                        continue
+                    start = frame.time if start is None else start
+                    parts += [p.to_ndarray().mean(0) for p in resampler.resample(frame)]
+        except av.FFmpegError as error:
+            raise InputError(
+                f"{path}: the sound is damaged ({error.strerror}); convert it again"
+            ) from error
+        rate = stream.rate
+    samples = soxr.resample(np.concatenate(parts), rate, SAMPLE_RATE, "HQ")
+    return samples.astype(np.float32), (start or 0.0) - (zero or 0.0)
+
+
+class VideoWriter:
+    """An MP4 (H.264 yuv420p, AAC) from frames written one by one; a context manager.
+
+        with VideoWriter("out.mp4", (reader.rate, reader.blocks()), "how") as video:
+            for frame in frames:
+                video.write(frame)
+
+    sound: (samples a second, iterator of f32[n, channels] blocks), pulled as the frames
+    go, so that memory stays bounded, and cut where they end; kept at its own rate and
+    in mono or stereo where AAC can.  comment: stored in the file.
+    The file appears under its name when all is written, or not at all.
+    InputError: the folder is missing or not writable, frames differ in size, none came.
+    """
+
+    def __init__(
+        self,
+        path: str | pathlib.Path,
+        sound: tuple[int, Iterable[Float32[np.ndarray, "_ channels"]]] | None = None,
+        comment: str = "",
+    ):
+        self.path, self.comment = pathlib.Path(path), comment
+        self.partial = self.path.with_name(f"{self.path.stem}.partial.mp4")
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            what = "is a folder" if self.path.is_dir() else "its folder does not exist"
+            raise InputError(f"{path}: {what}; give a file in an existing folder")
+        try:
+            self.partial.touch()
+            self.partial.unlink()
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); choose another folder"
+            ) from error
+        self.sound_rate, blocks = sound or (0, ())
+        self.blocks = iter(blocks)
+        self.pending = np.zeros((0, 1), np.float32)  # pulled, not yet written
+        self.count = self.heard = 0  # frames and samples written
+        self.shape = self.video = self.audio = None
+
+    def __enter__(self):
+        import av
+
+        self.container = av.open(
+            str(self.partial), "w", format="mp4", options={"movflags": "+faststart"}
+        )
+        if self.comment:
+            self.container.metadata["comment"] = self.comment
+        return self
+
+    def write(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
+        """RGB, 0..255.  H.264 wants even sides: an odd one repeats its last line."""
+        import av
+        from av.video.reformatter import ColorRange, Colorspace
+
+        if self.video is None:
+            self._start(frame.shape)
+        if frame.shape != self.shape:
+            raise InputError(
+                f"{self.path}: frame {self.count} is {frame.shape}, the first was "
+                f"{self.shape}; write frames of one size"
+            )
+        height, width, _ = frame.shape
+        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709
+        )
+        picture.colorspace, picture.color_range = Colorspace.ITU709, ColorRange.MPEG
+        picture.pts = self.count
+        self.container.mux(self.video.encode(picture))
+        self.count += 1
+        self._write_sound(self.count * self.sound_rate // FRAME_RATE)
+
+    def _start(self, shape: tuple[int, ...]) -> None:
+        height, width, _ = self.shape = shape
+        video = self.container.add_stream("libx264", FRAME_RATE, options=QUALITY)
+        video.width, video.height = width + width % 2, height + height % 2
+        video.pix_fmt = "yuv420p"
+        context = video.codec_context  # say what the numbers mean: BT.709, 16..235
+        context.colorspace = context.color_primaries = context.color_trc = 1
+        context.color_range = 1
+        self.video = video
+        self._pull()
+        if len(self.pending):
+            known = self.sound_rate in AAC_RATES
+            rate = self.sound_rate if known else AAC_FALLBACK
+            layout = LAYOUTS[self.pending.shape[1]]
+            self.audio = self.container.add_stream("aac", rate, layout=layout)
+
+    def _pull(self) -> bool:
+        """One more block of sound into `pending`; more than two channels are mixed."""
+        block = next(self.blocks, None)
+        if block is None:
+            return False
+        if block.shape[1] > 2:
+            block = block.mean(axis=1, keepdims=True)
+        joined = [self.pending, block] if len(self.pending) else [block]
+        self.pending = np.concatenate(joined)
+        return True
+
+    def _write_sound(self, until: int) -> None:
+        """The samples up to number `until`, as far as there are any."""
+        import av
+
+        if self.audio is None:
+            return
+        while len(self.pending) < until - self.heard and self._pull():
+            pass
+        now, self.pending = np.split(self.pending, [max(until - self.heard, 0)])
+        if not len(now):
+            return
+        planar = np.ascontiguousarray(now.T, np.float32)
+        layout = LAYOUTS[len(planar)]
+        frame = av.AudioFrame.from_ndarray(planar, format="fltp", layout=layout)
+        frame.sample_rate, frame.pts = self.sound_rate, self.heard
+        self.heard += len(now)
+        self.container.mux(self.audio.encode(frame))  # resamples where it must
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            if kind is None:
+                self._finish()
+            else:
+                self.container.close()
+        finally:
+            self.partial.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        try:
+            if not self.count:
+                raise InputError(f"{self.path}: no frame was written; write some")
+            self.container.mux(self.video.encode(None))
+            if self.audio is not None:
+                self.container.mux(self.audio.encode(None))
+        finally:
+            self.container.close()
+        os.replace(self.partial, self.path)
