@@ -214,9 +214,12 @@ def windows(
     three video frames of silence before and behind (reference section 3.1): 0.12 s
     before its start to 0.16 s after it.  T is num_frames, or the sound's length,
     N / 640 rounded, at least 1; beyond its end there is silence.
+    InputError: fewer than one window asked for.
     """
     if num_frames is None:
         num_frames = max(1, round(len(samples) / FRAME_SAMPLES))
+    if num_frames < 1:
+        raise InputError(f"num_frames={num_frames}: windows need 1 or more; ask for 1")
     rows = (num_frames - 1) * ROWS_PER_FRAME + WINDOW_ROWS
     enough = (rows - 1) * HOP + ROW_SAMPLES
     padded = np.zeros(max(PADDING + len(samples) + PADDING, enough), np.float32)

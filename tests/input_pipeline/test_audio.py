@@ -221,6 +221,8 @@ def test_windows_follow_the_number_of_frames_asked_for():
     np.testing.assert_array_equal(longer[:25], whole)
     np.testing.assert_array_equal(longer[30], longer[39])  # silence
     assert audio.windows(samples[:1]).shape == (1, 28, 12)
+    with pytest.raises(InputError, match="num_frames=0"):
+        audio.windows(samples, 0)
 
 
 def test_windows_are_a_view_that_costs_no_memory():
