@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/installed
 .PHONY: test lint format clean
 
 test: lint
-	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ FLOORS = {
         "clip",
         "image video audio faces landmarks corpora dataset",
         "align sampling synthetic",
-        "prepare loader",
+        "prepare loader authors",
     ],
     "jax_atvg": [
         "arrays config rng",

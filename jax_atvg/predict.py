@@ -1,0 +1,102 @@
+"""Sound and a photo to landmarks and frames: both networks in one pure function."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from input_pipeline.clip import Pca
+from jax_atvg.arrays import (
+    Array,
+    Attention,
+    Audio,
+    Example,
+    Image,
+    Landmarks,
+    Reference,
+    Video,
+)
+from jax_atvg.models.at_net import ATNet
+from jax_atvg.models.layers import LstmState
+from jax_atvg.models.vg_net import VGNet
+
+
+class Weights(NamedTuple):
+    """at_net, vg_net: {"params", "batch_stats"}.  boost: f32[K], w."""
+
+    at_net: Any
+    vg_net: Any
+    pca: Pca
+    boost: Array
+
+
+class Photo(NamedTuple):
+    """image: f32[B,S,S,3] in [-1,1].  coefficients: h_p, f32[B,K].  landmarks: p_p,
+    f32[B,136]."""
+
+    image: Image
+    coefficients: Example
+    landmarks: Reference
+
+
+class State(NamedTuple):
+    """Of both recurrences, to go on with."""
+
+    at_net: LstmState
+    vg_net: Array
+
+
+class Prediction(NamedTuple):
+    """frames, color: f32[B,T,S,S,3] in [-1,1].  attention: f32[B,T,S,S,1] in (0,1).
+    landmarks: f32[B,T,136]."""
+
+    frames: Video
+    attention: Attention
+    color: Video
+    landmarks: Landmarks
+    state: State
+
+
+def predict(
+    at_net: ATNet,
+    vg_net: VGNet,
+    still: bool,
+    weights: Weights,
+    photo: Photo,
+    audio: Audio,
+    state: State | None = None,
+) -> Prediction:
+    """p^_t = PCA_R(w h_t), then v^_t.  CVPR 2019, equations 1 to 5.
+
+    audio: MFCC windows f32[B,T,28,12].  state: of the preceding frames.  still: the
+    face keeps the photo's landmarks, whatever the sound.  at_net, vg_net and still are
+    static under jit.
+    """
+    at_state, vg_state = state or (None, None)
+    spoken = at_net.apply(weights.at_net, photo.coefficients, audio, state=at_state)
+    landmarks = weights.pca.reconstruct(weights.boost * spoken.coefficients)
+    if still:
+        landmarks = jnp.broadcast_to(photo.landmarks[:, None], landmarks.shape)
+    drawn = vg_net.apply(
+        weights.vg_net, photo.image, landmarks, photo.landmarks, state=vg_state
+    )
+    return Prediction(
+        drawn.frames,
+        drawn.attention,
+        drawn.color,
+        landmarks,
+        State(spoken.state, drawn.state),
+    )
+
+
+def first_state(
+    at_net: ATNet, vg_net: VGNet, weights: Weights, photo: Photo, audio: Audio
+) -> State:
+    """The zeros that state=None stands for: one compiled program serves all chunks."""
+    shapes = jax.eval_shape(
+        lambda *arrays: predict(at_net, vg_net, False, *arrays).state,
+        weights,
+        photo,
+        audio,
+    )
+    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
