@@ -5,6 +5,7 @@ B clips, T frames at 25 fps, H=W 128 pixels, K PCA coefficients, M MFCC rows at 
 L = 136 = 68 points x (x, y), N audio samples at 16 kHz.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 FRAME_RATE = 25  # video frames a second
@@ -45,6 +46,28 @@ class Pca(NamedTuple):
     def reconstruct(self, coefficients):
         """coefficients h f32[...,K] -> landmarks f32[...,L]."""
         return coefficients @ self.components.T + self.mean
+
+
+class Clip(NamedTuple):
+    """One face speaking: what `prepare` writes and the loader reads.
+
+    frames: T aligned faces, each a 128x128 RGB picture as JPEG bytes, at 25 fps.
+    landmarks: f32[T,68,2], the crop's coordinates in [-1,1] (landmarks.normalise).
+    mfcc: f32[M,13] at 100 Hz, M = 4T + 24: frame t hears rows 4t .. 4t+27, from 0.12 s
+    before its start to 0.16 s after it (columns 1..12).
+    transforms: f32[T,2,3], similarities from crop pixels to the source's pixels.
+    corpus, speaker, clip_id: names; (corpus, clip_id) is unique.
+    words: (word, first, last second) of each word, where the corpus tells them.
+    """
+
+    frames: Sequence[bytes]
+    landmarks: Any
+    mfcc: Any
+    transforms: Any
+    corpus: str
+    speaker: str
+    clip_id: str
+    words: Sequence[tuple[str, float, float]] = ()
 
 
 class AtBatch(NamedTuple):
