@@ -56,7 +56,7 @@ def bundle_settings(basics: dict[str, np.ndarray]) -> dict:
 
     Their normalisation gives every single photo the same landmarks, which therefore are
     stored.  Their landmarks have no place in the crop: for drawing, the mean ones are
-    fitted to the template.
+    fitted to the face that the template is a part of.
     """
     template = authors_template(basics["base_68"])
     mean = basics["mean_lrw1"].astype(np.float64)
@@ -64,14 +64,16 @@ def bundle_settings(basics: dict[str, np.ndarray]) -> dict:
     photo_landmarks = LANDMARK_SCALE * normalise_like_authors(
         any_shape, any_shape[0], basics["mean_shape_norm"], basics["S"]
     )
-    stable = mean.reshape(NUM_POINTS, 2)[list(template.indices)]
+    face = basics["base_68"].astype(np.float64) - 1
     return {
         "pca": Pca(
             mean.astype(np.float32),
             basics["U_lrw1"][:, :NUM_COEFFICIENTS].astype(np.float32),
         ),
         "boost": np.array(BOOST, np.float32),
-        "landmark_to_crop": similarity(stable, template.points).astype(np.float32),
+        "landmark_to_crop": similarity(mean.reshape(NUM_POINTS, 2), face).astype(
+            np.float32
+        ),
         "template": template.points,
         "template_indices": template.indices,
         "photo_landmarks": photo_landmarks.reshape(-1).astype(np.float32),

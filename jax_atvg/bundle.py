@@ -70,35 +70,33 @@ class Bundle:
 def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
     """Writes the folder, or nothing; replaces an older bundle there.
 
-    InputError: something else is there, or the folder above is missing.
+    InputError: something else is there, or it cannot be written.
     """
     import orbax.checkpoint as ocp
 
     path = pathlib.Path(path).absolute()
     if path.exists() and not (path / "bundle.json").is_file():
         raise InputError(f"{path}: exists and is no bundle; choose another folder")
+    partial = path.with_name(f"{path.name}.partial")
+    description = {
+        "format_version": FORMAT_VERSION,
+        "audio": AUDIO,
+        "template_indices": list(bundle.template_indices),
+        "photo_landmarks": bundle.photo_landmarks is not None,
+    } | {name: sizes(getattr(bundle, name)) for name in NETWORKS}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    try:
-        description = {
-            "format_version": FORMAT_VERSION,
-            "audio": AUDIO,
-            "template_indices": list(bundle.template_indices),
-            "photo_landmarks": bundle.photo_landmarks is not None,
-        } | {name: sizes(getattr(bundle, name)) for name in NETWORKS}
+        partial.mkdir(parents=True)
         (partial / "bundle.json").write_text(json.dumps(description, indent=1) + "\n")
         with ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(partial / "arrays", arrays(bundle))
         if path.exists():
             shutil.rmtree(path)
         os.replace(partial, path)
+    except (OSError, ValueError) as error:  # tensorstore: a full disk is a ValueError
+        raise InputError(
+            f"{path}: cannot be written ({error}); choose another folder or make room"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

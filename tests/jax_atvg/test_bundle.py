@@ -1,0 +1,162 @@
+"""A bundle comes back as it was, or says what is wrong with it."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline.align import DEFAULT_TEMPLATE
+from input_pipeline.clip import InputError, Pca
+from jax_atvg.bundle import Bundle, expected_arrays, load_bundle, save_bundle
+from jax_atvg.models.at_net import ATNet
+from jax_atvg.models.vg_net import VGNet
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    at_net = ATNet(
+        num_coefficients=3,
+        example_widths=(8, 8),
+        audio_widths=(4, 4, 4, 4, 4),
+        fc_widths=(8, 8),
+        lstm_width=8,
+        lstm_layers=1,
+    )
+    vg_net = VGNet(recurrence="batch", width=4, num_blocks=1, image_size=16)
+    template, indices = DEFAULT_TEMPLATE
+    random = np.random.default_rng(0).normal
+    filled = jax.tree.map(
+        lambda leaf: random(size=leaf.shape).astype(np.float32),
+        expected_arrays(at_net, vg_net, len(indices), True),
+    )
+    return Bundle(
+        at_net,
+        vg_net,
+        {"at_net": filled["at_net"], "vg_net": filled["vg_net"]},
+        Pca(**filled["pca"]),
+        filled["boost"],
+        filled["landmark_to_crop"],
+        template,
+        indices,
+        filled["photo_landmarks"],
+    )
+
+
+def assert_equal(a: Bundle, b: Bundle):
+    for field in dataclasses.fields(Bundle):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if field.name in ("at_net", "vg_net", "template_indices"):
+            assert x == y
+        else:
+            jax.tree.map(np.testing.assert_array_equal, x, y)
+
+
+@pytest.mark.parametrize("own_landmarks", [True, False])
+def test_a_bundle_comes_back_bit_for_bit(bundle, tmp_path, own_landmarks):
+    if own_landmarks:
+        bundle = dataclasses.replace(bundle, photo_landmarks=None)
+    save_bundle(bundle, tmp_path / "new" / "bundle")
+    assert_equal(load_bundle(tmp_path / "new" / "bundle"), bundle)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["bundle"]
+
+
+def test_half_precision_weights_come_back_as_float32(bundle, tmp_path):
+    halved = jax.tree.map(lambda x: x.astype(np.float16), bundle.variables)
+    save_bundle(dataclasses.replace(bundle, variables=halved), tmp_path / "b")
+    leaves = jax.tree.leaves(load_bundle(tmp_path / "b").variables)
+    assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
+
+
+def test_saving_again_replaces_a_bundle_but_nothing_else(bundle, tmp_path):
+    save_bundle(bundle, tmp_path / "b")
+    other = dataclasses.replace(bundle, boost=2 * bundle.boost)
+    save_bundle(other, tmp_path / "b")
+    assert_equal(load_bundle(tmp_path / "b"), other)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("precious")
+    with pytest.raises(InputError, match=r"thesis: exists and is no bundle; choose"):
+        save_bundle(bundle, tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "precious"
+
+
+def test_a_failed_save_leaves_the_older_bundle(bundle, tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    save_bundle(bundle, tmp_path / "b")
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointer, "save", fail)
+    with pytest.raises(InputError, match=r"b: cannot be written .*No space left"):
+        save_bundle(bundle, tmp_path / "b")
+    assert_equal(load_bundle(tmp_path / "b"), bundle)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot be written \(.*\); choose another"):
+        save_bundle(bundle, tmp_path / "file" / "b")
+
+
+def test_a_missing_bundle_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"no bundle there .* main.py import_torch"):
+        load_bundle(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def saved(bundle, tmp_path):
+    save_bundle(bundle, tmp_path / "b")
+    return tmp_path / "b"
+
+
+def edit(path: pathlib.Path, **changes):
+    description = json.loads((path / "bundle.json").read_text())
+    (path / "bundle.json").write_text(json.dumps(description | changes))
+
+
+def test_another_format_version_is_an_error(saved):
+    edit(saved, format_version=99)
+    with pytest.raises(InputError, match=r"format version 99, this program reads 1"):
+        load_bundle(saved)
+
+
+def test_other_audio_settings_are_an_error(saved):
+    edit(saved, audio={"sample_rate": 8000})
+    with pytest.raises(InputError, match=r"audio settings \{'sample_rate': 8000\}"):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_broken_description_is_an_error(saved, text):
+    (saved / "bundle.json").write_text(text)
+    with pytest.raises(InputError, match="damaged bundle"):
+        load_bundle(saved)
+
+
+def test_sizes_that_the_arrays_do_not_have_are_an_error(saved):
+    description = json.loads((saved / "bundle.json").read_text())
+    edit(saved, at_net=description["at_net"] | {"lstm_width": 9})
+    with pytest.raises(InputError, match="damaged bundle"):
+        load_bundle(saved)
+
+
+def test_a_truncated_file_is_an_error_or_does_no_harm(bundle, saved):
+    """orbax keeps some of its bookkeeping twice; a damaged array is never loaded."""
+    noticed = 0
+    for path in sorted(saved.joinpath("arrays").rglob("*")):
+        whole = path.read_bytes() if path.is_file() else b""
+        if len(whole) > 1:
+            path.write_bytes(whole[: len(whole) // 2])
+            try:
+                assert_equal(load_bundle(saved), bundle)
+            except InputError as error:
+                assert "damaged bundle" in str(error)
+                noticed += 1
+            path.write_bytes(whole)
+    assert noticed >= 2
+    assert_equal(load_bundle(saved), bundle)
