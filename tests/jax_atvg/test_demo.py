@@ -107,10 +107,10 @@ def test_predict_is_at_net_then_vg_net(bundle, demo, photo):
 
 
 def test_the_drawn_face_is_the_templates(bundle, demo, basics):
-    """Their landmarks have no place in the crop; to be drawn, they get one."""
+    """Their landmarks have no place in the crop; to be drawn, they get one.  (The mean
+    face of their PCA is longer than their template: its chin is cut off.)"""
     points = animate.crop_points(bundle, demo["example_landmark"][0])
     assert np.abs(points - (basics["base_68"] - 1)).mean() < 4
-    assert points.min() > -2 and points.max() < 130
 
 
 def test_basics_are_read_from_the_authors_folder_too(basics, tmp_path):
