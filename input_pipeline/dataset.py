@@ -1,0 +1,206 @@
+"""Clips on disk: a TFDS dataset of ArrayRecord shards; no TensorFlow.
+
+    data_dir/atvg_clips/<corpus>/<version>/   what `prepare` makes of one corpus
+        atvg_clips-train.array_record-00000-of-00002 ...   the clips, and TFDS's own
+        dataset_info.json, features.json                   description of them
+        index.npz                 speaker, name and length of every clip
+        pca.npz                   mean, components, variance of the training landmarks
+        statistics.json  rejects.jsonl  options.json  contact_sheet.png  README.md
+
+For training, `open_clips` and `open_pca` are all that is needed.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.clip import (
+    CROP_SIZE,
+    FRAME_RATE,
+    MFCC_SIZE,
+    NUM_POINTS,
+    Clip,
+    InputError,
+    Pca,
+)
+
+NAME = "atvg_clips"
+VERSION = "1.0.0"  # of the records; raise it when what a clip holds changes
+CORPORA = {
+    "grid": "GRID: sentences of fixed form (Cooke et al., JASA 120(5), 2006)",
+    "lrw": "LRW: single words from television (Chung and Zisserman, ACCV 2016)",
+    "folder": "a folder of talking-face videos",
+}
+SPLITS = ("train", "validation", "test")
+
+
+def open_clips(data_dir: str | pathlib.Path, split: str) -> "Clips":
+    """The clips of a split: `len`, and `clips[i]` -> Clip, in any order.
+
+    data_dir: what `prepare` was given, or the folder of one of its datasets.
+    InputError: no dataset there, several, or no such split in it.
+    """
+    return Clips(find_dataset(data_dir), split)
+
+
+def open_pca(data_dir: str | pathlib.Path, num_coefficients: int | None = None) -> Pca:
+    """The training landmarks' model, with its first K components, or all it has.
+
+    InputError: see find_dataset; more components asked for than there are.
+    """
+    path = find_dataset(data_dir) / "pca.npz"
+    with np.load(path) as arrays:
+        mean, components = arrays["mean"], arrays["components"]
+    most = components.shape[1]
+    if not 1 <= (num_coefficients or most) <= most:
+        raise InputError(
+            f"num_coefficients={num_coefficients}: {path} has {most}; ask for 1..{most}"
+        )
+    return Pca(mean, components[:, :num_coefficients])
+
+
+def find_dataset(data_dir: str | pathlib.Path) -> pathlib.Path:
+    """The folder of the one finished dataset that data_dir is or holds."""
+    data_dir = pathlib.Path(data_dir).expanduser()
+    if (data_dir / "index.npz").is_file():
+        return data_dir
+    found = sorted(
+        path.parent
+        for depth in ("*", "*/*", "*/*/*")
+        for path in data_dir.glob(f"{depth}/index.npz")
+        if "work" not in path.relative_to(data_dir).parts
+    )
+    if not found:
+        raise InputError(
+            f"{data_dir}: no prepared dataset; run `python main.py prepare` first"
+        )
+    if len(found) > 1:
+        names = ", ".join(str(path) for path in found)
+        raise InputError(f"{data_dir}: {len(found)} datasets; give one of {names}")
+    return found[0]
+
+
+class Clips(Sequence):
+    """The clips of one split.  Records are read when asked for.
+
+    speakers, clip_ids: list[str], of every clip.  lengths: i64[n], its T frames.
+    Can be pickled (data workers): the copy opens the shards for itself.
+    """
+
+    def __init__(self, folder: pathlib.Path, split: str):
+        self.folder, self.split = folder, split
+        with np.load(folder / "index.npz") as index:
+            known = [name for name in SPLITS if f"{name}/lengths" in index]
+            if split not in known:
+                raise InputError(
+                    f"{folder}: no split {split!r}; it has {', '.join(known)}"
+                )
+            self.lengths = index[f"{split}/lengths"]
+            self.speakers = index[f"{split}/speakers"].tolist()
+            self.clip_ids = index[f"{split}/clip_ids"].tolist()
+        self._opened = None
+
+    def __getstate__(self):
+        return self.__dict__ | {"_opened": None}
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, i: int) -> Clip:
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        if self._opened is None:
+            self._opened = _open_source(self.folder, self.split)
+        return parse(self._opened[int(i) % len(self)])
+
+
+def _open_source(folder: pathlib.Path, split: str) -> Sequence[bytes]:
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(folder).as_data_source(
+        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+
+
+def parse(record: bytes) -> Clip:
+    """A record of the shards -> the clip, its frames still JPEG bytes."""
+    example = _raw_features().deserialize_example_np(record)
+    words = example["words"]
+    spans = zip(words["word"], words["start"], words["end"], strict=True)
+    return Clip(
+        frames=list(example["frames"]),
+        landmarks=example["landmarks"],
+        mfcc=example["mfcc"],
+        transforms=example["transforms"],
+        corpus=example["corpus"].decode(),
+        speaker=example["speaker"].decode(),
+        clip_id=example["clip_id"].decode(),
+        words=tuple((w.decode(), float(start), float(end)) for w, start, end in spans),
+    )
+
+
+def to_example(clip: Clip) -> dict[str, Any]:
+    """The inverse of `parse`, as the builder wants it."""
+    word, start, end = zip(*clip.words, strict=True) if clip.words else ((), (), ())
+    return {
+        "frames": list(clip.frames),
+        "landmarks": clip.landmarks,
+        "mfcc": clip.mfcc,
+        "transforms": clip.transforms,
+        "fps": np.float32(FRAME_RATE),
+        "corpus": clip.corpus,
+        "speaker": clip.speaker,
+        "clip_id": clip.clip_id,
+        "words": {
+            "word": list(word),
+            "start": np.array(start, np.float32),
+            "end": np.array(end, np.float32),
+        },
+    }
+
+
+def _features(frames):
+    """What a record holds, with `frames` (a TFDS feature) for the pictures."""
+    from tensorflow_datasets import features as f
+
+    def block(*shape: int):  # as bytes: read a hundred times faster than as floats
+        return f.Tensor(shape=(None, *shape), dtype=np.float32, encoding="bytes")
+
+    return f.FeaturesDict(
+        {
+            "frames": frames,
+            "landmarks": block(NUM_POINTS, 2),
+            "mfcc": block(MFCC_SIZE),
+            "transforms": block(2, 3),
+            "fps": f.Scalar(np.float32),
+            "corpus": f.Text(),
+            "speaker": f.Text(),
+            "clip_id": f.Text(),
+            "words": f.Sequence(
+                {
+                    "word": f.Text(),
+                    "start": f.Scalar(np.float32),
+                    "end": f.Scalar(np.float32),
+                }
+            ),
+        }
+    )
+
+
+def _stored_features():
+    """As others see the dataset: pictures."""
+    from tensorflow_datasets import features as f
+
+    shape = (CROP_SIZE, CROP_SIZE, 3)
+    return _features(f.Sequence(f.Image(shape=shape, encoding_format="jpeg")))
+
+
+@functools.cache
+def _raw_features():
+    """As we read it: JPEG bytes, so that only the frames wanted are decoded."""
+    from tensorflow_datasets import features as f
+
+    return _features(f.Tensor(shape=(None,), dtype=np.object_))
