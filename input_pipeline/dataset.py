@@ -12,7 +12,7 @@ For training, `open_clips` and `open_pca` are all that is needed.
 
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np

@@ -20,6 +20,10 @@ LAYOUTS = {1: "mono", 2: "stereo"}
 QUALITY = {"crf": "18", "preset": "medium"}  # x264: 18 is visually lossless
 
 
+class NoSound(InputError):
+    """A video without a sound track."""
+
+
 class Video(NamedTuple):
     """frames: u8[T,H,W,3] RGB at 25 fps.  samples: f32[N] mono 16 kHz, N = 640 T."""
 
@@ -35,7 +39,7 @@ def read_video(path: str | pathlib.Path) -> Video:
     """
     frames = np.stack(list(read_frames(path)))
     samples = np.zeros(len(frames) * SAMPLE_RATE // FRAME_RATE, np.float32)
-    sound, start = _read_sound(path)
+    sound, start = read_sound(path)
     begin = round(start * SAMPLE_RATE)  # negative: the sound sets in before the frames
     sound = sound[max(-begin, 0) :]
     begin = min(max(begin, 0), len(samples))
@@ -125,14 +129,17 @@ def _nearest(timed: Iterable[tuple[float, object]], duration: float) -> Iterator
             yield shown
 
 
-def _read_sound(path: str | pathlib.Path) -> tuple[np.ndarray, float]:
-    """Mono 16 kHz samples, and when they start, seconds after the first frame."""
+def read_sound(path: str | pathlib.Path) -> tuple[Float32[np.ndarray, "N"], float]:
+    """Mono 16 kHz samples, and when they start, seconds after the first frame.
+
+    InputError: no file, damaged; NoSound where the file holds none.
+    """
     import av
     import soxr
 
     with _open(path) as container:
         if not container.streams.audio:
-            raise InputError(f"{path}: the video has no sound; give one with speech")
+            raise NoSound(f"{path}: the video has no sound; give one with speech")
         stream = container.streams.audio[0]
         video = _video_stream(container, path)
         resampler = av.AudioResampler("fltp", stream.layout, stream.rate)

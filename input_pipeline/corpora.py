@@ -1,0 +1,312 @@
+"""A folder of videos -> what to prepare: (path, name, speaker, split, words).
+
+The order and the splits depend on the names alone, never on the file system.
+"""
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from input_pipeline.clip import FRAME_RATE, InputError
+
+SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+Word = tuple[str, float, float]  # the word, its first and its last second
+
+
+class Source(NamedTuple):
+    """A video file to prepare.
+
+    path: to read it.  name: the path within the corpus, with slashes.
+    clip_id: unique in the corpus.  split: "train", "validation" or "test".
+    words: where the corpus tells them, seconds from the file's start.
+    """
+
+    path: str
+    name: str
+    corpus: str
+    clip_id: str
+    speaker: str
+    split: str
+    words: tuple[Word, ...] = ()
+
+
+def walk(
+    corpus: str,
+    source: str | os.PathLike,
+    split_rule: str = "",
+    test_speakers: Sequence[str] = (),
+) -> list[Source]:
+    """Every video of the corpus in the folder `source`, sorted by clip_id.
+
+    corpus: "grid", "lrw" or "folder".  split_rule: "" is the corpus's first, see RULES.
+    test_speakers: for by_speaker, those held out.
+    InputError: an unknown corpus, rule or speaker, no such folder, no videos in it.
+    """
+    if corpus not in CORPORA:
+        raise InputError(f"corpus={corpus!r}; choose one of {', '.join(CORPORA)}")
+    folder = pathlib.Path(source).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"source={source}: no such folder; give the corpus's folder")
+    rules, read, layout = RULES[corpus], CORPORA[corpus], LAYOUT[corpus]
+    rule = split_rule or rules[0]
+    if rule not in rules:
+        raise InputError(
+            f"split_rule={rule}: {corpus} has {', '.join(rules)}; choose one of them"
+        )
+    if test_speakers and rule != "by_speaker":
+        raise InputError(
+            f"test_speakers={','.join(test_speakers)} with split_rule={rule}: "
+            "only by_speaker holds speakers out; leave one of the flags away"
+        )
+    found = read(folder.resolve(), _files(folder.resolve()))
+    if not found:
+        raise InputError(f"source={source}: no videos found; looked for {layout}")
+    found = sorted(found, key=lambda one: one.clip_id)
+    return SPLITTERS[rule](found, test_speakers)
+
+
+def _files(folder: pathlib.Path) -> list[str]:
+    """All files below the folder, as sorted paths within it, with slashes."""
+    paths = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = pathlib.Path(parent).relative_to(folder)
+        paths += [(inside / name).as_posix() for name in names if name[0] != "."]
+    return sorted(paths)
+
+
+def _videos(names: Iterable[str]) -> list[pathlib.PurePosixPath]:
+    paths = map(pathlib.PurePosixPath, names)
+    return [path for path in paths if path.suffix.lower() in SUFFIXES]
+
+
+# --- GRID ---
+
+
+def _grid(folder: pathlib.Path, names: list[str]) -> list[Source]:
+    """The speaker is the last folder called s1, s2, ... on the way, whatever nests.
+
+    The same clip in two places (GRID offers two qualities): the larger file.
+    """
+    aligned = {
+        (_grid_speaker(folder, path), path.stem): path
+        for path in map(pathlib.PurePosixPath, names)
+        if path.suffix == ".align"
+    }
+    found = {}
+    for path in _videos(names):
+        speaker = _grid_speaker(folder, path)
+        clip_id = f"{speaker}/{path.stem}"
+        align = aligned.get((speaker, path.stem))
+        words = read_align(folder / align) if align else ()
+        one = Source(str(folder / path), str(path), "grid", clip_id, speaker, "", words)
+        before = found.get(clip_id)
+        if before is None or _size(before) < _size(one):
+            found[clip_id] = one
+    return list(found.values())
+
+
+def _grid_speaker(folder: pathlib.Path, path: pathlib.PurePosixPath) -> str:
+    parts = [folder.name, *path.parts[:-1]]
+    speakers = [part for part in parts if re.fullmatch(r"s\d+", part)]
+    return speakers[-1] if speakers else parts[-1]
+
+
+def _size(source: Source) -> int:
+    return os.path.getsize(source.path)
+
+
+def read_align(path: str | os.PathLike) -> tuple[Word, ...]:
+    """GRID's word timings, "first last word" a line in 1/25000 s; silences left out.
+
+    InputError: a line that is not of this form.
+    """
+    words = []
+    text = pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            first, last, word = line.split()
+            span = int(first) / 25_000, int(last) / 25_000
+        except ValueError as error:
+            raise InputError(
+                f"{path}: line {number} is {line.strip()!r}, must be FIRST LAST WORD; "
+                "correct it, or remove the file to do without word timings"
+            ) from error
+        if word not in ("sil", "sp"):
+            words.append((word, *span))
+    return tuple(words)
+
+
+# --- LRW ---
+
+LRW_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+LRW_MIDDLE = 29 / FRAME_RATE / 2  # seconds: the word is in the middle of the 29 frames
+
+
+def _lrw(folder: pathlib.Path, names: list[str]) -> list[Source]:
+    """WORD/{train,val,test}/WORD_00001.mp4; who speaks is not known."""
+    found = []
+    for path in _videos(names):
+        if len(path.parts) < 3 or path.parts[-2] not in LRW_SPLITS:
+            continue
+        word, split = path.parts[-3], LRW_SPLITS[path.parts[-2]]
+        clip_id = f"{word}/{path.parts[-2]}/{path.stem}"
+        half = _lrw_seconds(folder / path.with_suffix(".txt")) / 2
+        words = ((word, LRW_MIDDLE - half, LRW_MIDDLE + half),)
+        found.append(
+            Source(
+                str(folder / path), str(path), "lrw", clip_id, "unknown", split, words
+            )
+        )
+    return found
+
+
+def _lrw_seconds(path: pathlib.Path) -> float:
+    """The word's duration from its .txt; without one, the whole clip's."""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        match = re.search(r"Duration:\s*([0-9.]+)", text)
+        if match:
+            return min(float(match[1]), 2 * LRW_MIDDLE)
+    return 2 * LRW_MIDDLE
+
+
+# --- any folder ---
+
+
+def _folder(folder: pathlib.Path, names: list[str]) -> list[Source]:
+    """Any nesting; the speaker is the name of the folder that the file is in."""
+    return [
+        Source(
+            path=str(folder / path),
+            name=str(path),
+            corpus="folder",
+            clip_id=str(path),
+            speaker=path.parts[-2] if len(path.parts) > 1 else folder.name,
+            split="",
+        )
+        for path in _videos(names)
+    ]
+
+
+# --- splits ---
+
+GRID_TEST_SPEAKERS = ("s20", "s23", "s32", "s3")
+MANY = 6  # a speaker with so many clips gives the last two to validation
+
+
+def _by_speaker(found: list[Source], test_speakers: Sequence[str]) -> list[Source]:
+    """Test speakers are never trained on; the others give a few clips to validation.
+
+    Test: those listed; else GRID_TEST_SPEAKERS, as far as they are there; else the last
+    tenth of the speakers, at least one of several.  Validation: the last two clips by
+    name of every other speaker with six or more; of GRID's s1, every clip that begins
+    with p.
+    """
+    speakers = sorted({one.speaker for one in found})
+    unknown = sorted(set(test_speakers) - set(speakers))
+    if unknown:
+        raise InputError(
+            f"test_speakers: no clips of {', '.join(unknown)}; "
+            f"choose from {', '.join(speakers)}"
+        )
+    held_out = set(test_speakers)
+    if not held_out and found[0].corpus == "grid":
+        held_out = set(GRID_TEST_SPEAKERS) & set(speakers)
+    if not held_out and len(speakers) > 1:
+        held_out = set(speakers[-max(len(speakers) // 10, 1) :])
+    clips = {speaker: [] for speaker in speakers}
+    for one in found:
+        clips[one.speaker].append(one.clip_id)
+    validation = set()
+    for speaker, ids in clips.items():
+        if found[0].corpus == "grid" and speaker == "s1":
+            validation |= {name for name in ids if name.split("/")[-1][0] == "p"}
+        elif len(ids) >= MANY:
+            validation |= set(ids[-2:])
+
+    def split(one: Source) -> str:
+        if one.speaker in held_out:
+            return "test"
+        return "validation" if one.clip_id in validation else "train"
+
+    return [one._replace(split=split(one)) for one in found]
+
+
+def _by_sentence(found: list[Source], _: Sequence[str]) -> list[Source]:
+    """No sentence is in two splits; the speakers are in all.
+
+    The sentence is what the .align file says, else the name's code, else the name.
+    """
+
+    def sentence(one: Source) -> str:
+        return " ".join(w for w, _, _ in one.words) or _spoken(one.clip_id)
+
+    return _by_hash(found, sentence)
+
+
+GRID_WORDS = (
+    dict(b="bin", l="lay", p="place", s="set"),
+    dict(b="blue", g="green", r="red", w="white"),
+    dict(a="at", b="by", i="in", w="with"),
+    {letter: letter for letter in "abcdefghijklmnopqrstuvxyz"},  # GRID has no w
+    {"z": "zero", "1": "one", "2": "two", "3": "three", "4": "four"}
+    | {"5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine"},
+    dict(a="again", n="now", p="please", s="soon"),
+)
+
+
+def _spoken(clip_id: str) -> str:
+    """The sentence that a name of GRID's form, such as bbaf2n, stands for."""
+    name = clip_id.split("/")[-1]
+    if len(name) != 6 or any(
+        c not in words for c, words in zip(name, GRID_WORDS, strict=True)
+    ):
+        return name
+    return " ".join(words[c] for c, words in zip(name, GRID_WORDS, strict=True))
+
+
+def _by_clip(found: list[Source], _: Sequence[str]) -> list[Source]:
+    """A tenth of the files for validation, a tenth for test; of three, one each."""
+    return _by_hash(found, lambda one: one.name)
+
+
+def _by_hash(found: list[Source], group: Callable[[Source], str]) -> list[Source]:
+    """Groups in an order as good as random; the first tenths are held out."""
+    groups = sorted(
+        {group(one) for one in found},
+        key=lambda name: hashlib.sha256(name.encode()).hexdigest(),
+    )
+    tenth = max(len(groups) // 10, 1) if len(groups) >= 3 else 0
+    split = dict.fromkeys(groups, "train")
+    split |= dict.fromkeys(groups[:tenth], "validation")
+    split |= dict.fromkeys(groups[tenth : 2 * tenth], "test")
+    return [one._replace(split=split[group(one)]) for one in found]
+
+
+def _own(found: list[Source], _: Sequence[str]) -> list[Source]:
+    return found
+
+
+CORPORA = {"grid": _grid, "lrw": _lrw, "folder": _folder}
+LAYOUT = {
+    "grid": f"*{' *'.join(SUFFIXES)} in folders s1, s2, ...",
+    "lrw": "WORD/train, WORD/val, WORD/test with WORD_00001.mp4 ... in them",
+    "folder": f"*{' *'.join(SUFFIXES)} at any depth",
+}
+RULES = {
+    "grid": ("by_speaker", "by_sentence"),
+    "lrw": ("own",),
+    "folder": ("by_clip", "by_speaker"),
+}
+SPLITTERS: dict[str, Callable[[list[Source], Sequence[str]], list[Source]]] = {
+    "by_speaker": _by_speaker,
+    "by_sentence": _by_sentence,
+    "by_clip": _by_clip,
+    "own": _own,
+}
