@@ -93,3 +93,19 @@ class VgBatch(NamedTuple):
     example: Any
     frames: Any
     landmarks: Any
+
+
+class EvaluationBatch(NamedTuple):
+    """Whole clips, the photo their first frame, padded with zeros to one length T.
+
+    index: i32[B], which clips of the split; -1 where `valid` is 0.
+    valid: f32[B], 1 for a clip, 0 for a row that only fills the batch.
+    frame_valid: f32[B,T], 1 for a clip's frames, the photo's own among them.
+    at, vg: as in training; None where not asked for.
+    """
+
+    index: Any
+    valid: Any
+    frame_valid: Any
+    at: AtBatch | None
+    vg: VgBatch | None

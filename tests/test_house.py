@@ -18,9 +18,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = {
     "input_pipeline": [
         "clip",
-        "image video audio faces landmarks corpora dataset",
-        "align sampling synthetic",
-        "prepare loader authors",
+        "image video audio faces landmarks corpora dataset cartoon",
+        "align sampling synthetic batches",
+        "prepare loader inspection authors",
     ],
     "jax_atvg": [
         "arrays config rng",

@@ -1,0 +1,126 @@
+"""One process's rows of the global batches, read ahead with grain; resumable.
+
+Process i of n gets the i-th of n blocks of rows, so that the blocks in order are the
+global batch, whatever n is.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import grain
+import numpy as np
+
+from input_pipeline.clip import InputError
+
+
+class Batches(grain.DatasetIterator):
+    """An iterator whose state is the number of batches it gave.
+
+    get_state() -> {"next_batch": n, and what the data were}; a small dict for JSON,
+    which orbax saves with grain.checkpoint.CheckpointSave(iterator).  It holds in any
+    number of processes, threads and workers.  set_state() starts nothing; the next
+    batch, or start_prefetch(), does.  close() ends the threads and workers.
+    """
+
+    def __init__(self, open_at: Callable[[int], grain.IterDataset], data: dict):
+        super().__init__()
+        self._open_at, self._data = open_at, data
+        self._next_batch, self._running = 0, None
+
+    def __next__(self) -> Any:
+        """InputError: a record or a frame that cannot be read, by name."""
+        self.start_prefetch()
+        try:
+            batch = next(self._running)
+        except BaseException:
+            self._stop()  # asked again, it starts at the same batch again
+            raise
+        self._next_batch += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        return {"next_batch": self._next_batch, **self._data}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """InputError: the state is of other data, so that the order would change."""
+        wrong = [k for k, v in self._data.items() if state.get(k) != v]
+        if wrong or "next_batch" not in state:
+            saved = " ".join(f"{k}={state.get(k)}" for k in wrong or ["next_batch"])
+            ours = " ".join(f"{k}={self._data[k]}" for k in wrong)
+            raise InputError(
+                f"the saved state is of {saved}, this loader of {ours or 'batches'}; "
+                "go on with the same data and settings, or start a new run"
+            )
+        self._stop()
+        self._next_batch = state["next_batch"]
+
+    def start_prefetch(self) -> None:
+        self._assert_not_closed()
+        if self._running is None:
+            self._running = iter(self._open_at(self._next_batch))
+            self._running.start_prefetch()
+
+    def close(self) -> None:
+        self._stop()
+        super().close()
+
+    def _stop(self) -> None:
+        running, self._running = getattr(self, "_running", None), None
+        if running is not None:
+            running.close()
+
+
+def pipeline(
+    example: Callable[[int], Any],
+    first: int,
+    last: int,
+    rows: range,
+    batch_size: int,
+    num_threads: int,
+    num_workers: int,
+) -> grain.IterDataset:
+    """Batches first .. last-1, these rows of each; threads work ahead by a batch.
+
+    example: place in the global order -> example.  The workers come before the batch:
+    each makes every num_workers-th example, so that their number changes no batch.
+    """
+
+    def local_example(position: int) -> Any:
+        batch, row = divmod(position, len(rows))
+        return example(batch * batch_size + rows[row])
+
+    ahead = grain.ReadOptions(num_threads, max(len(rows), num_threads))
+    positions = grain.MapDataset.range(first * len(rows), last * len(rows))
+    dataset = positions.map(local_example).to_iter_dataset(ahead)
+    if num_workers:
+        workers = grain.MultiprocessingOptions(num_workers, len(rows))
+        dataset = dataset.mp_prefetch(workers)
+    return dataset.batch(len(rows), batch_fn=stack)
+
+
+def local_rows(batch_size: int, process_index: int, process_count: int) -> range:
+    """This process's rows of the global batch.  InputError: does not divide."""
+    if not 0 <= process_index < process_count:
+        raise InputError(
+            f"process_index={process_index} of process_count={process_count}: "
+            "must be below; count from 0"
+        )
+    less = batch_size - batch_size % process_count
+    if batch_size < 1 or less != batch_size:
+        nearest = [n for n in (less, less + process_count) if n > 0]
+        raise InputError(
+            f"batch_size={batch_size} must divide by process_count={process_count}; "
+            f"try {' or '.join(map(str, nearest))}"
+        )
+    size = batch_size // process_count
+    return range(process_index * size, (process_index + 1) * size)
+
+
+def stack(examples):
+    """Examples -> a batch: arrays of one field get a first axis; None stays None."""
+    first = examples[0]
+    if first is None:
+        return None
+    if isinstance(first, tuple):
+        return type(first)(*map(stack, zip(*examples, strict=True)))
+    return np.stack(examples)

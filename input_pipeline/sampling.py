@@ -1,0 +1,209 @@
+"""(clip, seed, epoch, index) -> one training example; the order of the clips.  Pure.
+
+Nothing random is stored: the same key gives the same example on any machine of any
+number, in any order of asking.  Letters: see clip.py; here without the batch axis B.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int, Shaped, UInt8
+
+from input_pipeline.clip import (
+    CONTEXT_FRAMES,
+    CROP_SIZE,
+    ROWS_PER_FRAME,
+    WINDOW_ROWS,
+    AtBatch,
+    Clip,
+    EvaluationBatch,
+    InputError,
+    Pca,
+    VgBatch,
+)
+
+Key = tuple[int, int, int]  # seed, epoch, index of the clip in its split
+
+
+def random_numbers(seed: int, *key: int) -> np.random.Generator:
+    """The random numbers that belong to this seed and key, and to no other.
+
+    spawn_key, and not a longer entropy: to SeedSequence (1, 2) and (1, 2, 0) are one.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
+    return np.random.Generator(np.random.Philox(sequence))
+
+
+# --- the order of the clips ---
+
+
+def shuffled(num_clips: int, seed: int, epoch: int) -> Int[np.ndarray, "N"]:
+    """A permutation of the clips, another one each epoch."""
+    return random_numbers(seed, epoch).permutation(num_clips)
+
+
+def speaker_balanced(
+    speakers: Shaped[np.ndarray, "N"], seed: int, epoch: int
+) -> Int[np.ndarray, "N"]:
+    """N clips in rounds: each round one clip of every speaker, in shuffled order.
+
+    A speaker with few clips starts over; of one with many, an epoch sees a part, and
+    another part the next time.
+    """
+    random = random_numbers(seed, epoch)
+    names, speaker_of = np.unique(speakers, return_inverse=True)
+    rounds = -(-len(speakers) // len(names))
+    clips = [
+        np.resize(random.permutation(np.flatnonzero(speaker_of == i)), rounds)
+        for i in range(len(names))
+    ]
+    return random.permuted(np.stack(clips, axis=1), axis=1).ravel()[: len(speakers)]
+
+
+# --- one example ---
+
+
+def draw(length: int, key: Key, num_frames: int) -> tuple[int, int]:
+    """(reference frame, first frame of the window), both uniform over the clip.
+
+    The authors' AT reference is one of LRW's frames 3..7 and the window follows it
+    (reference section 2); here, as in their VG data, it may lie anywhere.
+    """
+    random = random_numbers(*key)
+    reference = int(random.integers(length))
+    return reference, int(random.integers(length - num_frames + 1))
+
+
+def at_example(clip: Clip, pca: Pca, key: Key, num_frames: int) -> AtBatch:
+    """example f32[K], audio f32[T,28,12], coefficients f32[T,K]; decodes no frame.
+
+    InputError: the clip is shorter than the window, or damaged.
+    """
+    check(clip, num_frames)
+    reference, first = draw(len(clip.frames), key, num_frames)
+    window = slice(first, first + num_frames)
+    landmarks = flat_landmarks(clip)
+    return AtBatch(
+        example=pca.project(landmarks[reference]),
+        audio=audio_windows(clip)[window],
+        coefficients=pca.project(landmarks[window]),
+    )
+
+
+def vg_example(clip: Clip, key: Key, num_frames: int) -> VgBatch:
+    """image f32[H,W,3], example f32[L], frames f32[T,H,W,3], landmarks f32[T,L].
+
+    Of the clip's frames only the window's and the reference are decoded.
+    InputError: the clip is shorter than the window, or damaged.
+    """
+    check(clip, num_frames)
+    reference, first = draw(len(clip.frames), key, num_frames)
+    frames = to_float(decode(clip, [reference, *range(first, first + num_frames)]))
+    landmarks = flat_landmarks(clip)
+    return VgBatch(
+        image=frames[0],
+        example=landmarks[reference],
+        frames=frames[1:],
+        landmarks=landmarks[first : first + num_frames],
+    )
+
+
+def evaluation_example(
+    clip: Clip, index: int, pca: Pca | None, with_frames: bool, num_frames: int
+) -> EvaluationBatch:
+    """The whole clip, padded with zeros to num_frames; the photo is its first frame.
+
+    at is None without a PCA, vg without frames.
+    InputError: the clip is longer than num_frames, or damaged.
+    """
+    check(clip, 1)
+    length = len(clip.frames)
+    if length > num_frames:
+        raise InputError(
+            f"{name_of(clip)}: {length} frames, and room for {num_frames}; "
+            "pad to the longest clip"
+        )
+    landmarks = flat_landmarks(clip)
+
+    def pad(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([x, np.zeros((num_frames - length, *x.shape[1:]), "f4")])
+
+    at = vg = None
+    if pca is not None:
+        coefficients = pca.project(landmarks)
+        at = AtBatch(coefficients[0], pad(audio_windows(clip)), pad(coefficients))
+    if with_frames:
+        frames = to_float(decode(clip, range(length)))
+        vg = VgBatch(frames[0], landmarks[0], pad(frames), pad(landmarks))
+    return EvaluationBatch(
+        index=np.int32(index),
+        valid=np.float32(1),
+        frame_valid=pad(np.ones(length, np.float32)),
+        at=at,
+        vg=vg,
+    )
+
+
+# --- a clip's parts ---
+
+
+def name_of(clip: Clip) -> str:
+    return f"{clip.corpus} {clip.speaker}/{clip.clip_id}"
+
+
+def check(clip: Clip, num_frames: int) -> None:
+    """InputError: too short for the window, or its parts differ in length."""
+    length = len(clip.frames)
+    if length < num_frames:
+        raise InputError(
+            f"{name_of(clip)}: {length} frames, num_frames={num_frames} needs more; "
+            "leave the clip out or take a shorter window"
+        )
+    rows = (length + 2 * CONTEXT_FRAMES) * ROWS_PER_FRAME
+    if len(clip.landmarks) != length or len(clip.mfcc) != rows:
+        raise InputError(
+            f"{name_of(clip)}: {length} frames, {len(clip.landmarks)} landmarks and "
+            f"{len(clip.mfcc)} MFCC rows, must be {length}, {length} and {rows}; "
+            "prepare it again"
+        )
+
+
+def flat_landmarks(clip: Clip) -> Float32[np.ndarray, "T 136"]:
+    return clip.landmarks.reshape(len(clip.landmarks), -1)
+
+
+def audio_windows(clip: Clip) -> Float32[np.ndarray, "T 28 12"]:
+    """Frame t hears MFCC rows 4t .. 4t+27, columns 1..12; a read-only view."""
+    view = np.lib.stride_tricks.sliding_window_view(clip.mfcc, WINDOW_ROWS, axis=0)
+    return view[::ROWS_PER_FRAME, 1:].swapaxes(1, 2)
+
+
+def decode(clip: Clip, which: Sequence[int]) -> UInt8[np.ndarray, "n 128 128 3"]:
+    """These frames of the clip, RGB.  InputError: one is no whole 128x128 JPEG."""
+    import cv2
+
+    pictures = np.empty((len(which), CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    for picture, t in zip(pictures, which, strict=True):
+        data = clip.frames[t]
+        whole = data[:2] == b"\xff\xd8" and data[-2:] == b"\xff\xd9"
+        decoded = whole and cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB
+        )
+        if not whole or decoded is None or decoded.shape != picture.shape:
+            raise InputError(
+                f"{name_of(clip)}: frame {t} is no whole JPEG of {CROP_SIZE}x"
+                f"{CROP_SIZE} pixels; prepare the clip again"
+            )
+        picture[:] = decoded
+    return pictures
+
+
+def to_float(pictures: UInt8[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
+    """0..255 -> [-1, 1], as `animate` treats the photo."""
+    return pictures.astype(np.float32) / 127.5 - 1
+
+
+def blank(example: EvaluationBatch) -> EvaluationBatch:
+    """Zeros of the same shapes: a row that only fills the batch."""
+    at, vg = (part and type(part)(*map(np.zeros_like, part)) for part in example[3:])
+    return EvaluationBatch(np.int32(-1), np.float32(0), 0 * example.frame_valid, at, vg)
