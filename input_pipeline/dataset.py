@@ -12,7 +12,7 @@ For training, `open_clips` and `open_pca` are all that is needed.
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,75 @@ class Clips(Sequence):
         if self._opened is None:
             self._opened = _open_source(self.folder, self.split)
         return parse(self._opened[int(i) % len(self)])
+
+
+def write_shards(
+    data_dir: pathlib.Path,
+    corpus: str,
+    shards: Mapping[str, Sequence[Callable[[], Iterator[Clip]]]],
+    **config: Any,
+) -> pathlib.Path:
+    """Writes the dataset's shards below data_dir and returns its folder.
+
+    shards: for each split what yields the clips of each shard; the order is kept.
+    config: of TFDS's DownloadConfig: beam_runner and beam_options write them at once.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _builder_class()(data_dir=str(data_dir), config=corpus, shards=shards)
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(
+            compute_stats=tfds.download.ComputeStatsMode.SKIP, **config
+        ),
+        file_format="array_record",
+    )
+    return pathlib.Path(builder.data_dir)
+
+
+@functools.cache
+def _builder_class():
+    """The TFDS builder, made when wanted: importing TFDS costs half a second.
+
+    Shard by shard, because TFDS's generator-based builders shuffle: from 1 GB a split
+    on through files that only TensorFlow writes, and on Beam differently.
+    """
+    import tensorflow_datasets as tfds
+
+    class AtvgClips(tfds.core.ShardBasedBuilder):
+        """Aligned faces, their points and what they say."""
+
+        VERSION = tfds.core.Version(VERSION)
+        BUILDER_CONFIGS = [  # noqa: RUF012, TFDS wants a list
+            tfds.core.BuilderConfig(name=name, description=about)
+            for name, about in CORPORA.items()
+        ]
+
+        def __init__(self, *, shards, **kwargs):
+            super().__init__(**kwargs)
+            self._shards = shards
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=f"Aligned talking faces: {self.builder_config.description}",
+                features=_stored_features(),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager):
+            raise NotImplementedError
+
+        def _shard_iterators_per_split(self, dl_manager):
+            return {
+                split: [functools.partial(_examples, shard) for shard in shards]
+                for split, shards in self._shards.items()
+            }
+
+    return AtvgClips
+
+
+def _examples(shard: Callable[[], Iterator[Clip]]) -> Iterator[tuple[str, dict]]:
+    return ((clip.clip_id, to_example(clip)) for clip in shard())
 
 
 def _open_source(folder: pathlib.Path, split: str) -> Sequence[bytes]:
