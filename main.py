@@ -44,6 +44,61 @@ BATCH = flags.DEFINE_string(
 )
 
 
+CORPUS = flags.DEFINE_enum("corpus", None, ["grid", "lrw", "folder"], "prepare: what")
+SOURCE = flags.DEFINE_string("source", None, "prepare: the folder with the videos")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "prepare: where datasets are kept")
+WORKERS = flags.DEFINE_integer("workers", 0, "prepare: processes; 0 for one a core")
+SPLIT_RULE = flags.DEFINE_string(
+    "split_rule", "", "prepare: by_speaker, by_sentence (GRID), by_clip (folder)"
+)
+TEST_SPEAKERS = flags.DEFINE_list(
+    "test_speakers", [], "prepare: held out by split_rule=by_speaker, as s3,s20"
+)
+MAX_SECONDS = flags.DEFINE_float(
+    "max_seconds", 10.0, "prepare: a folder's longer videos are cut", lower_bound=1.0
+)
+SEVERAL_FACES = flags.DEFINE_enum(
+    "several_faces", "reject", ["reject", "largest"], "prepare: which to follow"
+)
+TEMPLATE = flags.DEFINE_enum(
+    "template",
+    "default",
+    ["default", "authors"],
+    "prepare: where the face lies in the crop; the authors' tighter one with --basics",
+)
+LIMIT = flags.DEFINE_integer("limit", 0, "prepare: only the first files, for a trial")
+RUNNER = flags.DEFINE_enum(
+    "runner", "local", ["local", "beam"], "prepare: processes here, or Apache Beam"
+)
+BEAM_OPTIONS = flags.DEFINE_list(
+    "beam_options", [], "prepare: Beam's own, as runner=FlinkRunner,parallelism=64"
+)
+
+
+def prepare() -> int:
+    """A folder of talking-face videos becomes a dataset."""
+    require(CORPUS, SOURCE, DATA_DIR)
+    from input_pipeline import align, authors, recording
+    from input_pipeline.prepare import prepare
+
+    template = align.DEFAULT_TEMPLATE
+    if TEMPLATE.value == "authors":
+        require(BASICS)
+        basics = authors.read_basics(BASICS.value)
+        template = align.authors_template(basics["base_68"])
+    prepare(
+        *flag_values(CORPUS, SOURCE, DATA_DIR),
+        recording.Options(MAX_SECONDS.value, SEVERAL_FACES.value, template),
+        split_rule=SPLIT_RULE.value,
+        test_speakers=TEST_SPEAKERS.value,
+        limit=LIMIT.value,
+        num_workers=WORKERS.value,
+        runner=RUNNER.value,
+        beam_options=BEAM_OPTIONS.value,
+    )
+    return 0
+
+
 def import_torch() -> int:
     """The authors' checkpoints become a bundle."""
     require(AT_NET, VG_NET, BASICS, OUT)
@@ -68,16 +123,17 @@ def import_torch() -> int:
 def animate() -> int:
     """A photo and a recording, or a list of them, become videos."""
     require(BUNDLE, BATCH) if BATCH.value else require(BUNDLE, IMAGE, AUDIO, OUT)
+    if BATCH.value:
+        refuse_beside_batch(IMAGE, AUDIO, OUT, LANDMARKS_OUT)
     jobs = read_jobs(BATCH.value) if BATCH.value else [flag_values(IMAGE, AUDIO, OUT)]
-    if BATCH.value and LANDMARKS_OUT.value:
-        raise InputError("--landmarks_out names one file; leave it out with --batch")
     cache_compilations()
     from jax_atvg.animate import animate_file
     from jax_atvg.bundle import load_bundle
 
-    bundle, failed = load_bundle(BUNDLE.value), 0
-    for image, audio, out in jobs:
+    bundle, failed, outs = load_bundle(BUNDLE.value), 0, set()
+    for number, job in enumerate(jobs, 1):
         try:
+            image, audio, out = check_job(job, f"{BATCH.value}: job {number}", outs)
             written = animate_file(
                 image,
                 audio,
@@ -98,26 +154,21 @@ def animate() -> int:
     return 2 if failed else 0
 
 
-VERBS = {"import_torch": import_torch, "animate": animate}
+VERBS = {"prepare": prepare, "import_torch": import_torch, "animate": animate}
 
 
 def read_jobs(path: str) -> list[list[str]]:
     """Rows image,audio,out of a CSV file; a first row of just these words is a header.
 
-    InputError: no such file, no rows, or a row without three fields.
+    InputError: no such file, no rows.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel's mark
             rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path}: not a readable list ({error}); give a CSV"
         ) from error
-    for number, row in enumerate(rows, 1):
-        if len(row) != 3:
-            raise InputError(
-                f"{path}: row {number} has {len(row)} fields, needs image,audio,out"
-            )
     rows = [[field.strip() for field in row] for row in rows]
     rows = rows[1:] if rows[:1] == [["image", "audio", "out"]] else rows
     if not rows:
@@ -125,8 +176,27 @@ def read_jobs(path: str) -> list[list[str]]:
     return rows
 
 
+def check_job(job: list[str], name: str, outs: set[str]) -> list[str]:
+    """image, audio, out; adds out to those taken.  InputError: not these three."""
+    if len(job) != 3 or not all(job):
+        raise InputError(f"{name} is {','.join(job)}; give image,audio,out")
+    if os.path.abspath(job[2]) in outs:
+        raise InputError(f"{name} writes {job[2]} again; give every job its own")
+    outs.add(os.path.abspath(job[2]))
+    return job
+
+
 def flag_values(*holders: flags.FlagHolder) -> list[str]:
     return [holder.value for holder in holders]
+
+
+def refuse_beside_batch(*holders: flags.FlagHolder) -> None:
+    """InputError that names flags of a single video."""
+    given = [f"--{holder.name}" for holder in holders if holder.value]
+    if given:
+        raise InputError(
+            f"{' '.join(given)} beside --batch: the list says it; leave one of them out"
+        )
 
 
 def require(*holders: flags.FlagHolder) -> None:
@@ -148,13 +218,17 @@ def cache_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def complain(error: Exception) -> None:
-    print(f"error: {error}", file=sys.stderr)
+def complain(error: Exception | str) -> None:
+    print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0, or 2 for bad input."""
+    """The exit code: 0, 2 for bad input, 130 when interrupted."""
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    if {"--help", "-h"} & set(arguments):
+        module = flags.FLAGS.find_module_defining_flag(OUT.name)
+        print(__doc__, flags.FLAGS.module_help(module), sep="\n")
+        return 0
     try:
         words = flags.FLAGS(arguments)[1:]
         if len(words) != 1 or words[0] not in VERBS:
@@ -166,6 +240,9 @@ def main(arguments: list[str]) -> int:
     except (InputError, flags.Error) as error:
         complain(error)
         return 2
+    except KeyboardInterrupt:
+        complain("interrupted; what was unfinished is removed")
+        return 130
 
 
 if __name__ == "__main__":

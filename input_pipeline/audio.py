@@ -7,6 +7,7 @@ python_speech_features.
 
 import pathlib
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -15,7 +16,6 @@ from input_pipeline.clip import (
     CONTEXT_FRAMES,
     FRAME_RATE,
     MFCC_RATE,
-    MFCC_SIZE,
     ROWS_PER_FRAME,
     SAMPLE_RATE,
     WINDOW_ROWS,
@@ -29,10 +29,17 @@ PADDING = CONTEXT_FRAMES * FRAME_SAMPLES  # 1920 zeros before and after, as the 
 MIN_SAMPLES = WINDOW_ROWS * HOP  # 280 ms, one window
 SILENCE = 1e-3  # a peak below it (-60 dB) is silence
 BLOCK_SAMPLES = 1 << 16
-BLOCK_ROWS = 6000  # a minute of MFCC rows at a time: 20 MB while they are computed
+BLOCK_ROWS = 500  # 5 s of MFCC rows at a time: 10 MB while they are computed
 
 Sound = Float[np.ndarray, "N"] | Float[np.ndarray, "N C"]
 IntegerSound = Int[np.ndarray, "N"] | Int[np.ndarray, "N C"]
+
+
+class Heard(NamedTuple):
+    """A recording as the networks hear it; see windows and is_silent."""
+
+    windows: Float32[np.ndarray, "T 28 12"]
+    silent: bool
 
 
 class AudioReader:
@@ -102,10 +109,22 @@ def read_audio(path: str | pathlib.Path) -> Float32[np.ndarray, "N"]:
 
     InputError: see AudioReader and check_audio.
     """
-    reader = AudioReader(path)
-    samples = _to_16k(_mono(reader.blocks(), reader.rate, str(path)), reader.rate)
+    samples = np.concatenate([np.zeros(0, np.float32), *_read_16k(path)])
     check_audio(samples, str(path))
     return samples
+
+
+def hear_file(path: str | pathlib.Path) -> Heard:
+    """As hear([read_audio(path)]), without holding the samples.
+
+    InputError: see AudioReader and check_audio.
+    """
+    return hear(_read_16k(path), str(path))
+
+
+def _read_16k(path: str | pathlib.Path) -> Iterator[np.ndarray]:
+    reader = AudioReader(path)
+    return _to_16k(_mono(reader.blocks(), reader.rate, str(path)), reader.rate)
 
 
 def from_array(
@@ -122,11 +141,13 @@ def from_array(
         raise InputError(f"{name}: rate={rate}; give samples a second, such as 16000")
     if np.issubdtype(samples.dtype, np.integer):
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    columns = samples.reshape(len(samples), -1).astype(np.float32)
+    columns = samples[:, None] if samples.ndim == 1 else samples
+    columns = columns.astype(np.float32)
     blocks = (
         columns[i : i + BLOCK_SAMPLES] for i in range(0, len(columns), BLOCK_SAMPLES)
     )
-    result = _to_16k(_mono(blocks, rate, name), rate)
+    blocks = _to_16k(_mono(blocks, rate, name), rate)
+    result = np.concatenate([np.zeros(0, np.float32), *blocks])
     check_audio(result, name)
     return result
 
@@ -135,9 +156,13 @@ def check_audio(samples: Float[np.ndarray, "N"], name: str = "samples") -> None:
     """InputError: NaN or infinity, or fewer than 280 ms (one window) at 16 kHz."""
     for _ in _mono([samples[:, None]], SAMPLE_RATE, name):
         pass
-    if len(samples) < MIN_SAMPLES:
+    _check_length(len(samples), name)
+
+
+def _check_length(count: int, name: str) -> None:
+    if count < MIN_SAMPLES:
         raise InputError(
-            f"{name}: {1000 * len(samples) / SAMPLE_RATE:.0f} ms of sound; "
+            f"{name}: {1000 * count / SAMPLE_RATE:.0f} ms of sound; "
             f"{1000 * MIN_SAMPLES // SAMPLE_RATE} ms is the least; give a longer one"
         )
 
@@ -165,44 +190,81 @@ def _mono(blocks: Iterable[np.ndarray], rate: int, name: str) -> Iterator[np.nda
         )
 
 
-def _to_16k(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
+def _to_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     """Mono blocks -> 16 kHz; ceil(n 16000 / rate) samples, as librosa's resampling."""
     import soxr
 
     if rate == SAMPLE_RATE:
-        return np.concatenate([np.zeros(0, np.float32), *blocks])
+        yield from blocks
+        return
     stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    count, parts = 0, []
+    count = given = 0
     for block in blocks:
         count += len(block)
-        parts.append(stream.resample_chunk(block))
-    parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-    missing = -(-count * SAMPLE_RATE // rate) - sum(map(len, parts))
-    parts.append(np.zeros(max(missing, 0), np.float32))
-    samples = np.concatenate(parts)
-    return samples[: len(samples) + min(missing, 0)]
+        part = stream.resample_chunk(block)
+        given += len(part)
+        yield part
+    # The resampler lags behind, so that only its last part can be too long.
+    part = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    missing = -(-count * SAMPLE_RATE // rate) - given
+    yield np.pad(part[:missing], (0, max(missing - len(part), 0)))
 
 
 def mfcc(samples: Float[np.ndarray, "N"]) -> Float32[np.ndarray, "M 13"]:
     """16 kHz samples -> one row of 13 coefficients every 10 ms.
 
     M = 1 + ceil((N - 400) / 160), at least 1; the tail is padded with zeros.  Column 0
-    is the log energy.  Computed a minute at a time; the rows do not depend on that.
+    is the log energy.  Computed 5 s at a time; the rows do not depend on that.
     """
-    from python_speech_features import mfcc as whole_mfcc
-
     if not len(samples):
         samples = np.zeros(1, np.float32)  # the package needs one
-    rows = 1 + max(-(-(len(samples) - ROW_SAMPLES) // HOP), 0)
-    result = np.empty((rows, MFCC_SIZE), np.float32)
-    for first in range(0, rows, BLOCK_ROWS):
-        last = min(first + BLOCK_ROWS, rows)
-        # One hop more before: pre-emphasis y[n] = x[n] - .97 x[n-1] needs x[n-1].
-        ahead = min(first, 1)
-        part = samples[(first - ahead) * HOP : (last - 1) * HOP + ROW_SAMPLES]
-        part = whole_mfcc(part.astype(np.float64), SAMPLE_RATE, winstep=1 / MFCC_RATE)
-        result[first:last] = part[ahead:]
-    return result
+    return np.concatenate(list(_mfcc_rows([samples])))
+
+
+def _mfcc_rows(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The rows of the joined blocks, which hold a sample or more."""
+    from python_speech_features import mfcc as whole_mfcc
+
+    kept, ahead = None, 0  # kept begins with so many rows that are already given
+
+    def compute(rows: int) -> np.ndarray:
+        part = kept[: (ahead + rows - 1) * HOP + ROW_SAMPLES].astype(np.float64)
+        # Samples that are not finite are reported when all have been seen.
+        with np.errstate(invalid="ignore", over="ignore"):
+            part = whole_mfcc(part, SAMPLE_RATE, winstep=1 / MFCC_RATE)
+        return part[ahead:].astype(np.float32)
+
+    for block in blocks:
+        kept = block if kept is None else np.concatenate([kept, block])
+        while (len(kept) - ROW_SAMPLES) // HOP + 1 - ahead >= BLOCK_ROWS:
+            yield compute(BLOCK_ROWS)
+            # One hop more stays: pre-emphasis y[n] = x[n] - .97 x[n-1] needs x[n-1].
+            kept, ahead = kept[(ahead + BLOCK_ROWS - 1) * HOP :], 1
+    rest = 1 + max(-(-(len(kept) - ROW_SAMPLES) // HOP), 0) - ahead
+    if rest:
+        yield compute(rest)
+
+
+def hear(blocks: Iterable[Float32[np.ndarray, "_"]], name: str = "samples") -> Heard:
+    """16 kHz samples in blocks -> what the networks hear, one window a video frame.
+
+    Only the features stay in memory, 5 kB a second.  InputError: see check_audio.
+    """
+    count, peak = 0, 0.0
+
+    def padded() -> Iterator[np.ndarray]:
+        nonlocal count, peak
+        yield np.zeros(PADDING, np.float32)
+        for block in _mono((b[:, None] for b in blocks), SAMPLE_RATE, name):
+            count, peak = count + len(block), max(peak, np.abs(block).max(initial=0))
+            yield block
+        _check_length(count, name)
+        yield np.zeros(2 * PADDING, np.float32)  # enough for the last window
+
+    features = np.concatenate(list(_mfcc_rows(padded())))
+    total = max(1, round(count / FRAME_SAMPLES))
+    rows = (total - 1) * ROWS_PER_FRAME + WINDOW_ROWS
+    return Heard(_view(features[:rows]), bool(peak < SILENCE))
 
 
 def windows(
@@ -224,6 +286,9 @@ def windows(
     enough = (rows - 1) * HOP + ROW_SAMPLES
     padded = np.zeros(max(PADDING + len(samples) + PADDING, enough), np.float32)
     padded[PADDING : PADDING + len(samples)] = samples
-    features = mfcc(padded[:enough])
+    return _view(mfcc(padded[:enough]))
+
+
+def _view(features: Float32[np.ndarray, "M 13"]) -> Float32[np.ndarray, "T 28 12"]:
     view = np.lib.stride_tricks.sliding_window_view(features, WINDOW_ROWS, axis=0)
     return view[::ROWS_PER_FRAME, 1:].swapaxes(1, 2)

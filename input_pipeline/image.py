@@ -7,6 +7,9 @@ from jaxtyping import UInt8
 
 from input_pipeline.clip import InputError
 
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"IEND"
+
 
 def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
     """Any picture OpenCV decodes -> RGB, 0..255, upright as its EXIF tag says.
@@ -20,9 +23,17 @@ def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}; give the path of a JPEG or PNG photo")
-    data = np.fromfile(path, np.uint8)  # imread cannot open every non-ASCII path
+    try:
+        data = np.fromfile(path, np.uint8)  # imread cannot open every non-ASCII path
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); give a readable file"
+        ) from error
     if not data.size:
         raise InputError(f"{path}: the file is empty; give a JPEG or PNG photo")
+    unreadable = InputError(f"{path}: not a readable picture; save it as JPEG or PNG")
+    if data[:8].tobytes() == PNG_START and PNG_END not in data.tobytes():
+        raise unreadable  # broken off: libpng would write to standard error
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)  # obeys EXIF, drops alpha
         # JPEG has no alpha, so the second decode is spared where it would be slow.
@@ -31,7 +42,7 @@ def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
     except cv2.error:  # beyond OpenCV's limit of pixels
         picture = raw = None
     if picture is None:
-        raise InputError(f"{path}: not a readable picture; save it as JPEG or PNG")
+        raise unreadable
     if raw is not None and raw.ndim == 3 and raw.shape[2] == 4:
         picture = _on_white(raw)
     return np.ascontiguousarray(picture)

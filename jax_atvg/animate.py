@@ -63,9 +63,9 @@ def animate(
     picture instead of the aligned crop.  InputError: what is wrong with the input.
     """
     subject = read_subject(photo, bundle, face)
-    samples = read_speech(speech)
+    heard = read_speech(speech)
     show = painter(subject, full_frame)
-    return np.stack([show(p.frames[0]) for p in talk(bundle, subject.photo, samples)])
+    return np.stack([show(p.frames[0]) for p in talk(bundle, subject.photo, heard)])
 
 
 def animate_file(
@@ -84,7 +84,8 @@ def animate_file(
 
     panels: also OUT_panels.mp4, with landmarks, attention, colour and result side by
     side.  landmarks_out: also an .npy, f32[T,68,2], crop coordinates in [-1,1].
-    All files appear complete or not at all.  InputError: what is wrong with the input.
+    Each file appears complete or not at all.  InputError: what is wrong with the input
+    or with the folders.
     """
     from tqdm import tqdm
 
@@ -96,38 +97,62 @@ def animate_file(
         paths.append(out.with_name(f"{out.stem}_panels.mp4"))
     if landmarks_out is not None:
         landmarks_out = pathlib.Path(landmarks_out)
-        if landmarks_out.suffix != ".npy" or not landmarks_out.parent.is_dir():
-            raise InputError(
-                f"{landmarks_out}: landmarks go to an .npy file in an existing folder"
-            )
+        check_landmarks_out(landmarks_out)
     reader = audio.AudioReader(speech)
     writers = [
         video.VideoWriter(path, (reader.rate, reader.blocks()), COMMENT)
         for path in paths
     ]
     subject = read_subject(photo, bundle, face)
-    samples = read_speech(speech)
-    total = num_frames(samples)
+    heard = read_speech(speech)
     show = painter(subject, full_frame)
     spoken = []
-    with contextlib.ExitStack() as stack:
-        open_writers = [stack.enter_context(writer) for writer in writers]
-        bar = tqdm(total=total, unit="frame", desc=out.name, disable=not progress)
-        stack.enter_context(bar)
-        for prediction in talk(bundle, subject.photo, samples):
-            points = crop_points(bundle, prediction.landmarks[0])
-            open_writers[0].write(show(prediction.frames[0]))
-            if panels:
-                open_writers[1].write(panel(prediction, points))
-            if landmarks_out is not None:
-                spoken.append(landmarks.normalise(points).reshape(NUM_POINTS, 2))
-            bar.update()
-    if landmarks_out is not None:
-        partial = landmarks_out.with_name(f"{landmarks_out.stem}.partial.npy")
-        np.save(partial, np.stack(spoken))
-        os.replace(partial, landmarks_out)
-        paths.append(landmarks_out)
+    try:
+        with contextlib.ExitStack() as stack:
+            open_writers = [stack.enter_context(writer) for writer in writers]
+            total = len(heard.windows)
+            bar = tqdm(total=total, unit="frame", desc=out.name, disable=not progress)
+            stack.enter_context(bar)
+            for prediction in talk(bundle, subject.photo, heard):
+                points = crop_points(bundle, prediction.landmarks[0])
+                open_writers[0].write(show(prediction.frames[0]))
+                if panels:
+                    open_writers[1].write(panel(prediction, points))
+                if landmarks_out is not None:
+                    spoken.append(landmarks.normalise(points).reshape(NUM_POINTS, 2))
+                bar.update()
+        if landmarks_out is not None:
+            save_array(landmarks_out, np.stack(spoken))
+            paths.append(landmarks_out)
+    except OSError as error:  # the disk is full, or has gone
+        raise InputError(
+            f"{error.filename or out}: cannot be written ({error.strerror}); free some "
+            "space or choose another folder"
+        ) from error
     return paths
+
+
+def check_landmarks_out(path: pathlib.Path) -> None:
+    """InputError: no .npy, or not to be written."""
+    if path.suffix != ".npy" or path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{path}: landmarks go to an .npy file in an existing folder")
+    try:
+        save_array(path.with_name(f"{path.stem}.trial.npy"), np.zeros(0))
+        path.with_name(f"{path.stem}.trial.npy").unlink()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+def save_array(path: pathlib.Path, array: np.ndarray) -> None:
+    """An .npy, complete or not at all."""
+    partial = path.with_name(f"{path.stem}.partial.npy")
+    try:
+        np.save(partial, array)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_subject(
@@ -170,31 +195,27 @@ def rescale(
     return np.column_stack([linear, shift])
 
 
-def read_speech(speech: str | pathlib.Path | Sound) -> Float[np.ndarray, "N"]:
-    """Mono 16 kHz samples; warns of silence.  InputError: unusable sound."""
+def read_speech(speech: str | pathlib.Path | Sound) -> audio.Heard:
+    """Checks the sound; warns of silence.  InputError: unusable sound."""
     if isinstance(speech, tuple):
-        name, samples = "speech", audio.from_array(*speech, "speech")
+        name, heard = "speech", audio.hear([audio.from_array(*speech, "speech")])
     else:
-        name, samples = str(speech), audio.read_audio(speech)
-    if audio.is_silent(samples):
+        name, heard = str(speech), audio.hear_file(speech)
+    if heard.silent:
         warnings.warn(f"{name}: silent; the mouth will rest", stacklevel=2)
-    return samples
-
-
-def num_frames(samples: Float[np.ndarray, "N"]) -> int:
-    return max(1, round(len(samples) / audio.FRAME_SAMPLES))
+    return heard
 
 
 def talk(
-    bundle: Bundle, photo: Photo, samples: Float[np.ndarray, "N"]
+    bundle: Bundle, photo: Photo, speech: audio.Heard | Float[np.ndarray, "N"]
 ) -> Iterator[Prediction]:
     """One Prediction a video frame, of numpy arrays without the time axis.
 
-    The next chunk is under way while the caller draws and encodes this one.
+    speech: mono 16 kHz samples, or what audio.hear makes of them.  The next chunk is
+    under way while the caller draws and encodes this one.
     """
-    total, still = num_frames(samples), audio.is_silent(samples)
-    windows = audio.windows(samples, total)
-    del samples
+    heard = speech if isinstance(speech, audio.Heard) else audio.hear([speech])
+    windows, total = heard.windows, len(heard.windows)
     weights = jax.device_put(
         Weights(
             bundle.variables["at_net"],
@@ -219,7 +240,7 @@ def talk(
     state = first_state(*networks, weights, photo, chunk(0))
     under_way = None
     for start in range(0, total, CHUNK):
-        prediction = compiled_predict(*networks, still)(
+        prediction = compiled_predict(*networks, heard.silent)(
             weights, photo, chunk(start), state
         )
         state = prediction.state
