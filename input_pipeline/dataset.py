@@ -10,7 +10,9 @@
 For training, `open_clips` and `open_pca` are all that is needed.
 """
 
+import contextlib
 import functools
+import io
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -131,12 +133,13 @@ def write_shards(
     import tensorflow_datasets as tfds
 
     builder = _builder_class()(data_dir=str(data_dir), config=corpus, shards=shards)
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(
-            compute_stats=tfds.download.ComputeStatsMode.SKIP, **config
-        ),
-        file_format="array_record",
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloads
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(
+                compute_stats=tfds.download.ComputeStatsMode.SKIP, **config
+            ),
+            file_format="array_record",
+        )
     return pathlib.Path(builder.data_dir)
 
 
@@ -148,6 +151,12 @@ def _builder_class():
     on through files that only TensorFlow writes, and on Beam differently.
     """
     import tensorflow_datasets as tfds
+
+    class InOneOrder(tfds.core.writer.ExampleWriter):
+        """Writes the fields in one order; TFDS's differs from process to process."""
+
+        def write(self, path, examples):
+            return super().write(path, ((k, _in_order(v)) for k, v in examples))
 
     class AtvgClips(tfds.core.ShardBasedBuilder):
         """Aligned faces, their points and what they say."""
@@ -170,8 +179,8 @@ def _builder_class():
                 disable_shuffling=True,
             )
 
-        def _split_generators(self, dl_manager):
-            raise NotImplementedError
+        def _example_writer(self):
+            return InOneOrder(self.info.file_format)
 
         def _shard_iterators_per_split(self, dl_manager):
             return {
@@ -184,6 +193,13 @@ def _builder_class():
 
 def _examples(shard: Callable[[], Iterator[Clip]]) -> Iterator[tuple[str, dict]]:
     return ((clip.clip_id, to_example(clip)) for clip in shard())
+
+
+def _in_order(record: bytes) -> bytes:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example = tf_example_pb2.Example.FromString(record)
+    return example.SerializeToString(deterministic=True)
 
 
 def _open_source(folder: pathlib.Path, split: str) -> Sequence[bytes]:

@@ -59,6 +59,9 @@ class Options(NamedTuple):
         return hashlib.sha256(json.dumps(self.as_json()).encode()).hexdigest()[:16]
 
 
+DEFAULT_OPTIONS = Options()
+
+
 class Reject(NamedTuple):
     """Why a file, or the part of it from `start` seconds on, is not used."""
 

@@ -18,9 +18,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = {
     "input_pipeline": [
         "clip",
-        "image video audio faces landmarks corpora dataset cartoon",
-        "align sampling synthetic batches",
-        "prepare loader inspection authors",
+        "image video audio faces landmarks corpora dataset workers cartoon",
+        "align scenes sampling synthetic batches",
+        "recording loader inspection authors",
+        "finished summary",
+        "prepare",
     ],
     "jax_atvg": [
         "arrays config rng",
