@@ -12,6 +12,7 @@ from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.conv_gru import ConvGru
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
+from tests.random_variables import random_variables
 
 BATCH, FRAMES = 8, 6
 
@@ -44,17 +45,7 @@ def inputs_of(module, batch=BATCH, frames=FRAMES):
 
 @functools.cache
 def variables_of(module):
-    """Weights large enough that the output depends visibly on every input."""
-    random = np.random.default_rng(1).normal
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs_of(module, 1, 1))
-
-    def fill(path, leaf):
-        if path[-1].key in ("scale", "var"):
-            return np.ones(leaf.shape, np.float32)
-        fan_in = max(int(np.prod(leaf.shape[:-1])), 1)
-        return (random(size=leaf.shape) * fan_in**-0.5).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(fill, shapes)
+    return random_variables(module, *inputs_of(module, 1, 1))
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from jax_atvg.models.vg_net import VGNet
 from jax_atvg.optim import adam
 from jax_atvg.rng import stream
 from jax_atvg.state import AtNets, GanNets
+from tests.random_variables import random_variables
 
 SIZE, BATCH, FRAMES = 32, 2, 3
 
@@ -47,19 +48,20 @@ def batch():
 
 @pytest.fixture(scope="module")
 def state(nets, batch):
-    keys = jax.random.split(jax.random.key(0))
-    start = jax.jit(
-        lambda keys: nets.start(
-            nets.generator.init(keys[0], batch.image, batch.landmarks, batch.example),
-            nets.discriminator.init(keys[1], batch.frames, batch.example),
-        )
+    return nets.start(
+        random_variables(nets.generator, batch.image, batch.landmarks, batch.example),
+        random_variables(nets.discriminator, batch.frames, batch.example),
     )
-    return start(keys)
 
 
 @pytest.fixture(scope="module")
 def step(nets):
     return jax.jit(functools.partial(gan.gan_step, nets))
+
+
+@functools.cache
+def judge(nets):
+    return jax.jit(functools.partial(gan.generator_loss, nets))
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +109,8 @@ def test_generator_is_judged_by_the_updated_discriminator(nets, state, batch, af
     moved, metrics = after
     key = stream(0, "gen/dropout", 0)
     fake, _, _ = jax.jit(lambda gen: gan.generate(nets, gen, batch, key))(state.gen)
-    _, by_new = gan.generator_loss(nets, moved.disc, fake, batch)
-    _, by_old = gan.generator_loss(nets, state.disc, fake, batch)
+    _, by_new = judge(nets)(moved.disc, fake, batch)
+    _, by_old = judge(nets)(state.disc, fake, batch)
     np.testing.assert_allclose(
         metrics["gen/landmark"], by_new["gen/landmark"], rtol=1e-4
     )
@@ -127,8 +129,9 @@ def test_landmark_gradient_of_the_discriminator_flows_to_the_frames(nets, state,
 def test_real_and_generated_frames_are_normalised_apart(nets, state, batch):
     """The score of the real clip does not depend on the generated one."""
 
+    loss = jax.jit(functools.partial(gan.discriminator_loss, nets))
+
     def terms(fake):
-        loss = functools.partial(gan.discriminator_loss, nets)
         _, (_, terms) = loss(state.disc.params, state.disc.batch_stats, fake, batch)
         return terms
 
@@ -145,12 +148,12 @@ def test_the_same_seed_repeats_a_step_and_another_does_not(step, state, batch, a
 
 
 def test_losses_fall_on_a_memorised_batch(step, state, batch):
-    trace = []
-    for _ in range(30):
+    trace, batch = [], batch._replace(frames=np.full_like(batch.frames, 0.3))
+    for _ in range(60):
         state, metrics = step(state, batch, 0)
         trace.append((metrics["gen/pixel"], metrics["disc/landmark_real"]))
     first, last = np.mean(trace[:3], 0), np.mean(trace[-3:], 0)
-    assert last[0] < 0.97 * first[0] and last[1] < 0.7 * first[1]
+    assert last[0] < 0.9 * first[0] and last[1] < 0.5 * first[1]
 
 
 def test_at_net_memorises_a_batch():
@@ -162,8 +165,7 @@ def test_at_net_memorises_a_batch():
     )
     widths = {"audio_widths": (8,) * 5, "fc_widths": (32, 16), "lstm_width": 16}
     nets = AtNets(ATNet(4, (16, 16), **widths), adam(1e-2))
-    init = jax.jit(nets.net.init)
-    state = nets.start(init(jax.random.key(0), batch.example, batch.audio))
+    state = nets.start(random_variables(nets.net, batch.example, batch.audio))
     step, losses = jax.jit(functools.partial(at_step, nets)), []
     for _ in range(60):
         state, metrics = step(state, batch)
