@@ -1,5 +1,6 @@
 """A face photo and a speech recording become a talking-face video.
 
+    python main.py inspect --data_dir=DATA --out=FOLDER
     python main.py import_torch --at_net=atnet.pth --vg_net=generator.pth \\
         --basics=ATVGnet/basics --out=bundles/authors
     python main.py animate --bundle=bundles/authors --image=face.jpg \\
@@ -67,6 +68,8 @@ TEMPLATE = flags.DEFINE_enum(
     "prepare: where the face lies in the crop; the authors' tighter one with --basics",
 )
 LIMIT = flags.DEFINE_integer("limit", 0, "prepare: only the first files, for a trial")
+SPLIT = flags.DEFINE_string("split", "train", "inspect: which clips")
+INDEX = flags.DEFINE_integer("index", 0, "inspect: which of them to plot")
 RUNNER = flags.DEFINE_enum(
     "runner", "local", ["local", "beam"], "prepare: processes here, or Apache Beam"
 )
@@ -154,7 +157,23 @@ def animate() -> int:
     return 2 if failed else 0
 
 
-VERBS = {"prepare": prepare, "import_torch": import_torch, "animate": animate}
+def inspect() -> int:
+    """What a prepared dataset holds: a table, a contact sheet, an example's plot."""
+    require(DATA_DIR)
+    from input_pipeline import inspection
+
+    out = OUT.value or inspection.default_folder(DATA_DIR.value)
+    print(inspection.inspect(DATA_DIR.value, SPLIT.value, INDEX.value, out))
+    print(f"wrote {out}/contact_sheet.png {out}/example.png")
+    return 0
+
+
+VERBS = {
+    "prepare": prepare,
+    "inspect": inspect,
+    "import_torch": import_torch,
+    "animate": animate,
+}
 
 
 def read_jobs(path: str) -> list[list[str]]:

@@ -200,7 +200,10 @@ def decode(clip: Clip, which: Sequence[int]) -> UInt8[np.ndarray, "n 128 128 3"]
 
 def to_float(pictures: UInt8[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
     """0..255 -> [-1, 1], as `animate` treats the photo."""
-    return pictures.astype(np.float32) / 127.5 - 1
+    frames = pictures.astype(np.float32)
+    frames /= 127.5
+    frames -= 1
+    return frames
 
 
 def blank(example: EvaluationBatch) -> EvaluationBatch:

@@ -6,12 +6,13 @@ the second, so the mouth can be heard in the cepstra even without the energy.
 """
 
 import functools
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from input_pipeline import audio, landmarks
+from input_pipeline import audio, dataset, landmarks
 from input_pipeline.cartoon import (
     Speaker,
     draw_face,
@@ -72,8 +73,10 @@ class SyntheticClips(Sequence):
 
     def pca(self, num_coefficients: int) -> Pca:
         """The model of all clips' landmarks.  InputError: see landmarks.fit_pca."""
-        shapes = (self.landmarks(i).reshape(-1, 136) for i in range(len(self)))
-        return landmarks.fit_pca(shapes, num_coefficients)[0]
+        return landmarks.fit_pca(self._shapes(), num_coefficients)[0]
+
+    def _shapes(self):
+        return (self.landmarks(i).reshape(-1, 136) for i in range(len(self)))
 
     def _speaker(self, i: int) -> Speaker:
         return make_speaker(self.seed, self._who[i])
@@ -136,6 +139,26 @@ def voice(mouth_at, pitch: float, num_frames: int) -> Float[np.ndarray, "N"]:
         shape += 0.6 * np.exp(-(((k * pitch - second) / 250) ** 2))
         sound += 0.2 * opening * shape * np.sin(2 * np.pi * k * pitch * times)
     return sound
+
+
+# --- on disk ---
+
+
+def write_dataset(data_dir: str | pathlib.Path, **splits: SyntheticClips) -> None:
+    """write_dataset(folder, train=clips): a dataset as `prepare` leaves it, in brief.
+
+    The PCA, of all it has, comes from `train`.
+    """
+    shards = {name: [lambda c=clips: iter(c)] for name, clips in splits.items()}
+    folder = dataset.write_shards(pathlib.Path(data_dir), "folder", shards)
+    model, variance = landmarks.fit_pca(splits["train"]._shapes(), 20)
+    np.savez(folder / "pca.npz", variance=variance, **model._asdict())
+    index = {
+        f"{name}/{field}": np.array(getattr(clips, field))
+        for name, clips in splits.items()
+        for field in ("lengths", "speakers", "clip_ids")
+    }
+    np.savez(folder / "index.npz", **index)
 
 
 # --- arrays of the right shapes, for compilation and timing ---
