@@ -32,6 +32,8 @@ def inspect(
     InputError: no dataset, no such split or clip, or a damaged one.
     """
     text, clips = table(data_dir), dataset.open_clips(data_dir, split)
+    if not len(clips):
+        raise InputError(f"split {split} holds no clips; name another with --split")
     if not 0 <= index < len(clips):
         raise InputError(
             f"index={index}: split {split} holds {len(clips)} clips; "
@@ -96,14 +98,14 @@ def aligned(rows: list[list[str]]) -> str:
 
 
 def contact_sheet(clips) -> UInt8[np.ndarray, "H W 3"]:
-    """Clips from all over the split, a row each: frames from first to last.
+    """A dozen clips, of as many speakers as may be, a row each: first to last frame.
 
     Every other frame shows its landmarks.
     """
     import cv2
 
     rows = []
-    for i in spread(len(clips), SHEET[0]):
+    for i in choose(clips.speakers, SHEET[0]):
         clip = clips[i]
         which = np.linspace(0, len(clip.frames) - 1, SHEET[1]).astype(int).tolist()
         frames = sampling.decode(clip, which)
@@ -115,6 +117,20 @@ def contact_sheet(clips) -> UInt8[np.ndarray, "H W 3"]:
         cv2.putText(label, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0))
         rows += [np.concatenate(list(frames), axis=1), label]
     return np.concatenate(rows)
+
+
+def choose(speakers: list[str], most: int) -> list[int]:
+    """At most so many clips, of speakers all over the list, as many of each."""
+    where: dict[str, list[int]] = {}
+    for i, speaker in enumerate(speakers):
+        where.setdefault(speaker, []).append(i)
+    each = max(1, most // len(where))
+    groups = list(where.values())
+    return sorted(
+        groups[g][i]
+        for g in spread(len(groups), most)
+        for i in spread(len(groups[g]), each)
+    )
 
 
 def spread(count: int, most: int) -> list[int]:

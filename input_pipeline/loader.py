@@ -160,8 +160,7 @@ def read(clips, index: int):
     except InputError:
         raise
     except Exception as error:
-        name = f"{clips.speakers[index]}/{clips.clip_ids[index]}"
         raise InputError(
-            f"{name}: clip {index} of the split cannot be read ({error}); "
-            "prepare it again"
+            f"{clips.clip_ids[index]}: clip {index} of the split cannot be read "
+            f"({error}); prepare it again"
         ) from error

@@ -148,7 +148,7 @@ def evaluation_example(
 
 
 def name_of(clip: Clip) -> str:
-    return f"{clip.corpus} {clip.speaker}/{clip.clip_id}"
+    return f"{clip.corpus} {clip.clip_id}"
 
 
 def check(clip: Clip, num_frames: int) -> None:

@@ -51,7 +51,7 @@ class SyntheticClips(Sequence):
         self.seed = seed
         self.lengths = np.broadcast_to(np.asarray(num_frames), (num_clips,)).copy()
         self.speakers = [f"cartoon{i % num_speakers}" for i in range(num_clips)]
-        self.clip_ids = [f"{i:04d}" for i in range(num_clips)]
+        self.clip_ids = [f"{who}/{i:04d}" for i, who in enumerate(self.speakers)]
         self._who = [i % num_speakers for i in range(num_clips)]
         self._kept = {}
 

@@ -75,7 +75,7 @@ def test_the_sheet_shows_first_and_last_frames_and_every_other_with_points(made)
     sheet = inspection.contact_sheet(made["train"])
     columns = inspection.SHEET[1]
     height = 128 + inspection.LABEL
-    assert sheet.shape == (5 * height, columns * 128, 3)
+    assert sheet.shape == (5 * height, columns * 128, 3)  # 4 speakers, one twice
     clip = made["train"][1]
     first, last = (
         sheet[height : height + 128, x : x + 128] for x in (0, (columns - 1) * 128)
@@ -90,6 +90,12 @@ def test_the_sheet_shows_first_and_last_frames_and_every_other_with_points(made)
 def test_a_large_split_is_seen_from_end_to_end():
     assert inspection.spread(100, 5) == [0, 24, 49, 74, 99]
     assert inspection.spread(3, 5) == [0, 1, 2]
+    assert inspection.choose([f"s{i}" for i in range(100)], 5) == [0, 24, 49, 74, 99]
+
+
+def test_a_speaker_with_many_clips_does_not_hide_the_others():
+    speakers = ["s1"] * 90 + ["s2"] * 9 + ["s3"]
+    assert inspection.choose(speakers, 6) == [0, 89, 90, 98, 99]
 
 
 def test_main_inspect_prints_the_table_and_writes_two_pictures(data_dir, tmp_path):
@@ -133,6 +139,12 @@ def test_a_split_or_clip_that_is_not_there_is_refused(
     with pytest.raises(InputError, match=message):
         inspection.inspect(data_dir, split, index, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_split_is_refused(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "open_clips", lambda *_: SyntheticClips(0))
+    with pytest.raises(InputError, match="split test holds no clips; name another"):
+        inspection.inspect(data_dir, "test", 0, tmp_path)
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path):
