@@ -245,7 +245,7 @@ def _by_sentence(found: list[Source], _: Sequence[str]) -> list[Source]:
     """
 
     def sentence(one: Source) -> str:
-        return " ".join(w for w, _, _ in one.words) or _spoken(one.clip_id)
+        return " ".join(w for w, _, _ in one.words) or spoken(one.clip_id)
 
     return _by_hash(found, sentence)
 
@@ -261,7 +261,7 @@ GRID_WORDS = (
 )
 
 
-def _spoken(clip_id: str) -> str:
+def spoken(clip_id: str) -> str:
     """The sentence that a name of GRID's form, such as bbaf2n, stands for."""
     name = clip_id.split("/")[-1]
     if len(name) != 6 or any(
