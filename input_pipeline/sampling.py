@@ -184,12 +184,10 @@ def decode(clip: Clip, which: Sequence[int]) -> UInt8[np.ndarray, "n 128 128 3"]
 
     pictures = np.empty((len(which), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     for picture, t in zip(pictures, which, strict=True):
-        data = clip.frames[t]
-        whole = data[:2] == b"\xff\xd8" and data[-2:] == b"\xff\xd9"
-        decoded = whole and cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB
-        )
-        if not whole or decoded is None or decoded.shape != picture.shape:
+        data, decoded = np.frombuffer(clip.frames[t], np.uint8), None
+        if data.size:  # OpenCV raises at nothing, and gives None for a broken JPEG
+            decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        if decoded is None or decoded.shape != picture.shape:
             raise InputError(
                 f"{name_of(clip)}: frame {t} is no whole JPEG of {CROP_SIZE}x"
                 f"{CROP_SIZE} pixels; prepare the clip again"

@@ -11,10 +11,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from input_pipeline import loader, sampling
+from input_pipeline import dataset, loader, sampling
 from input_pipeline.batches import Batches
 from input_pipeline.clip import InputError
-from input_pipeline.synthetic import SyntheticClips
+from input_pipeline.synthetic import SyntheticClips, write_dataset
 
 N, B, T = 10, 4, 16  # clips, rows of the global batch, frames
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -313,6 +313,20 @@ def test_a_failure_names_the_record_and_repeats(open_loader, kind, message, thre
     with pytest.raises(InputError, match=message):
         next(iterator)
     assert iterator.get_state() == state
+
+
+def test_a_flipped_bit_in_a_shard_is_found_and_the_clip_named(tmp_path, pca):
+    """Most would still decode as a picture: the shards' checksums tell."""
+    write_dataset(tmp_path, train=SyntheticClips(4, 20))
+    (shard,) = tmp_path.rglob("*.array_record-*")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    clips = dataset.open_clips(tmp_path, "train")
+    with pytest.raises(
+        InputError, match=r"cartoon\d/000\d: clip \d of the split cannot"
+    ):
+        list(loader.evaluation_batches(clips, batch_size=1, pca=pca))
 
 
 def test_a_damaged_evaluation_clip_is_named(pca):
