@@ -49,28 +49,29 @@ def scene_cuts(
 ) -> list[int]:
     """The frames that begin a new scene.
 
-    A frame unlike the one before, more than the movement around it accounts for; and
-    unlike it is the next one too, so that a flash is no cut.  Or the face jumps.
+    A frame unlike the one before, by more than the movement around accounts for; and
+    so are their neighbours, because a flash of one frame is no cut.  Or the face jumps.
     """
     if len(thumbs) < 2:
         return []
     pictures = thumbs.astype(np.float32)
     change = np.abs(np.diff(pictures, axis=0)).mean((1, 2))  # into frame 1, 2, ...
     over_two = np.abs(pictures[2:] - pictures[:-2]).mean((1, 2))
-    over_two = np.append(over_two, change[-1])
+    after, before = np.append(over_two, change[-1]), np.append(change[0], over_two)
+    lasting = np.minimum(change, np.minimum(before, after))
     cuts = set()
     for i in np.flatnonzero(change > CUT_BASE):
         around = change[max(i - CUT_REACH, 0) : i + CUT_REACH + 1]
         bound = CUT_BASE + CUT_FACTOR * np.median(around)
-        if change[i] > bound and over_two[i] > bound:
+        if lasting[i] > bound:
             cuts.add(int(i) + 1)
     for t in range(1, len(points)):
-        before, now = points[t - 1], points[t]
-        if before is not None and now is not None:
+        past, now = points[t - 1], points[t]
+        if past is not None and now is not None:
             way = np.linalg.norm(
-                now[faces.OUTLINE].mean(0) - before[faces.OUTLINE].mean(0)
+                now[faces.OUTLINE].mean(0) - past[faces.OUTLINE].mean(0)
             )
-            if way > JUMP * jaw_width(before):
+            if way > JUMP * jaw_width(past):
                 cuts.add(t)
     return sorted(cuts)
 
