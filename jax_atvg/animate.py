@@ -55,7 +55,7 @@ def animate(
     *,
     face: str = "largest",
     full_frame: bool = False,
-) -> UInt8[np.ndarray, "T H W 3"]:
+) -> UInt8[np.ndarray, "T height width 3"]:
     """For notebooks: all frames, RGB 0..255, 25 a second.
 
     photo: a file, or u8[H,W,3] RGB.  speech: a file, or (samples[N] or [N,C], samples a

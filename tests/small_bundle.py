@@ -16,6 +16,7 @@ from tests.random_variables import random_variables
 
 LANDMARK_TO_CROP = np.array([[64, 0, 63.5], [0, 64, 63.5]])  # undoes normalise
 COEFFICIENTS = 4
+GAIN, SEED = 1.7, 1
 
 
 def small_bundle(
@@ -31,7 +32,16 @@ def small_bundle(
         lstm_layers=2,
     )
     vg_net = VGNet(recurrence, width=4, num_blocks=1, image_size=image_size)
-    image = (1, image_size, image_size, 3)
+    return random_bundle(at_net, vg_net, photo_landmarks)
+
+
+def full_bundle() -> Bundle:
+    """At the original's size, for benchmarks."""
+    return random_bundle(ATNet(num_coefficients=COEFFICIENTS), VGNet())
+
+
+def random_bundle(at_net: ATNet, vg_net: VGNet, photo_landmarks=None) -> Bundle:
+    image = (1, vg_net.image_size, vg_net.image_size, 3)
     weights = {
         "at_net": variables(at_net, (1, COEFFICIENTS), (1, 1, 28, 12)),
         "vg_net": variables(vg_net, image, (1, 1, 136), (1, 136)),
@@ -52,7 +62,12 @@ def small_bundle(
 
 
 def variables(module, *shapes: tuple[int, ...]):
-    return random_variables(module, *(np.zeros(s, np.float32) for s in shapes))
+    """Weights a little larger than keep the signal's size: the face must move."""
+    import jax
+
+    zeros = (np.zeros(shape, np.float32) for shape in shapes)
+    tree = random_variables(module, *zeros, seed=SEED)
+    return jax.tree.map(lambda x: x * GAIN if x.ndim > 1 else x, tree)
 
 
 @functools.cache

@@ -87,14 +87,18 @@ def test_the_original_sound_is_kept_in_place(written):
     assert delays.argmax() == 0
 
 
-def test_frames_are_written_in_a_linear_range(files, written, frames):
-    """Encoded gray by gray: the file's frames are the API's within coding noise."""
-    shown = decode(written[0])
-    assert shown.shape == frames.shape
-    difference = shown.astype(float) - frames
-    assert np.abs(difference.mean()) < 1 and np.abs(difference).mean() < 8
-    slope, offset = np.polyfit(frames.ravel(), shown.ravel(), 1)
-    assert abs(slope - 1) < 0.05 and abs(offset) < 6
+def luma(frames):
+    """BT.709; colours are halved in resolution by the format, luma is not."""
+    return frames @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def test_frames_are_written_in_a_linear_range(written, frames):
+    """The file's frames are the API's within coding noise."""
+    shown, expected = luma(decode(written[0])), luma(frames)
+    assert shown.shape == expected.shape
+    assert np.abs(shown - expected).mean() < 3
+    slope, offset = np.polyfit(expected.ravel(), shown.ravel(), 1)
+    assert abs(slope - 1) < 0.02 and abs(offset) < 2
 
 
 def test_minus_one_to_one_maps_linearly_to_0_to_255():
@@ -115,12 +119,12 @@ def test_the_video_is_as_long_as_the_sound_within_a_frame(files, bundle, seconds
         assert abs(container.duration / av.time_base - seconds) < 0.04 + 1024 / 16000
 
 
-def test_landmarks_are_the_sixty_eight_points_of_every_frame(written, bundle, frames):
+def test_landmarks_are_the_sixty_eight_points_of_every_frame(written, bundle, files):
     points = np.load(written[2])
     assert (points.shape, points.dtype) == ((35, 68, 2), np.float32)
     assert np.abs(points).max() < 1.2 and points.std(0).max() > 1e-3
     subject = animate.read_subject(photo(), bundle)
-    heard = audio.hear([audio.from_array(speech(SECONDS, RATE), RATE)])
+    heard = audio.hear_file(files / "speech.wav")
     spoken = [p.landmarks[0] for p in animate.talk(bundle, subject.photo, heard)]
     # landmark_to_crop undoes normalise here, so the networks' own come out.
     np.testing.assert_allclose(points.reshape(35, 136), np.stack(spoken), atol=1e-5)
@@ -132,8 +136,8 @@ def test_panels_are_landmarks_attention_colour_and_result(written, bundle, frame
     drawn, attention, _, result = np.split(panels.astype(float), 4, axis=2)
     gray = [np.ptp(part, axis=-1).mean() for part in (drawn, attention)]
     assert max(gray) < 6
-    assert np.abs(result - frames).mean() < 10
-    assert drawn.max() > 120 and np.median(drawn) < 20  # white lines on black
+    assert np.abs(luma(result) - luma(frames)).mean() < 3
+    assert drawn.max() > 120 and np.percentile(drawn, 20) < 20  # white lines on black
 
 
 def test_nothing_but_the_results_is_left(written, files):
@@ -152,34 +156,44 @@ def test_files_and_arrays_give_the_same_frames(files, bundle, frames):
 
 
 def test_the_face_moves_with_the_sound(bundle, frames):
-    other = animate.animate(photo(), (speech(SECONDS, RATE, seed=1) / 3, RATE), bundle)
+    subject = animate.read_subject(photo(), bundle)
+    sounds = speech(SECONDS), speech(SECONDS)[::-1].copy()
+    first, second = (
+        np.stack([p.landmarks[0] for p in animate.talk(bundle, subject.photo, sound)])
+        for sound in sounds
+    )
+    assert np.abs(first - second).max() > 0.05
     assert frames.std(axis=0).max() > 1
-    assert np.abs(frames.astype(int) - other).max() > 1
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 64])
-def test_the_length_of_chunks_does_not_matter(monkeypatch, bundle, frames, chunk):
-    monkeypatch.setattr(animate, "CHUNK", chunk)
+def test_the_length_of_chunks_does_not_matter(monkeypatch, bundle, frames):
+    monkeypatch.setattr(animate, "CHUNK", 5)
     got = animate.animate(photo(), (speech(SECONDS, RATE), RATE), bundle)
     assert np.abs(got.astype(int) - frames).max() <= 1
 
 
-def test_nor_does_it_where_the_recurrence_is_over_the_batch(monkeypatch):
-    """One clip: nothing recurs, the state that is handed on must have no say."""
-    bundle = small_bundle(recurrence="batch")
-    sound = speech(0.8), 16000
-    expected = animate.animate(photo(), sound, bundle)
-    monkeypatch.setattr(animate, "CHUNK", 5)
-    got = animate.animate(photo(), sound, bundle)
-    assert np.abs(got.astype(int) - expected).max() <= 1
+@pytest.fixture(scope="module")
+def over_the_batch():
+    """Of one clip: nothing recurs, the state that is handed on must have no say."""
+    return small_bundle(recurrence="batch")
 
 
-def test_one_program_serves_all_lengths():
-    bundle = small_bundle(image_size=48)  # sizes that no other test compiles
+def test_one_program_serves_all_lengths(over_the_batch):
     for seconds in (0.3, 0.64, 1.1, 2.0):
-        animate.animate(photo(), (speech(seconds), 16000), bundle)
-    program = animate.compiled_predict(bundle.at_net, bundle.vg_net, False)
-    assert program._cache_size() == 1
+        animate.animate(photo(), (speech(seconds), 16000), over_the_batch)
+    networks = over_the_batch.at_net, over_the_batch.vg_net
+    assert animate.compiled_predict(*networks, False)._cache_size() == 1
+
+
+def test_nor_does_it_where_the_recurrence_is_over_the_batch(
+    monkeypatch, over_the_batch, frames
+):
+    sound = speech(0.8), 16000
+    expected = animate.animate(photo(), sound, over_the_batch)
+    assert np.abs(expected.astype(int) - frames[: len(expected)]).max() > 1
+    monkeypatch.setattr(animate, "CHUNK", 5)
+    got = animate.animate(photo(), sound, over_the_batch)
+    assert np.abs(got.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("odd", [0, 1])

@@ -1,0 +1,75 @@
+"""Peak memory of animate for 10 seconds and for 10 minutes of sound.
+
+    python benchmarks/memory.py                 # reduced width: two minutes on 2 cores
+    python benchmarks/memory.py --full_width    # the original's width: many minutes
+
+The longer run may need 10 % more at most; exit code 1 where it needs more.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+SECONDS = (10, 600)
+LIMIT = 1.10
+
+
+def make_inputs(folder: pathlib.Path, full_width: bool) -> None:
+    """bundle, face.png and one sound a length.  In a process of its own: a child's
+    peak counts what it inherits at its start."""
+    import soundfile
+
+    from input_pipeline.image import write_image
+    from jax_atvg.bundle import save_bundle
+    from tests.small_bundle import full_bundle, photo, small_bundle, speech
+
+    save_bundle(full_bundle() if full_width else small_bundle(128), folder / "bundle")
+    write_image(folder / "face.png", photo())
+    for seconds in SECONDS:
+        soundfile.write(folder / f"{seconds}.wav", speech(seconds), 16000)
+
+
+def peak(folder: pathlib.Path, seconds: int) -> float:
+    """MiB that `main.py animate` holds at most, resident."""
+    command = [sys.executable, ROOT / "main.py", "animate"]
+    files = {"bundle": "bundle", "image": "face.png", "out": "out.mp4"}
+    for flag, name in (files | {"audio": f"{seconds}.wav"}).items():
+        command.append(f"--{flag}={folder / name}")
+    # A process between, as RUSAGE_CHILDREN is the most of all children so far.
+    program = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    between = [sys.executable, "-c", program, *map(str, command)]
+    done = subprocess.run(between, check=True, stdout=subprocess.PIPE, text=True)
+    unit = 1024 if sys.platform == "linux" else 1024 * 1024
+    return int(done.stdout) / unit
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full_width", action="store_true")
+    parser.add_argument("--inputs", type=pathlib.Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.inputs:
+        make_inputs(given.inputs, given.full_width)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        again = [sys.executable, __file__, f"--inputs={folder}"]
+        again += ["--full_width"] if given.full_width else []
+        subprocess.run(again, check=True)
+        peaks = [peak(pathlib.Path(folder), seconds) for seconds in SECONDS]
+    for seconds, used in zip(SECONDS, peaks, strict=True):
+        print(f"{seconds:4d} s of sound: {used:6.1f} MiB at most")
+    ratio = peaks[1] / peaks[0]
+    print(f"ratio {ratio:.3f}, limit {LIMIT:.2f}")
+    return 0 if ratio <= LIMIT else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
