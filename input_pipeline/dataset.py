@@ -111,7 +111,7 @@ class Clips(Sequence):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, i: int) -> Clip:
+    def __getitem__(self, i: int | np.integer) -> Clip:
         if not -len(self) <= i < len(self):
             raise IndexError(i)
         if self._opened is None:

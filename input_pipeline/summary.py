@@ -38,7 +38,7 @@ def describe(
     (folder / "rejects.jsonl").write_text(text, encoding="utf-8")
     sums = _Sums()
     clips = dataset.open_clips(folder, "train")
-    _write_pca(folder / "pca.npz", sums.through(clips), sum(clips.lengths))
+    _write_pca(folder / "pca.npz", sums.through(clips), int(clips.lengths.sum()))
     statistics = _count(splits, rejects) | {"train": sums.results()}
     _write_json(folder / "statistics.json", statistics)
     image.write_image(folder / "contact_sheet.png", contact_sheet(folder))
@@ -65,7 +65,7 @@ def _write_pca(
     path: pathlib.Path, batches: Iterator[np.ndarray], num_frames: int
 ) -> None:
     """mean f32[L], components f32[L,K], variance f64[L]: of the training split."""
-    most = min(MOST_COEFFICIENTS, int(num_frames) - 1)
+    most = min(MOST_COEFFICIENTS, num_frames - 1)
     pca, variance = landmarks.fit_pca(batches, most)
     np.savez(path, mean=pca.mean, components=pca.components, variance=variance)
 

@@ -1,0 +1,34 @@
+"""Items that kill their process, and errors that are passed on."""
+
+import os
+
+import pytest
+
+from input_pipeline import workers
+
+
+def double(item: int) -> int:
+    """Twice the item; 13 ends the process, 99 is an error."""
+    if item == 13:
+        os._exit(9)
+    if item == 99:
+        raise KeyError(item)
+    return 2 * item
+
+
+def test_every_item_is_done_once():
+    done = sorted(workers.for_each(double, range(9), 2))
+    assert done == [(n, 2 * n) for n in range(9)]
+
+
+def test_an_item_that_kills_its_process_harms_no_other():
+    items = [1, 2, 13, 3, 4, 5]
+    done = dict(workers.for_each(double, items, 2))
+    assert sorted(done) == sorted(items)
+    assert isinstance(done.pop(13), workers.Died)
+    assert all(result == 2 * item for item, result in done.items())
+
+
+def test_an_error_of_the_function_is_raised_here():
+    with pytest.raises(KeyError):
+        list(workers.for_each(double, [1, 99], 1))
