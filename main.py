@@ -16,6 +16,7 @@ import sys
 import warnings
 
 from absl import flags
+from ml_collections import config_flags
 
 from input_pipeline.clip import InputError
 
@@ -47,7 +48,9 @@ BATCH = flags.DEFINE_string(
 
 CORPUS = flags.DEFINE_enum("corpus", None, ["grid", "lrw", "folder"], "prepare: what")
 SOURCE = flags.DEFINE_string("source", None, "prepare: the folder with the videos")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "prepare: where datasets are kept")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "prepare, inspect, train: where datasets are kept"
+)
 WORKERS = flags.DEFINE_integer("workers", 0, "prepare: processes; 0 for one a core")
 SPLIT_RULE = flags.DEFINE_string(
     "split_rule", "", "prepare: by_speaker, by_sentence (GRID), by_clip (folder)"
@@ -70,6 +73,16 @@ TEMPLATE = flags.DEFINE_enum(
 LIMIT = flags.DEFINE_integer("limit", 0, "prepare: only the first files, for a trial")
 SPLIT = flags.DEFINE_string("split", "train", "inspect: which clips")
 INDEX = flags.DEFINE_integer("index", 0, "inspect: which of them to plot")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "train: an experiment, such as configs/vg_small.py"
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "train: the run's folder; resumes there")
+PROFILE = flags.DEFINE_string("profile", "", "train: trace these steps, as 10:15")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "train: host:port of the first of several processes"
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "train: with --coordinator")
+PROCESS_ID = flags.DEFINE_integer("process_id", 0, "train: with --coordinator")
 RUNNER = flags.DEFINE_enum(
     "runner", "local", ["local", "beam"], "prepare: processes here, or Apache Beam"
 )
@@ -98,6 +111,73 @@ def prepare() -> int:
         num_workers=WORKERS.value,
         runner=RUNNER.value,
         beam_options=BEAM_OPTIONS.value,
+    )
+    return 0
+
+
+def train() -> int:
+    """An experiment of configs/, from where its workdir has got to."""
+    require(WORKDIR)
+    if CONFIG.value is None:
+        raise InputError("--config missing; give one of configs/*.py")
+    first, last = profile_steps(PROFILE.value)
+    connect_processes()
+    cache_compilations()
+    import jax
+
+    from input_pipeline import dataset, loader, synthetic
+    from jax_atvg import config, train
+
+    experiment = CONFIG.value
+    if not isinstance(experiment, config.Experiment):  # a file that failed
+        raise InputError(f"--config: {config_error(experiment)}; see configs/")
+    config.validate(experiment)
+    data = experiment.data
+    if data.synthetic:
+        clips = held_out = synthetic.SyntheticClips(data.synthetic, 32)
+        pca = clips.pca(data.num_coefficients)
+    else:
+        require(DATA_DIR)
+        clips, held_out = (
+            dataset.open_clips(DATA_DIR.value, split)
+            for split in ("train", "validation")
+        )
+        pca = dataset.open_pca(DATA_DIR.value, data.num_coefficients)
+    at = experiment.network == "at"
+    place = {
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+        "num_threads": data.num_threads,
+    }
+    batches = loader.training_batches(
+        clips,
+        "at" if at else "vg",
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
+        pca=pca,
+        num_frames=data.num_frames,
+        balance=data.balance,
+        num_workers=data.num_workers,
+        **place,
+    )
+
+    def validation():
+        return loader.evaluation_batches(
+            held_out,
+            batch_size=jax.device_count(),
+            pca=pca if at else None,
+            frames=not at,
+            limit=data.validation_clips,
+            **place,
+        )
+
+    train.train(
+        experiment,
+        WORKDIR.value,
+        batches,
+        pca=pca,
+        validation=validation,
+        profile=(first, last) if last else None,
     )
     return 0
 
@@ -169,6 +249,7 @@ def inspect() -> int:
 
 
 VERBS = {
+    "train": train,
     "prepare": prepare,
     "inspect": inspect,
     "import_torch": import_torch,
@@ -227,6 +308,37 @@ def require(*holders: flags.FlagHolder) -> None:
         )
 
 
+def config_error(failed) -> str:
+    """What ml_collections kept to raise when the config is used."""
+    try:
+        failed.network  # noqa: B018
+    except Exception as error:
+        return " ".join(str(error).split())
+    return "get_config() returned no Experiment"
+
+
+def profile_steps(text: str) -> tuple[int, int]:
+    """ "10:15" -> (10, 15); "" -> (0, 0).  InputError: anything else."""
+    if not text:
+        return 0, 0
+    try:
+        first, last = map(int, text.split(":"))
+    except ValueError:
+        first = last = -1
+    if not 0 <= first < last:
+        raise InputError(f"--profile={text}: give the first and last step, as 10:15")
+    return first, last
+
+
+def connect_processes() -> None:
+    """Joins the other processes of the run, where there are any."""
+    if not COORDINATOR.value:
+        return
+    import jax
+
+    jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+
+
 def cache_compilations() -> None:
     """A second start takes compiled programs from the user's cache folder."""
     import jax
@@ -234,6 +346,10 @@ def cache_compilations() -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(home) / "jax_atvg"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return  # no home that can be written: every start compiles
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
@@ -249,7 +365,10 @@ def main(arguments: list[str]) -> int:
         print(__doc__, flags.FLAGS.module_help(module), sep="\n")
         return 0
     try:
-        words = flags.FLAGS(arguments)[1:]
+        try:
+            words = flags.FLAGS(arguments)[1:]
+        except KeyError as error:  # of --config.NAME
+            raise InputError(f"{error.args[0]}; see jax_atvg/config.py") from error
         if len(words) != 1 or words[0] not in VERBS:
             raise InputError(
                 f"{' '.join(words) or 'nothing'} asked for; say one of "

@@ -84,6 +84,7 @@ def evaluation_batches(
     batch_size: int,
     pca: Pca | None = None,
     frames: bool = True,
+    limit: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = NUM_THREADS,
@@ -92,17 +93,20 @@ def evaluation_batches(
 
     T is the split's longest clip.  The last batch is filled with rows of valid = 0, so
     that all processes see equally many batches.  pca: for `at`.  frames: for `vg`.
+    limit: only so many clips, evenly over the split; 0 for all.
     InputError: an empty split, or a setting that cannot be.
     """
     rows = local_rows(batch_size, process_index, process_count)
     long_enough(clips, 1)
-    longest, count = int(max(clips.lengths)), len(clips)
+    count = min(limit or len(clips), len(clips))
+    chosen = np.arange(count) * len(clips) // count
+    longest = int(np.asarray(clips.lengths)[chosen].max())
 
     def example(place: int) -> EvaluationBatch:
-        index = min(place, count - 1)
+        index = int(chosen[min(place, count - 1)])
         clip = read(clips, index)
         whole = sampling.evaluation_example(clip, index, pca, frames, longest)
-        return whole if index == place else sampling.blank(whole)
+        return whole if place < count else sampling.blank(whole)
 
     def open_at(first: int) -> grain.IterDataset:
         last = -(-count // batch_size)

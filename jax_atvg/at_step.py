@@ -4,16 +4,17 @@ import jax
 from jax import Array
 
 from input_pipeline.clip import AtBatch
-from jax_atvg.losses import coefficient_loss
-from jax_atvg.state import AtNets, AtState
+from jax_atvg.losses import at_landmark_loss, coefficient_loss
+from jax_atvg.state import AtNets, AtState, run
 
 
 def at_step(
-    nets: AtNets, state: AtState, batch: AtBatch
+    nets: AtNets, state: AtState, batch: AtBatch, seed: int | Array = 0
 ) -> tuple[AtState, dict[str, Array]]:
-    """Adam on the squared error of the coefficients.  Pure; `nets` is static.
+    """Adam on the error of the coefficients, or of the landmarks they stand for.
 
-    Returns the new state and {"at/loss": f32[]}.
+    Pure; `nets` is static; nothing is random.  Returns the new state and
+    {"at/loss": f32[]}.
     """
     (loss, batch_stats), gradients = jax.value_and_grad(at_loss, 1, has_aux=True)(
         nets, state.net.params, state.net.batch_stats, batch
@@ -24,12 +25,21 @@ def at_step(
 
 def at_loss(nets: AtNets, params, batch_stats, batch: AtBatch):
     """(loss, new running statistics)."""
-    output, moved = nets.net.apply(
-        {"params": params, "batch_stats": batch_stats},
+    output, batch_stats = run(
+        nets.net,
+        params,
+        batch_stats,
         batch.example,
         batch.audio,
-        train=True,
-        mutable=["batch_stats"],
+        compute=nets.compute,
     )
-    loss = coefficient_loss(output.coefficients, batch.coefficients)
-    return loss, moved["batch_stats"]
+    if nets.loss.target == "coefficients":
+        loss = coefficient_loss(output.coefficients, batch.coefficients)
+    else:
+        loss = at_landmark_loss(
+            nets.pca.reconstruct(output.coefficients),
+            nets.pca.reconstruct(batch.coefficients),
+            mouth_weight=nets.loss.mouth_weight,
+            velocity_weight=nets.loss.velocity_weight,
+        )
+    return loss, batch_stats

@@ -14,10 +14,17 @@ import jax
 from jax import Array
 
 from input_pipeline.clip import VgBatch
-from jax_atvg.arrays import Attention, Video
-from jax_atvg.losses import dynamic_pixel_loss, landmark_loss, mouth_mask, score_loss
+from jax_atvg.arrays import Attention, Scalar, Video
+from jax_atvg.losses import (
+    dynamic_pixel_loss,
+    landmark_loss,
+    mouth_mask,
+    mouth_pixels,
+    pixel_loss,
+    score_loss,
+)
 from jax_atvg.rng import stream
-from jax_atvg.state import GanNets, GanState, NetState
+from jax_atvg.state import GanNets, GanState, NetState, run
 
 
 class Fake(NamedTuple):
@@ -34,38 +41,72 @@ def gan_step(
 
     Returns the new state and the losses, f32[] each, named "disc/..." and "gen/...".
     """
-    key = stream(seed, "gen/dropout", state.step)
-    fake, pull_back, batch_stats = generate(nets, state.gen, batch, key)
-
-    (_, (disc_stats, d)), gradients = jax.value_and_grad(
-        discriminator_loss, 1, has_aux=True
-    )(nets, state.disc.params, state.disc.batch_stats, fake.frames, batch)
-    disc = state.disc.apply_gradients(gradients, disc_stats, nets.disc_optimizer)
-
+    fake, pull_back, batch_stats = generate(nets, state, batch, seed)
+    disc, d = discriminator_update(nets, state.disc, fake, batch)
     (_, g), cotangent = jax.value_and_grad(generator_loss, 2, has_aux=True)(
         nets, disc, fake, batch
     )
     (gradients,) = pull_back(cotangent)
-    gen = state.gen.apply_gradients(gradients, batch_stats, nets.gen_optimizer)
-    return GanState(state.step + 1, gen, disc), d | g
+    return moved(nets, state, disc, gradients, batch_stats), d | g
 
 
-def generate(nets: GanNets, gen: NetState, batch: VgBatch, key: Array):
+def pixel_step(
+    nets: GanNets, state: GanState, batch: VgBatch, seed: int | Array
+) -> tuple[GanState, dict[str, Array]]:
+    """The generator alone, on lambda L_pix: how a run may begin (not in the paper)."""
+    fake, pull_back, batch_stats = generate(nets, state, batch, seed)
+    pixel, cotangent = jax.value_and_grad(generated_pixel_loss, 1)(nets, fake, batch)
+    (gradients,) = pull_back(
+        jax.tree.map(lambda x: nets.loss.pixel_weight * x, cotangent)
+    )
+    terms = {"gen/pixel": pixel, "gen/attention": fake.attention.mean()}
+    return moved(nets, state, state.disc, gradients, batch_stats), terms
+
+
+def generate(nets: GanNets, state: GanState, batch: VgBatch, seed: int | Array):
     """(Fake, its pull-back to the generator's parameters, new running statistics)."""
 
     def forward(params):
-        output, moved = nets.generator.apply(
-            {"params": params, "batch_stats": gen.batch_stats},
+        output, batch_stats = run(
+            nets.generator,
+            params,
+            state.gen.batch_stats,
             batch.image,
             batch.landmarks,
             batch.example,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
+            compute=nets.compute,
+            dropout=stream(seed, "gen/dropout", state.step),
         )
-        return Fake(output.frames, output.attention), moved["batch_stats"]
+        return Fake(output.frames, output.attention), batch_stats
 
-    return jax.vjp(forward, gen.params, has_aux=True)
+    return jax.vjp(forward, state.gen.params, has_aux=True)
+
+
+def discriminator_update(
+    nets: GanNets, disc: NetState, fake: Fake, batch: VgBatch
+) -> tuple[NetState, dict[str, Array]]:
+    """(the discriminator after its step, its losses)."""
+    if not (nets.loss.score or nets.loss.landmark):
+        return disc, {}
+    (_, (batch_stats, terms)), gradients = jax.value_and_grad(
+        discriminator_loss, 1, has_aux=True
+    )(nets, disc.params, disc.batch_stats, fake.frames, batch)
+    return disc.apply_gradients(gradients, batch_stats, nets.disc_optimizer), terms
+
+
+def moved(
+    nets: GanNets, state: GanState, disc: NetState, gradients, batch_stats
+) -> GanState:
+    """The state after the generator's update."""
+    gen = state.gen.apply_gradients(gradients, batch_stats, nets.gen_optimizer)
+    ema = state.ema
+    if nets.ema:
+        ema = jax.tree.map(
+            lambda average, now: average + (1 - nets.ema) * (now - average),
+            ema,
+            gen.params,
+        )
+    return GanState(state.step + 1, gen, disc, ema)
 
 
 def discriminator_loss(nets: GanNets, params, batch_stats, fake: Video, batch: VgBatch):
@@ -73,23 +114,28 @@ def discriminator_loss(nets: GanNets, params, batch_stats, fake: Video, batch: V
     normalised apart; the real ones move the running statistics first."""
     read = []
     for frames in (batch.frames, fake):
-        output, moved = nets.discriminator.apply(
-            {"params": params, "batch_stats": batch_stats},
+        output, batch_stats = run(
+            nets.discriminator,
+            params,
+            batch_stats,
             frames,
             batch.example,
-            train=True,
-            mutable=["batch_stats"],
+            compute=nets.compute,
         )
-        batch_stats = moved["batch_stats"]
         read.append(output)
     on_real, on_fake = read
-    mask = mouth_mask()
-    terms = {
-        "disc/score_real": score_loss(on_real.logits, real=True),
-        "disc/score_fake": score_loss(on_fake.logits, real=False),
-        "disc/landmark_real": landmark_loss(on_real.landmarks, batch.landmarks, mask),
-        "disc/landmark_fake": landmark_loss(on_fake.landmarks, batch.landmarks, mask),
-    }
+    terms, mask = {}, mouth_mask()
+    if nets.loss.score:
+        terms |= {
+            "disc/score_real": score_loss(on_real.logits, real=True),
+            "disc/score_fake": score_loss(on_fake.logits, real=False),
+        }
+    if nets.loss.landmark:
+        truth = batch.landmarks
+        terms |= {
+            "disc/landmark_real": landmark_loss(on_real.landmarks, truth, mask),
+            "disc/landmark_fake": landmark_loss(on_fake.landmarks, truth, mask),
+        }
     loss = sum(terms.values())
     return loss, (batch_stats, terms | {"disc/loss": loss})
 
@@ -97,19 +143,36 @@ def discriminator_loss(nets: GanNets, params, batch_stats, fake: Video, batch: V
 def generator_loss(nets: GanNets, disc: NetState, fake: Fake, batch: VgBatch):
     """(L_G, its terms).  The discriminator is frozen: neither its parameters nor its
     running statistics move."""
-    judged, _ = nets.discriminator.apply(
-        disc.variables, fake.frames, batch.example, train=True, mutable=["batch_stats"]
+    pixel = generated_pixel_loss(nets, fake, batch)
+    loss, terms = nets.loss.pixel_weight * pixel, {"gen/pixel": pixel}
+    if nets.loss.score or nets.loss.landmark:
+        judged, _ = run(
+            nets.discriminator,
+            disc.params,
+            disc.batch_stats,
+            fake.frames,
+            batch.example,
+            compute=nets.compute,
+        )
+    if nets.loss.score:
+        terms["gen/score"] = score_loss(judged.logits, real=True)
+        loss += terms["gen/score"]
+    if nets.loss.landmark:
+        terms["gen/landmark"] = landmark_loss(
+            judged.landmarks, batch.landmarks, mouth_mask()
+        )
+        loss += terms["gen/landmark"]
+    return loss, terms | {"gen/attention": fake.attention.mean(), "gen/loss": loss}
+
+
+def generated_pixel_loss(nets: GanNets, fake: Fake, batch: VgBatch) -> Scalar:
+    """L_pix, unweighted: dynamic or plain L1."""
+    weight = 1.0
+    if nets.loss.mouth_weight != 1.0:
+        size = fake.frames.shape[2]
+        weight = mouth_pixels(batch.landmarks, size, nets.loss.mouth_weight)
+    if not nets.loss.dynamic:
+        return pixel_loss(fake.frames, batch.frames, weight=weight)
+    return dynamic_pixel_loss(
+        fake.frames, batch.frames, fake.attention, beta=nets.loss.beta, weight=weight
     )
-    pixel = dynamic_pixel_loss(
-        fake.frames, batch.frames, fake.attention, beta=nets.beta
-    )
-    score = score_loss(judged.logits, real=True)
-    landmark = landmark_loss(judged.landmarks, batch.landmarks, mouth_mask())
-    loss = nets.pixel_weight * pixel + score + landmark
-    return loss, {
-        "gen/pixel": pixel,
-        "gen/score": score,
-        "gen/landmark": landmark,
-        "gen/attention": fake.attention.mean(),
-        "gen/loss": loss,
-    }

@@ -11,19 +11,67 @@ from input_pipeline.clip import MOUTH, NUM_POINTS
 from jax_atvg.arrays import Array, Attention, Coefficients, Landmarks, Scalar, Video
 
 
+def at_landmark_loss(
+    predicted: Landmarks,
+    target: Landmarks,
+    *,
+    mouth_weight: float = 1.0,
+    velocity_weight: float = 0.0,
+) -> Scalar:
+    """mean W |p^ - p|^2 + velocity_weight mean W |d p^ - d p|^2, d from frame to frame.
+
+    W: mouth_weight for the mouth's points, 1 elsewhere.  Not in the paper.
+    """
+    weight = jnp.ones((NUM_POINTS, 2)).at[MOUTH].set(mouth_weight).reshape(-1)
+    error = predicted - target
+    loss = jnp.mean(weight * error**2)
+    if velocity_weight:
+        loss += velocity_weight * jnp.mean(weight * jnp.diff(error, axis=1) ** 2)
+    return loss
+
+
 def coefficient_loss(predicted: Coefficients, target: Coefficients) -> Scalar:
     """mean |h^ - h|^2 over clips, frames and coefficients.  AT-net's loss."""
     return jnp.mean((predicted - target) ** 2)
 
 
 def dynamic_pixel_loss(
-    fake: Video, real: Video, attention: Attention, *, beta: float = 0.5
+    fake: Video,
+    real: Video,
+    attention: Attention,
+    *,
+    beta: float = 0.5,
+    weight: Attention | float = 1.0,
 ) -> Scalar:
     """L_pix = mean(|fake - real| * (sg(attention) + beta)).  Dynamic pixel-wise loss.
 
     No gradient flows into the attention: else alpha -> 0 would be a trivial solution.
+    weight: of each pixel, see mouth_pixels.
     """
-    return jnp.mean(jnp.abs(fake - real) * (lax.stop_gradient(attention) + beta))
+    dynamic = lax.stop_gradient(attention) + beta
+    return jnp.mean(weight * jnp.abs(fake - real) * dynamic)
+
+
+def pixel_loss(fake: Video, real: Video, *, weight: Attention | float = 1.0) -> Scalar:
+    """mean |fake - real|: the plain L1 that the dynamic loss is compared with."""
+    return jnp.mean(weight * jnp.abs(fake - real))
+
+
+def mouth_pixels(landmarks: Landmarks, size: int, weight: float) -> Attention:
+    """`weight` in the box around the mouth's points, a quarter of its width larger on
+    all sides; 1 elsewhere.  landmarks: crop coordinates in [-1,1].  Not in the paper.
+    """
+    points = landmarks.reshape(*landmarks.shape[:2], NUM_POINTS, 2)[..., MOUTH, :]
+    low, high = points.min(2), points.max(2)  # [B,T,2]
+    margin = 0.25 * (high - low)[..., :1]
+    low, high = low - margin, high + margin
+    centres = (jnp.arange(size) + 0.5) * (2 / size) - 1
+    inside_x, inside_y = (
+        (centres > low[..., i : i + 1]) & (centres < high[..., i : i + 1])
+        for i in range(2)
+    )
+    inside = inside_y[..., :, None] & inside_x[..., None, :]
+    return jnp.where(inside, weight, 1.0)[..., None]
 
 
 def score_loss(logits: Float[Array, "B T"], *, real: bool) -> Scalar:

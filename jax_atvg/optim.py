@@ -2,7 +2,38 @@
 
 import optax
 
+from jax_atvg.config import Optimizer
 
-def adam(learning_rate: float = 2e-4) -> optax.GradientTransformation:
-    """Adam with the authors' betas (0.5, 0.999), eps 1e-8; no decay, no schedule."""
-    return optax.adam(learning_rate, b1=0.5, b2=0.999, eps=1e-8)
+
+def adam(
+    learning_rate: optax.ScalarOrSchedule = 2e-4, b1: float = 0.5, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """Adam with the authors' betas and eps 1e-8; no decay."""
+    return optax.adam(learning_rate, b1, b2, eps=1e-8)
+
+
+def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
+    """steps: of the whole run, for the schedule."""
+    updates = max(steps // config.accumulate, 1)
+    optimizer = adam(schedule(config, updates), config.b1, config.b2)
+    if config.clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    if config.accumulate > 1:
+        optimizer = optax.MultiSteps(
+            optimizer, config.accumulate
+        ).gradient_transformation()
+    return optimizer
+
+
+def schedule(config: Optimizer, updates: int) -> optax.Schedule:
+    """Update number -> learning rate."""
+    peak = config.learning_rate
+    after = max(updates - config.warmup, 1)
+    if config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(peak, after)
+    else:
+        main = optax.constant_schedule(peak)
+    if not config.warmup:
+        return main
+    rise = optax.linear_schedule(0.0, peak, config.warmup)
+    return optax.join_schedules([rise, main], [config.warmup])

@@ -3,11 +3,14 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
+from input_pipeline.clip import Pca
+from jax_atvg.config import AtLoss, GanLoss
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
@@ -38,15 +41,23 @@ class AtState(NamedTuple):
 
 
 class GanState(NamedTuple):
+    """ema: the generator's averaged parameters, or None."""
+
     step: Array
     gen: NetState
     disc: NetState
+    ema: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
 class AtNets:
+    """pca: what the loss on landmarks needs."""
+
     net: ATNet = ATNet()
     optimizer: optax.GradientTransformation = adam()
+    loss: AtLoss = dataclasses.field(default_factory=AtLoss)
+    pca: Pca | None = None
+    compute: str = "float32"
 
     def start(self, variables) -> AtState:
         """variables: {"params", "batch_stats"} of the network."""
@@ -55,19 +66,25 @@ class AtNets:
 
 @dataclasses.dataclass(frozen=True)
 class GanNets:
+    """ema: decay of the averaged generator, 0 for none."""
+
     generator: VGNet = VGNet()
     discriminator: Discriminator = Discriminator()
     gen_optimizer: optax.GradientTransformation = adam()
     disc_optimizer: optax.GradientTransformation = adam()
-    pixel_weight: float = 10.0  # lambda
-    beta: float = 0.5
+    loss: GanLoss = dataclasses.field(default_factory=GanLoss)
+    ema: float = 0.0
+    compute: str = "float32"
 
     def start(self, generator, discriminator) -> GanState:
         """Each: {"params", "batch_stats"} of the network."""
+        gen = net_state(generator, self.gen_optimizer)
         return GanState(
             jnp.zeros((), jnp.int32),
-            net_state(generator, self.gen_optimizer),
+            gen,
             net_state(discriminator, self.disc_optimizer),
+            # A copy: a donated state must not hold a buffer twice.
+            jax.tree.map(jnp.copy, gen.params) if self.ema else None,
         )
 
 
@@ -79,3 +96,30 @@ def net_state(variables, optimizer: optax.GradientTransformation) -> NetState:
         variables["batch_stats"],
         optimizer.init(variables["params"]),
     )
+
+
+def run(
+    net: nn.Module,
+    params,
+    batch_stats,
+    *inputs,
+    compute: str = "float32",
+    dropout: Array | None = None,
+):
+    """A network in training: (its output, new running statistics), all in float32.
+
+    compute: what it calculates in; parameters and statistics stay as they are.
+    """
+    low = compute != "float32"
+
+    def cast(tree, dtype):
+        return jax.tree.map(lambda x: x.astype(dtype), tree) if low else tree
+
+    output, moved = net.apply(
+        {"params": cast(params, compute), "batch_stats": batch_stats},
+        *cast(inputs, compute),
+        train=True,
+        mutable=["batch_stats"],
+        rngs=None if dropout is None else {"dropout": dropout},
+    )
+    return cast(output, jnp.float32), cast(moved["batch_stats"], jnp.float32)

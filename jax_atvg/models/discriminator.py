@@ -33,6 +33,8 @@ class Discriminator(nn.Module):
     """D_p regresses the frames' landmarks as a residual on the photo's; D_s scores the
     sequence.  Any number of frames: all logits are averaged (the authors' code averages
     the first 16).  Initial values are PyTorch's, as in the authors' code.
+    spectral_norm: bounds the convolutions' gain, against a D that wins (an option, not
+    in the paper).
     """
 
     width: int = 64
@@ -40,6 +42,7 @@ class Discriminator(nn.Module):
     example_widths: tuple[int, ...] = (256, 512)
     lstm_width: int = 256
     lstm_layers: int = 3
+    spectral_norm: bool = False
     norm: Norm = BatchNorm
 
     @nn.compact
@@ -54,7 +57,10 @@ class Discriminator(nn.Module):
         """frames: f32[B,T,H,W,3] in [-1,1].  example: the photo's landmarks,
         f32[B,136]."""
         batch, length = frames.shape[:2]
-        x = FrameEncoder(self.width, self.norm, name="frame_encoder")(frames, train)
+        encoder = FrameEncoder(
+            self.width, self.spectral_norm, self.norm, name="frame_encoder"
+        )
+        x = encoder(frames, train)
         seen = Mlp((self.fc_width,), torch_init=True, name="frame_fc")(
             x.reshape(batch, length, -1)
         )
@@ -78,17 +84,27 @@ class FrameEncoder(nn.Module):
     """[..., S, S, 3] -> [..., S/16, S/16, 8 width]."""
 
     width: int
+    spectral_norm: bool = False
     norm: Norm = BatchNorm
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = nn.relu(Conv(self.width, strides=2, torch_init=True, name="conv_0")(x))
+        def run(layer: nn.Module, *inputs):
+            """The layer, its kernels divided by their largest singular value."""
+            if not self.spectral_norm:
+                return layer(*inputs)
+            bounded = nn.SpectralNorm(layer, collection_name="batch_stats")
+            return bounded(*inputs, update_stats=train)
+
+        first = Conv(self.width, strides=2, torch_init=True, name="conv_0")
+        x = nn.relu(run(first, x))
         for i, features in enumerate([2, 4, 8], 1):
-            x = ConvNormRelu(
+            layer = ConvNormRelu(
                 features * self.width,
                 strides=2,
                 norm=self.norm,
                 torch_init=True,
                 name=f"conv_{i}",
-            )(x, train)
+            )
+            x = run(layer, x, train)
         return x

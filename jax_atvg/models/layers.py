@@ -145,7 +145,8 @@ class BatchNorm(nn.Module):
 
     Normalises with the biased variance over all axes but the last, and keeps a running
     average of the unbiased one (flax's own keeps the biased).  Under jit over a mesh
-    the statistics are those of the global batch.
+    the statistics are those of the global batch.  They are computed in float32 at
+    least, whatever the precision of x.
     """
 
     momentum: float = 0.9
@@ -160,15 +161,16 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", initializers.zeros, channels)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         var = self.variable("batch_stats", "var", jnp.ones, channels)
-        if not train:
-            return (x - mean.value) * (
-                scale * lax.rsqrt(var.value + self.epsilon)
-            ) + bias
-        batch_mean, batch_var, count = self.statistics(x)
-        if not self.is_initializing():
-            self.update(mean, batch_mean)
-            self.update(var, batch_var * (count / max(count - 1, 1)))
-        return (x - batch_mean) * (scale * lax.rsqrt(batch_var + self.epsilon)) + bias
+        if train:
+            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            center, spread, count = self.statistics(wide)
+            if not self.is_initializing():
+                self.update(mean, center)
+                self.update(var, spread * (count / max(count - 1, 1)))
+        else:
+            center, spread = mean.value, var.value
+        y = (x - center) * (scale * lax.rsqrt(spread + self.epsilon)) + bias
+        return y.astype(x.dtype)
 
     def statistics(self, x: Features) -> tuple[Array, Array, int]:
         """Mean and biased variance, shaped to broadcast with x; values behind each."""

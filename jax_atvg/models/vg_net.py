@@ -38,7 +38,9 @@ class VGNet(nn.Module):
     """v^_t = alpha_t * m_t + (1 - alpha_t) * i_p, from the photo i_p and landmarks p_t.
 
     width scales every channel count.  recurrence: "time" (the paper) or "batch" (the
-    authors' code), see conv_gru.py.
+    authors' code), see conv_gru.py.  compose=False leaves the attention out (ablation):
+    v^_t = m_t.  remat: training keeps only the large layers' inputs and computes them
+    again for the gradient.
     """
 
     recurrence: str = "time"
@@ -46,6 +48,8 @@ class VGNet(nn.Module):
     num_blocks: int = 9
     image_size: int = 128
     dropout: float = 0.5
+    compose: bool = True
+    remat: bool = False
     norm: Norm = BatchNorm
 
     @nn.compact
@@ -94,16 +98,31 @@ class VGNet(nn.Module):
         x = jnp.concatenate([over_time(identity), shape[:, 1:] - shape[:, :1]], -1)
         x = ConvNormRelu(2 * width, norm=self.norm, name="bottleneck")(x, train)
         x, state = ConvGru(8 * width, self.recurrence, name="conv_gru")(x, state)
-        x = Generator(
-            width, self.num_blocks, self.dropout, self.norm, name="generator"
-        )(x, train)
+        generator = Generator(
+            width,
+            self.num_blocks,
+            self.dropout,
+            self.remat,
+            self.norm,
+            name="generator",
+        )
+        x = generator(x, train)
         x = (1 - landmark_attention) * detail + landmark_attention * x
-        x = UpNormRelu(width, norm=self.norm, name="up_0")(x, train)
-        x = UpNormRelu(width // 2, norm=self.norm, name="up_1")(x, train)
+        up = kept_or_again(UpNormRelu, self.remat)
+        x = up(width, norm=self.norm, name="up_0")(x, train)
+        x = up(width // 2, norm=self.norm, name="up_1")(x, train)
         color = jnp.tanh(Conv(3, 7, name="color")(x))
-        attention = nn.sigmoid(Conv(1, 7, name="attention")(x))
+        if self.compose:
+            attention = nn.sigmoid(Conv(1, 7, name="attention")(x))
+        else:
+            attention = jnp.ones((*color.shape[:-1], 1), color.dtype)
         output = attention * color + (1 - attention) * photo
         return VgOutput(output, attention, color, landmark_attention, state)
+
+
+def kept_or_again(layer: type[nn.Module], remat: bool) -> type[nn.Module]:
+    """The layer, or one that is computed again for its gradient."""
+    return nn.remat(layer, static_argnums=(2,)) if remat else layer
 
 
 class ImageEncoder1(nn.Module):
@@ -180,14 +199,16 @@ class Generator(nn.Module):
     width: int
     num_blocks: int
     dropout: float = 0.5
+    remat: bool = False
     norm: Norm = BatchNorm
 
     @nn.compact
     def __call__(self, x, train: bool):
+        block, up = (
+            kept_or_again(layer, self.remat) for layer in (ResidualBlock, UpNormRelu)
+        )
         for i in range(self.num_blocks):
-            x = ResidualBlock(self.dropout, self.norm, name=f"block_{i}")(x, train)
+            x = block(self.dropout, self.norm, name=f"block_{i}")(x, train)
         for i, features in enumerate([4, 2]):
-            x = UpNormRelu(features * self.width, norm=self.norm, name=f"up_{i}")(
-                x, train
-            )
+            x = up(features * self.width, norm=self.norm, name=f"up_{i}")(x, train)
         return x

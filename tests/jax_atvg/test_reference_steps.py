@@ -154,7 +154,7 @@ def test_gan_step_gradients(gan_case):
 
     @jax.jit
     def term_gradients(state, disc, batch):
-        fake, pull_back, _ = gan.generate(nets, state.gen, batch, jax.random.key(0))
+        fake, pull_back, _ = gan.generate(nets, state, batch, 0)
 
         def terms(fake):
             _, terms = gan.generator_loss(nets, disc, fake, batch)
@@ -182,9 +182,9 @@ def test_gan_step_gradients(gan_case):
 def test_losses_after_the_gan_step(gan_case):
     """Recomputed with both updated networks."""
     stored, nets, _, batch, after, _ = gan_case
-    fake, _, _ = jax.jit(
-        lambda gen, batch: gan.generate(nets, gen, batch, jax.random.key(0))
-    )(after.gen, batch)
+    fake, _, _ = jax.jit(lambda after, batch: gan.generate(nets, after, batch, 0))(
+        after, batch
+    )
     _, (_, d) = jax.jit(functools.partial(gan.discriminator_loss, nets))(
         after.disc.params, after.disc.batch_stats, fake.frames, batch
     )

@@ -1,0 +1,152 @@
+"""The training step of an experiment: function, shardings, donation.
+
+One builder for `train` and for `compile`: what was compiled for a machine is what runs
+on it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from input_pipeline.clip import (
+    CROP_SIZE,
+    NUM_POINTS,
+    WINDOW_ROWS,
+    WINDOW_SIZE,
+    AtBatch,
+    Pca,
+    VgBatch,
+)
+from jax_atvg.at_step import at_step
+from jax_atvg.config import Experiment, flatten
+from jax_atvg.gan_step import gan_step, pixel_step
+from jax_atvg.models.at_net import ATNet
+from jax_atvg.models.discriminator import Discriminator
+from jax_atvg.models.vg_net import VGNet
+from jax_atvg.optim import make_optimizer
+from jax_atvg.rng import init_key
+from jax_atvg.sharding import check_batch_size, replicated, split
+from jax_atvg.state import AtNets, AtState, GanNets, GanState
+
+Nets = AtNets | GanNets
+State = AtState | GanState
+Step = Callable[[State, Any, int], tuple[State, dict[str, jax.Array]]]
+
+
+class TrainStep(NamedTuple):
+    """init(seed) -> state.  step, warm_up: (state, batch, seed) -> (state, losses); the
+    state is donated.  warm_up serves the first `warm_up_steps`.
+
+    shapes: of a global batch.  All are jitted over the mesh: batches split over
+    "data", the state on every device.
+    """
+
+    nets: Nets
+    init: Callable[[int], State]
+    step: Step
+    warm_up: Step
+    warm_up_steps: int
+    shapes: AtBatch | VgBatch
+
+    def at(self, step: int) -> Step:
+        return self.warm_up if step < self.warm_up_steps else self.step
+
+
+def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainStep:
+    """pca: needed by AT-net's loss on landmarks.
+
+    InputError: the batch does not divide by the devices.
+    """
+    check_batch_size(experiment.batch_size, mesh)
+    nets = make_nets(experiment, pca)
+    shapes = batch_shapes(experiment, experiment.batch_size)
+    whole, rows = replicated(mesh), split(mesh)
+
+    def start(seed) -> State:
+        return initial_state(nets, shapes, seed)
+
+    def compiled(step) -> Step:
+        return jax.jit(
+            functools.partial(step, nets),
+            in_shardings=(whole, rows, whole),
+            out_shardings=whole,
+            donate_argnums=0,
+        )
+
+    gan = experiment.network == "gan"
+    return TrainStep(
+        nets,
+        jax.jit(start, out_shardings=whole),
+        compiled(gan_step if gan else at_step),
+        compiled(pixel_step if gan else at_step),
+        experiment.gan_loss.pixel_steps if gan else 0,
+        shapes,
+    )
+
+
+def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:
+    """The experiment's networks and optimisers."""
+
+    def attributes(sizes) -> dict[str, Any]:
+        """A config file may hold lists; networks are hashable."""
+        flat = flatten(sizes)
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
+
+    def optimizer():
+        return make_optimizer(experiment.optimizer, experiment.steps)
+
+    if experiment.network == "at":
+        net = ATNet(experiment.data.num_coefficients, **attributes(experiment.at_net))
+        return AtNets(net, optimizer(), experiment.at_loss, pca, experiment.compute)
+    return GanNets(
+        VGNet(image_size=CROP_SIZE, **attributes(experiment.vg_net)),
+        Discriminator(**attributes(experiment.discriminator)),
+        optimizer(),
+        optimizer(),
+        experiment.gan_loss,
+        experiment.ema,
+        experiment.compute,
+    )
+
+
+def batch_shapes(experiment: Experiment, batch_size: int) -> AtBatch | VgBatch:
+    """What a batch of the experiment is, as ShapeDtypeStructs."""
+    frames, size, points = experiment.data.num_frames, CROP_SIZE, 2 * NUM_POINTS
+    k = experiment.data.num_coefficients
+
+    def shape(*rest: int):
+        return jax.ShapeDtypeStruct((batch_size, *rest), jnp.float32)
+
+    if experiment.network == "at":
+        return AtBatch(
+            shape(k), shape(frames, WINDOW_ROWS, WINDOW_SIZE), shape(frames, k)
+        )
+    return VgBatch(
+        shape(size, size, 3),
+        shape(points),
+        shape(frames, size, size, 3),
+        shape(frames, points),
+    )
+
+
+def initial_state(nets: Nets, shapes: AtBatch | VgBatch, seed) -> State:
+    """Depends on the seed and the networks alone: one clip of one frame shapes them."""
+    keys = jax.random.split(init_key(seed))
+
+    def zeros(x, *axes: int):
+        size = [1 if axis in axes else n for axis, n in enumerate(x.shape)]
+        return jnp.zeros(size, x.dtype)
+
+    if isinstance(nets, AtNets):
+        example, audio = zeros(shapes.example, 0), zeros(shapes.audio, 0, 1)
+        return nets.start(nets.net.init(keys[0], example, audio))
+    image, example = zeros(shapes.image, 0), zeros(shapes.example, 0)
+    frames, landmarks = zeros(shapes.frames, 0, 1), zeros(shapes.landmarks, 0, 1)
+    return nets.start(
+        nets.generator.init(keys[0], image, landmarks, example),
+        nets.discriminator.init(keys[1], frames, example),
+    )
