@@ -10,8 +10,9 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 ARGS ?=
-# Without requirements/torch.txt the tests that read .pth files are skipped.
-REQUIREMENTS ?= requirements/dev.txt requirements/torch.txt
+# Without requirements/torch.txt the tests that read .pth files are skipped, without
+# requirements/beam.txt that of the Beam pipeline.
+REQUIREMENTS ?= requirements/dev.txt requirements/torch.txt requirements/beam.txt
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed

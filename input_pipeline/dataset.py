@@ -140,7 +140,10 @@ def write_shards(
             ),
             file_format="array_record",
         )
-    return pathlib.Path(builder.data_dir)
+    folder = pathlib.Path(builder.data_dir)
+    for notes in folder.glob("*.shard_infos.json"):  # left over from Beam
+        notes.unlink()
+    return folder
 
 
 @functools.cache
@@ -182,11 +185,19 @@ def _builder_class():
         def _example_writer(self):
             return InOneOrder(self.info.file_format)
 
+        def _download_and_prepare(self, dl_manager, download_config):
+            """One split after the other: TFDS runs the first one's pipeline again
+            with each further one."""
+            infos = []
+            for split in self._shards:
+                self._split = split
+                super()._download_and_prepare(dl_manager, download_config)
+                infos += self.info.splits.values()
+            self.info.set_splits(tfds.core.splits.SplitDict(infos))
+
         def _shard_iterators_per_split(self, dl_manager):
-            return {
-                split: [functools.partial(_examples, shard) for shard in shards]
-                for split, shards in self._shards.items()
-            }
+            shards = self._shards[self._split]
+            return {self._split: [functools.partial(_examples, one) for one in shards]}
 
     return AtvgClips
 

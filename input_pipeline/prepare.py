@@ -31,6 +31,7 @@ from input_pipeline.finished import (
     store,
     write_atomically,
 )
+from input_pipeline.on_beam import Beam
 from input_pipeline.recording import DEFAULT_OPTIONS, Options, Prepared, Reject
 
 SHARD_BYTES = 256 << 20
@@ -202,7 +203,7 @@ class Local:
         return {}
 
 
-RUNNERS = {"local": Local}
+RUNNERS = {"local": Local, "beam": Beam}
 
 
 # --- the dataset ---

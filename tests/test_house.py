@@ -22,6 +22,7 @@ FLOORS = {
         "align scenes sampling synthetic batches",
         "recording loader inspection authors",
         "finished summary",
+        "on_beam",
         "prepare",
     ],
     "jax_atvg": [

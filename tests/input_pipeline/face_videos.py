@@ -67,3 +67,15 @@ def lrw(folder: pathlib.Path, clips: list[pathlib.Path], words=("ABOUT", "YOUNG"
             "Channel: BBC One\nDuration: 0.40 seconds\n"
         )
     return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def assert_same(a, b):
+    """Byte for byte, file by file."""
+    a, b = contents(a), contents(b)
+    assert sorted(a) == sorted(b)
+    for name in a:
+        assert a[name] == b[name], name

@@ -19,40 +19,10 @@ from input_pipeline import prepare as job
 from input_pipeline.clip import InputError
 from input_pipeline.prepare import prepare
 from input_pipeline.recording import Options
-from tests.input_pipeline import face_videos
+from tests.input_pipeline.face_videos import assert_same, contents
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GRID = ["bbaf2n", "bbal6n", "lgbf8n"]
-
-
-@pytest.fixture(scope="session")
-def lrw(shared, tmp_path_factory):
-    """Eight clips in LRW's exact layout; one has lost its first half second, and in
-    another there is nobody."""
-    grid = sorted(shared("data", "grid", "s1").glob("*.mpg"))[:8]
-    folder = face_videos.lrw(tmp_path_factory.mktemp("lrw"), grid)
-    blank = [np.full((256, 256, 3), 128, np.uint8)] * 29
-    nobody = folder / "ABOUT" / "train" / "ABOUT_00002.mp4"
-    face_videos.write(nobody, blank, face_videos.hum(29 / 25))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def prepared(lrw, tmp_path_factory):
-    """The dataset, prepared without interruption by one worker."""
-    return prepare("lrw", lrw, tmp_path_factory.mktemp("one"), num_workers=1)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def assert_same(a, b):
-    """Byte for byte, file by file."""
-    a, b = contents(a), contents(b)
-    assert sorted(a) == sorted(b)
-    for name in a:
-        assert a[name] == b[name], name
 
 
 # What comes out
