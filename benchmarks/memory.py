@@ -6,8 +6,8 @@
 The longer run may need 10 % more at most; exit code 1 where it needs more.  Measured
 on 2 cores: 501.3 and 520.5 MiB, ratio 1.038.  That is with two arenas of malloc, which
 keeps the free memory of FFmpeg's and XLA's threads out of the count; with glibc's own
-number, MALLOC_ARENA_MAX=0, it was 502.1 and 549.7 MiB, a level reached after two
-minutes of sound and not left.
+number, MALLOC_ARENA_MAX=0, it was 502.1 and 549.7 MiB: that level was nearly
+reached (to 5 MiB) after two minutes of sound.
 """
 
 import argparse
