@@ -6,14 +6,16 @@ restart go on where the last run stopped, as it does on one machine.
 """
 
 import functools
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
 from input_pipeline.clip import InputError
 from input_pipeline.corpora import Source
-from input_pipeline.finished import Job, finish
+from input_pipeline.finished import Job, finish, write_atomically
 
 DEFAULT_RUNNER = "DirectRunner"  # this machine
+LIST_LENGTH = 256  # files
 
 
 class Beam:
@@ -42,10 +44,15 @@ class Beam:
     def finish(self, job: Job, sources: Sequence[Source]) -> None:
         import apache_beam as beam
 
+        lists = []  # as files: half a million names are too many for a pipeline
+        for n in range(0, len(sources), LIST_LENGTH):
+            lists.append(job.work / "files" / f"{n:08d}")
+            write_atomically(lists[-1], pickle.dumps(sources[n : n + LIST_LENGTH]))
         with beam.Pipeline(options=self.options) as pipeline:
             (
                 pipeline
-                | "Files" >> beam.Create(list(sources))
+                | "Lists" >> beam.Create(lists)
+                | "Files" >> beam.FlatMap(lambda path: pickle.loads(path.read_bytes()))
                 | "Spread" >> beam.Reshuffle()  # a file a task, not a chunk of files
                 | "Prepare" >> beam.Map(functools.partial(_finish, job))
             )

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import pathlib
+import pickle
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -236,7 +237,10 @@ def _assemble(
     staging = job.work / "staging"
     shutil.rmtree(staging, ignore_errors=True)
     shards = {
-        split: [functools.partial(_read_shard, job, shard) for shard in _shards(clips)]
+        split: [
+            functools.partial(_read_shard, job, _list(job, f"{split}-{n:05d}", shard))
+            for n, shard in enumerate(_shards(clips))
+        ]
         for split, clips in splits.items()
     }
     corpus = settings["flags"]["corpus"]
@@ -266,9 +270,16 @@ def _shards(clips: Iterable[tuple]) -> list[list[tuple[Source, int]]]:
     return shards
 
 
-def _read_shard(job: Job, shard: list[tuple[Source, int]]) -> Iterator[Clip]:
+def _list(job: Job, name: str, shard: list[tuple[Source, int]]) -> pathlib.Path:
+    """What is in a shard, as a file: half a million names are too many for a task."""
+    path = job.work / "shards" / name
+    write_atomically(path, pickle.dumps(shard))
+    return path
+
+
+def _read_shard(job: Job, path: pathlib.Path) -> Iterator[Clip]:
     opened, clips = None, []
-    for source, i in shard:
+    for source, i in pickle.loads(path.read_bytes()):
         if source is not opened:
             opened, clips = source, read_clips(job, source)
         yield clips[i]

@@ -62,8 +62,24 @@ class Options(NamedTuple):
 DEFAULT_OPTIONS = Options()
 
 
+# Why something is not used, and what the value beside it is.
+REASONS = {
+    "undecodable": "the error",
+    "no sound": "0",
+    "silent sound": "its peak; 1 is full scale",
+    "wrong length of sound": "sound minus pictures, frames",
+    "no face": "frames without one: all",
+    "face lost": "frames in a row without it, at most",
+    "scene cut": "how many",
+    "several faces": "times they were seen",
+    "face too small": "the jaw's width, pixels of the source",
+    "too short": "frames",
+    "error": "the error: please report it",
+}
+
+
 class Reject(NamedTuple):
-    """Why a file, or the part of it from `start` seconds on, is not used."""
+    """Why a file, or the part of it from `start` seconds on, is not used: REASONS."""
 
     path: str  # within the corpus
     reason: str

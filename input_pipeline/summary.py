@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 
 from input_pipeline import dataset, image, landmarks
 from input_pipeline.clip import FRAME_RATE, MFCC_SIZE, Clip
-from input_pipeline.recording import Reject
+from input_pipeline.recording import REASONS, Reject
 
 MOST_COEFFICIENTS = 32
 SHEET_ROWS, SHEET_COLUMNS, SHEET_SCALE = 32, 8, 2
@@ -189,9 +189,10 @@ def table(statistics: Mapping) -> str:
         line = f"| {split} | {n['clips']} | {n['frames']} | {n['seconds']:.0f} |"
         lines.append(line)
     rejects = statistics["rejects"]
+    if not rejects:
+        return "\n".join([*lines, "", "Nothing was rejected."])
     lines += ["", "| rejected because | times |", "|---|---|"]
-    lines += [f"| {why} | {n} |" for why, n in rejects.items()]
-    return "\n".join(lines if rejects else [*lines[:-3], "", "Nothing was rejected."])
+    return "\n".join(lines + [f"| {why} | {n} |" for why, n in rejects.items()])
 
 
 README = """# Talking faces: {corpus}
@@ -201,7 +202,11 @@ README = """# Talking faces: {corpus}
 {table}
 
 {num_speakers} speakers; `statistics.json` counts them one by one.  Why a file, or a
-part of one, was left out: `rejects.jsonl`.  How the clips look: `contact_sheet.png`.
+part of one, was left out: `rejects.jsonl`, from second `start` on; `value` is
+
+{reasons}
+
+How the clips look: `contact_sheet.png`.
 
 A clip is {fps} aligned 128x128 pictures a second (JPEG), the 68 points of the face in
 them (-1..1 from edge to edge of the picture), 13 MFCC 100 times a second from 0.12 s
@@ -231,5 +236,6 @@ def _readme(options: Mapping, statistics: Mapping) -> str:
         table=table(statistics),
         num_speakers=len(statistics["speakers"]),
         fps=FRAME_RATE,
+        reasons="\n".join(f"- {why}: {what}" for why, what in REASONS.items()),
         options="\n".join(f"    {name} = {value}" for name, value in flags.items()),
     )

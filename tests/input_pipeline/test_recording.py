@@ -156,6 +156,7 @@ def rejected(one, **options):
     assert prepared.clips == []
     (reject,) = prepared.rejects
     assert reject.path == one.name
+    assert reject.reason in recording.REASONS
     return reject.reason, reject.value
 
 
