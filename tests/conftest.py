@@ -13,6 +13,15 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# The same small programs are compiled by many tests, here and in their processes.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(ROOT / ".pytest_cache" / "xla"),
+)
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
 SHARED = pathlib.Path(os.environ.get("ATVG_SHARED", ROOT.parent / "shared"))
 
 
