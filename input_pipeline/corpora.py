@@ -104,7 +104,7 @@ def _grid(folder: pathlib.Path, names: list[str]) -> list[Source]:
         words = read_align(folder / align) if align else ()
         one = Source(str(folder / path), str(path), "grid", clip_id, speaker, "", words)
         before = found.get(clip_id)
-        if before is None or _size(before) < _size(one):
+        if before is None or size(before) < size(one):
             found[clip_id] = one
     return list(found.values())
 
@@ -115,8 +115,12 @@ def _grid_speaker(folder: pathlib.Path, path: pathlib.PurePosixPath) -> str:
     return speakers[-1] if speakers else parts[-1]
 
 
-def _size(source: Source) -> int:
-    return os.path.getsize(source.path)
+def size(source: Source) -> int:
+    """Bytes; -1 for a link to nowhere."""
+    try:
+        return os.path.getsize(source.path)
+    except OSError:
+        return -1
 
 
 def read_align(path: str | os.PathLike) -> tuple[Word, ...]:

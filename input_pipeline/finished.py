@@ -41,9 +41,12 @@ def finish(job: Job, source: Source) -> Finished:
 
 def _place(job: Job, source: Source) -> pathlib.Path:
     """Where a file's result is kept, named by all it depends on."""
-    about = os.stat(source.path)
-    parts = [dataset.VERSION, job.options.key(), *source[1:], about.st_size]
-    text = json.dumps([*parts, about.st_mtime_ns])
+    try:
+        about = os.stat(source.path)
+        state = about.st_size, about.st_mtime_ns
+    except OSError:  # a link to nowhere, which is a reject
+        state = ()
+    text = json.dumps([dataset.VERSION, job.options.key(), source[1:], state])
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
     return job.work / "clips" / name[:2] / name
 

@@ -36,6 +36,7 @@ from input_pipeline.on_beam import Beam
 from input_pipeline.recording import DEFAULT_OPTIONS, Options, Prepared, Reject
 
 SHARD_BYTES = 256 << 20
+NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOLCK}
 
 
 def prepare(
@@ -100,7 +101,7 @@ def prepare(
 
 def _fingerprint(sources: Sequence[Source]) -> str:
     """Names and sizes of the files, as one word."""
-    lines = [f"{one.name}\0{os.path.getsize(one.path)}" for one in sources]
+    lines = [f"{one.name}\0{corpora.size(one)}" for one in sources]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     return f"{len(sources)} files, {digest}"
 
@@ -152,13 +153,13 @@ def _disk_errors(home: pathlib.Path) -> Iterator[None]:
         raise
     except Exception as error:
         # Not only OSError: ArrayRecord and Beam wrap it in errors of their own.
-        full = getattr(error, "errno", None) == errno.ENOSPC
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         if full or os.strerror(errno.ENOSPC) in str(error):
             raise InputError(
                 f"{home}: the disk is full; make room and run the same command again, "
                 "what is finished is kept"
             ) from error
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
             raise InputError(
                 f"{home}: cannot be written ({error.strerror}); choose another "
                 "--data_dir"
@@ -222,6 +223,11 @@ def _assemble(
     rejects = []
     for source in sources:
         finished = look_up(job, source)
+        if finished is None:
+            raise InputError(
+                f"{source.path}: changed while it was prepared; "
+                "run the same command again"
+            )
         rejects += finished.rejects
         splits[source.split] += [
             (source, i, *clip) for i, clip in enumerate(finished.clips)

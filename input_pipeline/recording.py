@@ -115,7 +115,7 @@ def _prepare(source: Source, options: Options) -> Prepared:
     _check_length(len(points), samples, sound_start, options)
     if all(p is None for p in points):
         raise _Unusable("no face", len(points))
-    cuts = scene_cuts(np.array(notes.thumbs), points)
+    cuts = scene_cuts(notes, points)
     cuttable = source.corpus in CUTTABLE
     pieces, rejects = _pieces(source, points, cuts, options, cuttable)
 

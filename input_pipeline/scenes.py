@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from input_pipeline import faces
 
@@ -24,17 +24,21 @@ class Notes:
 
     def __init__(self, count_faces: bool):
         self.count_faces = count_faces
-        self.thumbs: list[np.ndarray] = []
+        # Of frame t: how it differs from t - 1, and from t - 2.
+        self.change: list[float] = []
+        self.over_two: list[float] = []
         self.several: list[int] = []  # frames that show several faces
 
     def watch(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         import cv2
 
-        suspicious = False
+        suspicious, older, old = False, None, None
         for t, frame in enumerate(frames):
             gray = faces.to_gray(frame)
-            size = (THUMB, THUMB)
-            self.thumbs.append(cv2.resize(gray, size, interpolation=cv2.INTER_AREA))
+            thumb = cv2.resize(gray, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
+            self.change.append(_difference(thumb, old))
+            self.over_two.append(_difference(thumb, older))
+            older, old = old, thumb
             if self.count_faces and (suspicious or t % COUNT_EVERY == COUNT_FIRST):
                 widths = sorted(box.width for box in faces.detect(frame))
                 crowd = len(widths) > 1 and widths[-2] >= SECOND_FACE * widths[-1]
@@ -44,27 +48,28 @@ class Notes:
             yield frame
 
 
-def scene_cuts(
-    thumbs: UInt8[np.ndarray, "T h w"], points: list[np.ndarray | None]
-) -> list[int]:
+def _difference(a: np.ndarray, b: np.ndarray | None) -> float:
+    """Mean absolute difference of two pictures; 0 where there is no second."""
+    import cv2
+
+    return 0.0 if b is None else cv2.norm(a, b, cv2.NORM_L1) / a.size
+
+
+def scene_cuts(notes: Notes, points: list[np.ndarray | None]) -> list[int]:
     """The frames that begin a new scene.
 
     A frame unlike the one before, by more than the movement around accounts for; and
     so are their neighbours, because a flash of one frame is no cut.  Or the face jumps.
     """
-    if len(thumbs) < 2:
-        return []
-    pictures = thumbs.astype(np.float32)
-    change = np.abs(np.diff(pictures, axis=0)).mean((1, 2))  # into frame 1, 2, ...
-    over_two = np.abs(pictures[2:] - pictures[:-2]).mean((1, 2))
-    after, before = np.append(over_two, change[-1]), np.append(change[0], over_two)
-    lasting = np.minimum(change, np.minimum(before, after))
+    change, over_two = np.array(notes.change), np.array(notes.over_two)
     cuts = set()
-    for i in np.flatnonzero(change > CUT_BASE):
-        around = change[max(i - CUT_REACH, 0) : i + CUT_REACH + 1]
+    for t in np.flatnonzero(change > CUT_BASE):
+        around = change[max(t - CUT_REACH, 1) : t + CUT_REACH + 1]
         bound = CUT_BASE + CUT_FACTOR * np.median(around)
-        if lasting[i] > bound:
-            cuts.add(int(i) + 1)
+        # The last frame before against the second after, and the other way round.
+        neighbours = [over_two[i] for i in (t, t + 1) if 2 <= i < len(change)]
+        if min(change[t], *neighbours) > bound:
+            cuts.add(int(t))
     for t in range(1, len(points)):
         past, now = points[t - 1], points[t]
         if past is not None and now is not None:

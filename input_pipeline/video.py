@@ -143,7 +143,8 @@ def read_sound(path: str | pathlib.Path) -> tuple[Float32[np.ndarray, "N"], floa
         stream = container.streams.audio[0]
         video = _video_stream(container, path)
         resampler = av.AudioResampler("fltp", stream.layout, stream.rate)
-        zero, start, parts = None, None, [np.zeros(0, np.float32)]
+        to_16k = soxr.ResampleStream(stream.rate, SAMPLE_RATE, 1, "float32", "HQ")
+        zero, start, parts = None, None, []
         try:
             for packet in container.demux(stream, video):
                 if packet.stream is video and zero is not None:
@@ -153,14 +154,15 @@ def read_sound(path: str | pathlib.Path) -> tuple[Float32[np.ndarray, "N"], floa
                         zero = frame.time if zero is None else zero
                         continue
                     start = frame.time if start is None else start
-                    parts += [p.to_ndarray().mean(0) for p in resampler.resample(frame)]
+                    for part in resampler.resample(frame):
+                        mono = part.to_ndarray().mean(0)
+                        parts.append(to_16k.resample_chunk(mono))
         except av.FFmpegError as error:
             raise InputError(
                 f"{path}: the sound is damaged ({error.strerror}); convert it again"
             ) from error
-        rate = stream.rate
-    samples = soxr.resample(np.concatenate(parts), rate, SAMPLE_RATE, "HQ")
-    return samples.astype(np.float32), (start or 0.0) - (zero or 0.0)
+    parts.append(to_16k.resample_chunk(np.zeros(0, np.float32), last=True))
+    return np.concatenate(parts), (start or 0.0) - (zero or 0.0)
 
 
 class VideoWriter:

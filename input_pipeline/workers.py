@@ -54,6 +54,10 @@ def _until_death(function, waiting: collections.deque, workers: int):
                 yield running.pop(future), result
     except BrokenProcessPool:
         return list(running.values())
+    except BaseException:  # Ctrl-C, or the caller wants no more: do not wait for them
+        for process in list(pool._processes.values()):
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     return []

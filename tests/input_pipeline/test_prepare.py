@@ -293,6 +293,33 @@ def test_no_training_clip_is_an_input_error(lrw, tmp_path):
         prepare("lrw", tmp_path, tmp_path / "out", num_workers=1)
 
 
+def test_a_link_to_nowhere_is_a_reject(lrw, tmp_path):
+    train = tmp_path / "ABOUT" / "train"
+    train.mkdir(parents=True)
+    good = lrw / "ABOUT/train/ABOUT_00001.mp4"
+    (train / "ABOUT_00001.mp4").symlink_to(good)
+    (train / "ABOUT_00007.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    folder = prepare("lrw", tmp_path, tmp_path / "out", num_workers=1)
+    (line,) = (folder / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(line)["reason"] == "undecodable"
+    assert "no such file" in json.loads(line)["value"]
+
+
+def test_a_file_that_changes_meanwhile_is_an_input_error(lrw, tmp_path, monkeypatch):
+    def nothing_done(*_):
+        pass
+
+    monkeypatch.setattr(job.Local, "finish", nothing_done)
+    with pytest.raises(InputError, match="changed while it was prepared; run the same"):
+        prepare("lrw", lrw, tmp_path)
+
+
+def test_a_data_dir_that_is_a_file_is_an_input_error(lrw, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
+        prepare("lrw", lrw, tmp_path / "file")
+
+
 def test_wrong_numbers_are_input_errors(lrw, tmp_path):
     with pytest.raises(InputError, match="runner=spark: choose one of"):
         prepare("lrw", lrw, tmp_path, runner="spark")

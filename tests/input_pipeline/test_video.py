@@ -180,7 +180,7 @@ def test_damage_is_an_input_error(tmp_path, monkeypatch):
         list(video.read_frames(path))
     monkeypatch.setattr(av, "AudioResampler", lambda *_: Broken())
     with pytest.raises(InputError, match=r"sound is damaged \(broken\)"):
-        video._read_sound(path)
+        video.read_sound(path)
 
 
 class Broken:

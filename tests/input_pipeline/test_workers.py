@@ -1,6 +1,7 @@
 """Items that kill their process, and errors that are passed on."""
 
 import os
+import time
 
 import pytest
 
@@ -8,9 +9,11 @@ from input_pipeline import workers
 
 
 def double(item: int) -> int:
-    """Twice the item; 13 ends the process, 99 is an error."""
+    """Twice the item; 13 ends the process, 60 takes a minute, 99 fails."""
     if item == 13:
         os._exit(9)
+    if item == 60:
+        time.sleep(item)
     if item == 99:
         raise KeyError(item)
     return 2 * item
@@ -27,6 +30,13 @@ def test_an_item_that_kills_its_process_harms_no_other():
     assert sorted(done) == sorted(items)
     assert isinstance(done.pop(13), workers.Died)
     assert all(result == 2 * item for item, result in done.items())
+
+
+def test_who_stops_early_does_not_wait_for_what_is_under_way():
+    start, done = time.monotonic(), workers.for_each(double, [1, 60, 60], 2)
+    assert next(done) == (1, 2)
+    done.close()
+    assert time.monotonic() - start < 30
 
 
 def test_an_error_of_the_function_is_raised_here():
