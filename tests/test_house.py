@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = {
     "input_pipeline": [
         "clip",
-        "image video audio faces landmarks corpora dataset workers cartoon",
+        "image video audio faces landmarks corpora dataset workers cartoon augment",
         "align scenes sampling synthetic batches",
         "recording loader inspection authors",
         "finished summary",
@@ -32,8 +32,8 @@ FLOORS = {
         "models.at_net models.vg_net models.discriminator",
         "state torch_import",
         "at_step gan_step checkpoint predict bundle",
-        "train_step evaluate export animate",
-        "train compile",
+        "train_step evaluate runs animate",
+        "train compile export",
     ],
 }
 FLOOR = {

@@ -1,0 +1,234 @@
+"""Whole-clip augmentation: everything of an example changes together."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from input_pipeline import audio, augment, landmarks, loader, sampling, synthetic
+from input_pipeline.clip import INNER_LIPS, MOUTH
+
+OFF = augment.Strength(*[0.0] * len(augment.Strength._fields))
+KEY, T = (3, 1, 0), 4
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return synthetic.SyntheticClips(2, 12)
+
+
+def drawn(seed: int, **strength) -> augment.Augmentation:
+    random = np.random.default_rng(seed)
+    return augment.draw(random, OFF._replace(**strength))
+
+
+def pictures() -> np.ndarray:
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)
+
+
+def points() -> np.ndarray:
+    return np.random.default_rng(1).uniform(-0.7, 0.7, (3, 68, 2)).astype(np.float32)
+
+
+def test_no_strength_changes_nothing():
+    change, frames, p = drawn(0), pictures(), points()
+    mfcc = np.random.default_rng(2).normal(size=(40, 13)).astype(np.float32)
+    np.testing.assert_array_equal(augment.change_frames(change, frames), frames)
+    np.testing.assert_array_equal(augment.change_landmarks(change, p), p)
+    np.testing.assert_array_equal(augment.change_sound(change, mfcc), mfcc)
+
+
+# --- mirror ---
+
+
+def test_mirrored_twice_is_the_same():
+    change, frames, p = drawn(0, mirror=1.0), pictures(), points()
+    once = augment.change_frames(change, frames)
+    assert not np.array_equal(once, frames)
+    np.testing.assert_array_equal(augment.change_frames(change, once), frames)
+    once = augment.change_landmarks(change, p)
+    assert not np.array_equal(once, p)
+    np.testing.assert_array_equal(augment.change_landmarks(change, once), p)
+
+
+def test_mirrored_points_are_an_involution_that_keeps_the_groups():
+    mirrored = augment.mirrored_points()
+    np.testing.assert_array_equal(mirrored[mirrored], range(68))
+    for group in (range(17), range(17, 27), range(27, 36), range(36, 48)):
+        assert set(mirrored[group]) == set(group)
+    for group in (MOUTH, INNER_LIPS):
+        assert set(mirrored[group]) == set(range(68)[group])
+
+
+def test_a_symmetric_face_is_its_own_mirror_image(clips):
+    """Of the cartoon, whose left and right half are one equation."""
+    p = clips.landmarks(0)
+    change = drawn(0, mirror=1.0)
+    np.testing.assert_allclose(augment.change_landmarks(change, p), p, atol=1e-5)
+
+
+def test_half_of_the_examples_are_mirrored():
+    mirrored = [drawn(seed, mirror=0.5).mirror for seed in range(400)]
+    assert 150 < sum(mirrored) < 250
+
+
+# --- geometry ---
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_landmarks_follow_the_picture(seed):
+    """A dot drawn at a point is found where its landmark goes, to 0.7 pixels."""
+    change = augment.draw(np.random.default_rng(seed))
+    p, mirrored = points()[:1], augment.mirrored_points()
+    moved = landmarks.to_pixels(augment.change_landmarks(change, p).reshape(1, 136))[0]
+    y, x = np.mgrid[:128, :128]
+    for i in (0, 40, 66):
+        u, v = landmarks.to_pixels(p.reshape(1, 136))[0, i]
+        dot = 255 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / 8)
+        frame = np.repeat(dot[None, ..., None], 3, -1).astype(np.uint8)
+        seen = augment.change_frames(change, frame)[0, ..., 0].astype(float)
+        weight = np.where(seen > seen.max() / 2, seen - seen.max() / 2, 0)
+        found = [(weight * axis).sum() / weight.sum() for axis in (x, y)]
+        # The point has another number in a mirrored face.
+        place = moved[mirrored[i] if change.mirror else i]
+        assert np.hypot(*(found - place)) < 0.7
+
+
+def test_the_motion_is_a_similarity_within_its_bounds():
+    for seed in range(50):
+        change = drawn(seed, rotation=4.0, scale=0.04, shift=3.0)
+        (a, b), (c, d) = change.motion[:, :2]
+        assert a == d and b == -c
+        assert 0.96 <= np.hypot(a, c) <= 1.04
+        assert abs(np.rad2deg(np.arctan2(c, a))) <= 4
+        assert np.abs(change.motion[:, 2] * 64).max() <= 3
+
+
+def test_what_comes_in_from_outside_is_the_edge_repeated():
+    frames = np.full((1, 128, 128, 3), 90, np.uint8)
+    change = drawn(1, rotation=9.0, shift=20.0)
+    np.testing.assert_array_equal(augment.change_frames(change, frames), frames)
+
+
+# --- light ---
+
+
+def test_colour_is_the_stated_curve():
+    """round(255 (gain c^gamma + offset)) for greys, whatever the saturation."""
+    strength = {"gain": 0.2, "offset": 0.1, "gamma": 0.3, "saturation": 0.5}
+    change = drawn(4, **strength)
+    greys = np.arange(256, dtype=np.uint8)
+    frames = np.resize(greys, (1, 128, 128))[..., None].repeat(3, -1)
+    expected = change.gain * (greys / 255) ** change.gamma + change.offset
+    expected = np.clip(255 * expected, 0, 255)
+    seen = augment.change_colour(change, frames)[0, :2].reshape(256, 3)
+    np.testing.assert_allclose(seen, expected[:, None].repeat(3, 1), atol=0.501)
+
+
+def test_saturation_scales_the_distance_to_grey():
+    frames = np.full((1, 128, 128, 3), (100, 130, 160), np.uint8)
+    change = drawn(0)._replace(saturation=0.5)
+    expected = np.full((3,), (115, 130, 145))
+    np.testing.assert_array_equal(
+        augment.change_colour(change, frames)[0, 0, 0], expected
+    )
+
+
+# --- sound ---
+
+
+def test_a_louder_sound_moves_only_the_column_that_windows_leave_out():
+    """g times the waveform: log energy + 2 ln g, cepstra 1..12 as they were."""
+    sound = np.random.default_rng(0).normal(size=16000).astype(np.float32)
+    quiet, loud = audio.mfcc(sound), audio.mfcc(3 * sound)
+    np.testing.assert_allclose(loud[:, 1:], quiet[:, 1:], atol=2e-3)
+    np.testing.assert_allclose(loud[:, 0] - quiet[:, 0], 2 * np.log(3), atol=1e-3)
+
+
+def test_noise_is_a_share_of_every_columns_spread():
+    random = np.random.default_rng(0)
+    mfcc = (random.normal(size=(4000, 13)) * np.arange(1, 14)).astype(np.float32)
+    change = drawn(0)._replace(noise=0.1)
+    added = augment.change_sound(change, mfcc) - mfcc
+    np.testing.assert_allclose(added.std(0), 0.1 * mfcc.std(0), rtol=0.1)
+    assert np.abs(added.mean(0) / added.std(0)).max() < 0.1
+
+
+# --- examples ---
+
+
+def test_photo_and_frames_change_alike(clips):
+    """The reference frame, where it lies in the window, is that frame again."""
+    clip, found = clips[0], 0
+    for index in range(30):
+        key = (0, 0, index)
+        reference, first = sampling.draw(len(clip.frames), key, T)
+        if first <= reference < first + T:
+            example = sampling.vg_example(clip, key, T, augment=True)
+            same = reference - first
+            np.testing.assert_array_equal(example.image, example.frames[same])
+            np.testing.assert_array_equal(example.example, example.landmarks[same])
+            found += 1
+    assert found > 3
+
+
+def test_the_same_key_gives_the_same_change_and_another_key_another(clips):
+    pca = clips.pca(3)
+    for make in (
+        lambda key: sampling.vg_example(clips[0], key, T, augment=True),
+        lambda key: sampling.at_example(clips[0], pca, key, T, augment=True),
+    ):
+        a, b, other = make(KEY), make(KEY), make((3, 2, 0))
+        for x, y, z in zip(a, b, other, strict=True):
+            np.testing.assert_array_equal(x, y)
+            assert not np.array_equal(x, z)
+    changes = {sampling.augmentation((3, epoch, 0)).gain for epoch in range(20)}
+    assert len(changes) == 20
+
+
+def test_at_examples_move_face_and_sound_as_one_change(clips):
+    """Coefficients are those of the changed landmarks, at the place drawn without."""
+    pca, clip = clips.pca(6), clips[1]
+    change = sampling.augmentation(KEY)
+    reference, first = sampling.draw(len(clip.frames), KEY, T)
+    p = augment.change_landmarks(change, clip.landmarks).reshape(-1, 136)
+    example = sampling.at_example(clip, pca, KEY, T, augment=True)
+    np.testing.assert_array_equal(example.example, pca.project(p[reference]))
+    window = pca.project(p[first : first + T])
+    np.testing.assert_array_equal(example.coefficients, window)
+    mfcc = augment.change_sound(change, clip.mfcc)
+    np.testing.assert_array_equal(
+        example.audio[0], mfcc[4 * first : 4 * first + 28, 1:]
+    )
+
+
+def test_the_clip_itself_is_left_alone(clips):
+    before = clips[0].landmarks.copy(), clips[0].mfcc.copy()
+    sampling.at_example(clips[0], clips.pca(3), KEY, T, augment=True)
+    sampling.vg_example(clips[0], KEY, T, augment=True)
+    np.testing.assert_array_equal(clips[0].landmarks, before[0])
+    np.testing.assert_array_equal(clips[0].mfcc, before[1])
+
+
+@pytest.mark.parametrize("kind", ["at", "vg"])
+def test_the_loader_augments_training_where_asked(kind, clips):
+    def first(**options):
+        batches = loader.training_batches(
+            clips,
+            kind,
+            batch_size=2,
+            seed=0,
+            pca=clips.pca(3),
+            num_frames=T,
+            num_threads=1,
+            **options,
+        )
+        with contextlib.closing(batches):
+            return next(batches)
+
+    plain, off, on = first(), first(augment=False), first(augment=True)
+    for x, y, z in zip(plain, off, on, strict=True):
+        np.testing.assert_array_equal(x, y)
+        assert z.shape == x.shape and z.dtype == x.dtype
+        assert not np.array_equal(x, z)
