@@ -157,6 +157,7 @@ def train() -> int:
         pca=pca,
         num_frames=data.num_frames,
         balance=data.balance,
+        augment=data.augment,
         num_workers=data.num_workers,
         **place,
     )

@@ -31,6 +31,7 @@ def training_batches(
     pca: Pca | None = None,
     num_frames: int = 16,
     balance: str = "clips",
+    augment: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = NUM_THREADS,
@@ -40,6 +41,7 @@ def training_batches(
 
     batch_size: of the global batch; this process gets batch_size / process_count rows.
     balance: "clips", each clip once an epoch, or "speakers", each speaker as often.
+    augment: mirrored, moved, in another light; see augment.py.
     num_threads, num_workers: threads, in each of so many processes beside this one (0:
     in this one).  Worker processes need parsed absl flags and `if __name__ ==
     "__main__"`.  Clips shorter than num_frames are left out, with a warning.
@@ -64,8 +66,8 @@ def training_batches(
         index = int(order(epoch)[place])
         clip, key = read(clips, index), (seed, epoch, index)
         if kind == "at":
-            return sampling.at_example(clip, pca, key, num_frames)
-        return sampling.vg_example(clip, key, num_frames)
+            return sampling.at_example(clip, pca, key, num_frames, augment)
+        return sampling.vg_example(clip, key, num_frames, augment)
 
     def open_at(first: int) -> grain.IterDataset:
         endless = sys.maxsize // batch_size
@@ -75,6 +77,7 @@ def training_batches(
 
     data = {"kind": kind, "num_clips": len(usable), "batch_size": batch_size}
     data |= {"seed": seed, "num_frames": num_frames, "balance": balance}
+    data |= {"augment": augment}
     return Batches(open_at, data)
 
 

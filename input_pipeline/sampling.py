@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Int, Shaped, UInt8
 
+from input_pipeline import augment as augmenting
 from input_pipeline.clip import (
     CONTEXT_FRAMES,
     CROP_SIZE,
@@ -74,14 +75,28 @@ def draw(length: int, key: Key, num_frames: int) -> tuple[int, int]:
     return reference, int(random.integers(length - num_frames + 1))
 
 
-def at_example(clip: Clip, pca: Pca, key: Key, num_frames: int) -> AtBatch:
+def augmentation(key: Key) -> augmenting.Augmentation:
+    """Of other random numbers than `draw`: the windows stay where they were."""
+    return augmenting.draw(random_numbers(*key, 1))
+
+
+def at_example(
+    clip: Clip, pca: Pca, key: Key, num_frames: int, augment: bool = False
+) -> AtBatch:
     """example f32[K], audio f32[T,28,12], coefficients f32[T,K]; decodes no frame.
 
+    augment: face and sound as augment.py changes them.
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
     reference, first = draw(len(clip.frames), key, num_frames)
     window = slice(first, first + num_frames)
+    if augment:
+        change = augmentation(key)
+        clip = clip._replace(
+            landmarks=augmenting.change_landmarks(change, clip.landmarks),
+            mfcc=augmenting.change_sound(change, clip.mfcc),
+        )
     landmarks = flat_landmarks(clip)
     return AtBatch(
         example=pca.project(landmarks[reference]),
@@ -90,16 +105,22 @@ def at_example(clip: Clip, pca: Pca, key: Key, num_frames: int) -> AtBatch:
     )
 
 
-def vg_example(clip: Clip, key: Key, num_frames: int) -> VgBatch:
+def vg_example(clip: Clip, key: Key, num_frames: int, augment: bool = False) -> VgBatch:
     """image f32[H,W,3], example f32[L], frames f32[T,H,W,3], landmarks f32[T,L].
 
+    augment: photo, frames and landmarks alike as augment.py changes them.
     Of the clip's frames only the window's and the reference are decoded.
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
     reference, first = draw(len(clip.frames), key, num_frames)
-    frames = to_float(decode(clip, [reference, *range(first, first + num_frames)]))
-    landmarks = flat_landmarks(clip)
+    pictures = decode(clip, [reference, *range(first, first + num_frames)])
+    if augment:
+        change = augmentation(key)
+        pictures = augmenting.change_frames(change, pictures)
+        points = augmenting.change_landmarks(change, clip.landmarks)
+        clip = clip._replace(landmarks=points)
+    frames, landmarks = to_float(pictures), flat_landmarks(clip)
     return VgBatch(
         image=frames[0],
         example=landmarks[reference],

@@ -41,7 +41,8 @@ AUDIO = {
     "window_size": WINDOW_SIZE,
     "frame_rate": FRAME_RATE,
 }
-NOT_SIZES = ("parent", "name", "norm")  # fields of a network that are not stored
+# Fields of a network that are not stored; remat matters in training only.
+NOT_SIZES = ("parent", "name", "norm", "remat")
 
 
 @dataclasses.dataclass(frozen=True)

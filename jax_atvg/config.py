@@ -7,6 +7,7 @@ not differ from theirs; a config file says only what it changes.
 """
 
 import dataclasses
+import functools
 from dataclasses import field
 from typing import Any
 
@@ -91,11 +92,13 @@ class Optimizer:
 @dataclasses.dataclass
 class Data:
     """num_frames: of a window.  num_coefficients: K.  balance: "clips", or "speakers":
-    every speaker as often.  validation_clips: scored during training, 0 for all."""
+    every speaker as often.  augment: see input_pipeline/augment.py.  validation_clips:
+    scored during training, 0 for all."""
 
     num_frames: int = 16
     num_coefficients: int = 6
     balance: str = "clips"
+    augment: bool = False
     validation_clips: int = 64
     num_threads: int = 8
     num_workers: int = 0
@@ -192,6 +195,30 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + one.name] = value
     return flat
+
+
+def from_flat(flat: dict[str, Any]) -> Experiment:
+    """The inverse of flatten, also of what JSON made of it.
+
+    InputError: a name that no experiment has, one that is missing, a wrong type.
+    """
+    experiment = Experiment()
+    defaults = flatten(experiment)
+    unknown, missing = sorted(flat.keys() - defaults), sorted(defaults.keys() - flat)
+    if unknown or missing:
+        named = [f"unknown {name}" for name in unknown]
+        named += [f"without {name}" for name in missing]
+        raise InputError(f"config: {', '.join(named)}; give every field of config.py")
+    for name, default in defaults.items():
+        value = tuple(flat[name]) if isinstance(flat[name], list) else flat[name]
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(default):
+            kind = type(default).__name__
+            raise InputError(f"config.{name}={value!r}: must be {kind}; correct it")
+        *groups, last = name.split(".")
+        setattr(functools.reduce(getattr, groups, experiment), last, value)
+    return experiment
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -49,6 +49,8 @@ def train(
     workdir, mesh = pathlib.Path(workdir), mesh or data_mesh()
     step_of = build(experiment, mesh, pca)
     claim_workdir(workdir, experiment)
+    if pca is not None and jax.process_index() == 0:
+        save_pca(workdir / "pca.npz", pca)
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(workdir, experiment.keep)
         stack.callback(checkpoints.close)
@@ -113,6 +115,16 @@ def start(
     state, data = restored
     batches.set_state(data)
     return state, int(state.step)
+
+
+def save_pca(path: pathlib.Path, pca: Pca) -> None:
+    """For export: the run's coefficients mean nothing without it."""
+    partial = path.with_suffix(".partial.npz")
+    try:
+        np.savez(partial, **pca._asdict())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}); make room") from error
 
 
 class Pending:

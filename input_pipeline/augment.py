@@ -1,0 +1,158 @@
+"""One example seen otherwise: mirrored, moved, in another light, less clearly heard.
+
+Drawn once per example, so that the photo, all its frames, their landmarks and the sound
+change together.  Positions are the landmarks' (landmarks.normalise): the crop's centre
+is 0, its edges are -1 and 1.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, UInt8
+
+from input_pipeline.clip import CROP_SIZE
+
+
+class Strength(NamedTuple):
+    """How far a change may go; each is drawn uniformly from -x to x.
+
+    mirror: probability.  rotation: degrees.  scale: share of 1.  shift: crop pixels.
+    gain, saturation: share of 1.  offset: of the full range.  gamma: its logarithm.
+    noise: standard deviation, as a share of every cepstral column's own; from 0 to x.
+    """
+
+    mirror: float = 0.5
+    rotation: float = 4.0
+    scale: float = 0.04
+    shift: float = 3.0
+    gain: float = 0.15
+    offset: float = 0.06
+    gamma: float = 0.2
+    saturation: float = 0.3
+    noise: float = 0.1
+
+
+USUAL = Strength()
+
+
+class Augmentation(NamedTuple):
+    """What was drawn.  motion: f64[2,3], similarity of positions, after the mirror.
+
+    A colour c in [0,1] becomes gain c^gamma + offset, and its distance to grey
+    saturation times as large.  noise: see Strength; noise_seed: which noise.
+    """
+
+    mirror: bool
+    motion: Float64[np.ndarray, "2 3"]
+    gain: float
+    offset: float
+    gamma: float
+    saturation: float
+    noise: float
+    noise_seed: int
+
+
+def draw(random: np.random.Generator, strength: Strength = USUAL) -> Augmentation:
+    """Asks for equally many random numbers whatever the strength."""
+    turn, grow, x, y, gain, offset, gamma, colour = random.uniform(-1, 1, 8)
+    mirror, noise = random.random(2)
+    scale = 1 + strength.scale * grow
+    a = scale * np.exp(1j * np.deg2rad(strength.rotation * turn))
+    shift = strength.shift * 2 / CROP_SIZE
+    return Augmentation(
+        mirror=bool(mirror < strength.mirror),
+        motion=np.array([[a.real, -a.imag, shift * x], [a.imag, a.real, shift * y]]),
+        gain=1 + strength.gain * gain,
+        offset=strength.offset * offset,
+        gamma=float(np.exp(strength.gamma * gamma)),
+        saturation=1 + strength.saturation * colour,
+        noise=strength.noise * noise,
+        noise_seed=int(random.integers(1 << 62)),
+    )
+
+
+def mirrored_points() -> np.ndarray:
+    """i64[68]: point i of a mirrored face is point mirrored[i] of the face."""
+    groups = [
+        range(16, -1, -1),  # jaw
+        range(26, 16, -1),  # brows
+        range(27, 31),  # nose, downwards
+        range(35, 30, -1),  # nostrils
+        (45, 44, 43, 42, 47, 46),  # eyes: upper lids, lower lids
+        (39, 38, 37, 36, 41, 40),
+        (54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),  # lips: outer
+        (64, 63, 62, 61, 60, 67, 66, 65),  # inner
+    ]
+    return np.array([point for group in groups for point in group])
+
+
+def change_landmarks(
+    change: Augmentation, landmarks: Float[np.ndarray, "T 68 2"]
+) -> Float32[np.ndarray, "T 68 2"]:
+    """The mirrored face's left eye is the right one's picture: points change names."""
+    if change.mirror:
+        landmarks = landmarks[:, mirrored_points()] * np.array([-1, 1])
+    linear, shift = change.motion[:, :2], change.motion[:, 2]
+    return (landmarks @ linear.T + shift).astype(np.float32)
+
+
+def change_frames(
+    change: Augmentation, frames: UInt8[np.ndarray, "T 128 128 3"]
+) -> UInt8[np.ndarray, "T 128 128 3"]:
+    """RGB; the crop's edge pixels are repeated where the picture ends."""
+    if change.mirror:
+        frames = frames[:, :, ::-1]
+    return change_colour(change, move(change.motion, frames))
+
+
+def move(
+    motion: Float[np.ndarray, "2 3"], frames: UInt8[np.ndarray, "T H W 3"]
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """What lies at position p goes to motion(p): pixel u = (p + 1) size / 2 - 1/2."""
+    import cv2
+
+    if np.array_equal(motion, np.eye(2, 3)):
+        return frames
+    half, centre = CROP_SIZE / 2, (CROP_SIZE - 1) / 2
+    pixels = motion.copy()
+    pixels[:, 2] = half * motion[:, 2] + centre - motion[:, :2].sum(1) * centre
+    moved = [
+        cv2.warpAffine(
+            np.ascontiguousarray(frame),
+            pixels,
+            (CROP_SIZE, CROP_SIZE),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        for frame in frames
+    ]
+    return np.stack(moved)
+
+
+def change_colour(
+    change: Augmentation, frames: UInt8[np.ndarray, "T H W 3"]
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """One curve for every channel, then more or less colour."""
+    levels = np.linspace(0, 1, 256, dtype=np.float32)
+    curve = 255 * (change.gain * levels**change.gamma + change.offset)
+    lit = curve.astype(np.float32)[frames]
+    if change.saturation != 1:
+        grey = lit.mean(-1, keepdims=True)
+        lit = grey + np.float32(change.saturation) * (lit - grey)
+    return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+
+
+def change_sound(
+    change: Augmentation, mfcc: Float32[np.ndarray, "M 13"]
+) -> Float32[np.ndarray, "M 13"]:
+    """Adds noise to the cepstra.
+
+    There is no gain: a sound g times as loud has all log mel energies raised by
+    2 ln g, a constant over the bands, which the cosine transform puts into coefficient
+    0 alone.  Column 0 is not part of an audio window, so the networks cannot hear it.
+    """
+    if not change.noise:
+        return mfcc
+    random = np.random.Generator(np.random.Philox(change.noise_seed))
+    hiss = random.standard_normal(mfcc.shape, dtype=np.float32)
+    return mfcc + np.float32(change.noise) * mfcc.std(0) * hiss
