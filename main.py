@@ -1,5 +1,6 @@
 """A face photo and a speech recording become a talking-face video.
 
+    python main.py prepare --corpus=grid --source=VIDEOS --data_dir=DATA
     python main.py inspect --data_dir=DATA --out=FOLDER
     python main.py import_torch --at_net=atnet.pth --vg_net=generator.pth \\
         --basics=ATVGnet/basics --out=bundles/authors

@@ -7,17 +7,20 @@
         pca.npz                   mean, components, variance of the training landmarks
         statistics.json  rejects.jsonl  options.json  contact_sheet.png  README.md
 
-For training, `open_clips` and `open_pca` are all that is needed.
+For training, `open_clips` and `open_pca` are all that is needed; for photos to look
+like the clips, `open_template`.
 """
 
 import contextlib
 import functools
 import io
+import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from input_pipeline.clip import (
     CROP_SIZE,
@@ -62,6 +65,19 @@ def open_pca(data_dir: str | pathlib.Path, num_coefficients: int | None = None) 
             f"num_coefficients={num_coefficients}: {path} has {most}; ask for 1..{most}"
         )
     return Pca(mean, components[:, :num_coefficients])
+
+
+def open_template(
+    data_dir: str | pathlib.Path,
+) -> tuple[Float64[np.ndarray, "n 2"], tuple[int, ...]]:
+    """Where the faces were put: crop pixels, and which of the 68 points lie there.
+
+    A photo must be aligned to the same (align.Template) to look like the clips.
+    InputError: see find_dataset.
+    """
+    text = (find_dataset(data_dir) / "options.json").read_text(encoding="utf-8")
+    template = json.loads(text)["options"]["template"]
+    return np.array(template["points"], np.float64), tuple(template["indices"])
 
 
 def find_dataset(data_dir: str | pathlib.Path) -> pathlib.Path:

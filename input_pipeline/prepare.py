@@ -116,7 +116,9 @@ def _compare(settings: dict, folder: pathlib.Path, keys: Sequence[str]) -> None:
         if isinstance(old, str):
             old, new = {key: old}, {key: new}
         differences += [
-            f"{name}={old.get(name)} (now {new[name]})"
+            f"another {name}"
+            if isinstance(new[name], dict)
+            else f"{name}={old.get(name)} (now {new[name]})"
             for name in new
             if old.get(name) != new[name]
         ]

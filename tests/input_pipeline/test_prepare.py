@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from input_pipeline import dataset, finished, image, landmarks, workers
+from input_pipeline import align, dataset, finished, image, landmarks, workers
 from input_pipeline import prepare as job
 from input_pipeline.clip import InputError
 from input_pipeline.prepare import prepare
@@ -69,6 +69,12 @@ def test_the_pca_is_that_of_the_training_split_alone(prepared):
         np.testing.assert_allclose(stored["variance"], variance, atol=1e-8)
     opened = dataset.open_pca(prepared, 6)
     np.testing.assert_allclose(opened.components, pca.components[:, :6], atol=1e-4)
+
+
+def test_the_template_is_known_to_who_must_align_a_photo_alike(prepared):
+    template = align.Template(*dataset.open_template(prepared))
+    np.testing.assert_array_equal(template.points, align.DEFAULT_TEMPLATE.points)
+    assert template.indices == align.DEFAULT_TEMPLATE.indices
 
 
 def test_statistics_are_those_of_the_clips(prepared):
@@ -178,6 +184,9 @@ def test_a_finished_dataset_is_left_alone(lrw, tmp_path, capsys):
         prepare("lrw", lrw, tmp_path, limit=3)
     with pytest.raises(InputError, match=r"max_seconds=10.0 \(now 5.0\)"):
         prepare("lrw", lrw, tmp_path, Options(max_seconds=5.0), limit=2)
+    mirrored = align.DEFAULT_TEMPLATE._replace(indices=(*range(27, 40),))
+    with pytest.raises(InputError, match="made with another template; delete"):
+        prepare("lrw", lrw, tmp_path, Options(template=mirrored), limit=2)
     first = sorted(lrw.rglob("*.mp4"))[0]
     content = first.read_bytes()
     first.write_bytes(content + b"x")
