@@ -97,11 +97,16 @@ class _Unusable(Exception):
 
 
 def prepare_clip(source: Source, options: Options) -> Prepared:
-    """A file's clips and rejects.  Whatever the file holds, never an exception."""
+    """A file's clips and rejects.  Whatever the file holds, never an exception.
+
+    InputError: the installation lacks something, which is not the file's fault.
+    """
     try:
         return _prepare(source, options)
     except _Unusable as error:
         return Prepared([], [Reject(source.name, *error.args)])
+    except InputError:
+        raise
     except Exception as error:
         message = f"{type(error).__name__}: {error}".replace(source.path, source.name)
         return Prepared([], [Reject(source.name, "error", message)])

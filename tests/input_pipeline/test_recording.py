@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import align, audio, faces, landmarks, recording, video
+from input_pipeline.clip import InputError
 from input_pipeline.recording import Options, prepare_clip
 from tests.input_pipeline import face_videos
 from tests.input_pipeline.face_videos import hum, picture, source, write
@@ -271,6 +272,15 @@ def test_whatever_goes_wrong_is_a_reject(tmp_path, monkeypatch):
     monkeypatch.setattr(faces, "track", fail)
     reason, value = rejected(canvas(tmp_path, STILL))
     assert (reason, value) == ("error", "RuntimeError: as never before")
+
+
+def test_a_missing_model_is_not_the_files_fault(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise InputError("the 68-point face model is missing")
+
+    monkeypatch.setattr(faces, "track", fail)
+    with pytest.raises(InputError, match="model is missing"):
+        prepare_clip(canvas(tmp_path, STILL), Options())
 
 
 # Cutting
