@@ -9,6 +9,7 @@ Hardware: 2 CPU cores.  Scores: not measured yet.
 from collections.abc import Callable
 
 from configs import vg_small
+from input_pipeline.clip import InputError
 from jax_atvg.config import Experiment
 
 
@@ -55,7 +56,9 @@ VARIANTS: dict[str, Callable[[Experiment], None]] = {
 
 
 def get_config(variant: str = "full") -> Experiment:
-    """KeyError: no such variant."""
+    """InputError: no such variant."""
+    if variant not in VARIANTS:
+        raise InputError(f"ablation:{variant}: choose one of {', '.join(VARIANTS)}")
     config = vg_small.get_config()
     config.gan_loss.mouth_weight = 1.0
     config.gan_loss.pixel_steps = 0

@@ -6,6 +6,7 @@
 Hardware: any CPU.  Score: none; it shows that everything runs.
 """
 
+from input_pipeline.clip import InputError
 from jax_atvg.config import (
     AtNetSizes,
     Data,
@@ -16,9 +17,11 @@ from jax_atvg.config import (
 
 
 def get_config(network: str = "vg") -> Experiment:
-    """network: "at" or "vg"."""
+    """network: "at" or "vg".  InputError: another."""
+    if network not in ("at", "vg"):
+        raise InputError(f"smoke:{network}: choose at or vg")
     return Experiment(
-        network={"at": "at", "vg": "gan"}[network],
+        network="at" if network == "at" else "gan",
         batch_size=2,
         steps=6,
         report_every=2,
