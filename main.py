@@ -4,105 +4,79 @@
     python main.py inspect --data_dir=DATA --out=FOLDER
     python main.py import_torch --at_net=atnet.pth --vg_net=generator.pth \\
         --basics=ATVGnet/basics --out=bundles/authors
+    python main.py export --at=runs/at --vg=runs/vg --data_dir=DATA --out=bundles/grid
+    python main.py evaluate --bundle=bundles/grid --data_dir=DATA --split=validation \\
+        --out=reports/grid
     python main.py animate --bundle=bundles/authors --image=face.jpg \\
         --audio=speech.wav --out=talking.mp4
 
 Bad input ends with one line on standard error and exit code 2.
 """
 
-import csv
-import os
-import pathlib
 import sys
 import warnings
 
 from absl import flags
-from ml_collections import config_flags
 
+from command_line import (
+    AT,
+    AT_NET,
+    AUDIO,
+    BASICS,
+    BATCH,
+    BEAM_OPTIONS,
+    BUNDLE,
+    CHECKPOINT,
+    CONFIG,
+    COORDINATOR,
+    CORPUS,
+    DATA_DIR,
+    FACE,
+    FORMAT,
+    FULL_FRAME,
+    HALF,
+    IMAGE,
+    INDEX,
+    LANDMARKS_OUT,
+    LIMIT,
+    MAX_SECONDS,
+    NUM_PROCESSES,
+    OUT,
+    PANELS,
+    PROCESS_ID,
+    PROFILE,
+    PROTOCOL,
+    RUNNER,
+    SEVERAL_FACES,
+    SOURCE,
+    SPLIT,
+    SPLIT_RULE,
+    TEMPLATE,
+    TEST_SPEAKERS,
+    VG,
+    VG_NET,
+    WORKDIR,
+    WORKERS,
+    cache_compilations,
+    check_job,
+    complain,
+    config_error,
+    flag_values,
+    profile_steps,
+    read_jobs,
+    refuse_beside_batch,
+    require,
+)
 from input_pipeline.clip import InputError
-
-OUT = flags.DEFINE_string("out", None, "what to write: a bundle's folder, an .mp4")
-AT_NET = flags.DEFINE_string("at_net", None, "import_torch: AT-net's .pth or .npz")
-VG_NET = flags.DEFINE_string("vg_net", None, "import_torch: VG-net's .pth or .npz")
-BASICS = flags.DEFINE_string("basics", None, "import_torch: the folder ATVGnet/basics")
-BUNDLE = flags.DEFINE_string("bundle", None, "animate: the bundle's folder")
-IMAGE = flags.DEFINE_string("image", None, "animate: a photo with a face")
-AUDIO = flags.DEFINE_string("audio", None, "animate: a recording of speech")
-FACE = flags.DEFINE_string(
-    "face", "largest", "animate: which face: largest, or 0, 1, ... from the left"
-)
-FULL_FRAME = flags.DEFINE_bool(
-    "full_frame", False, "animate: put the face back into the whole picture"
-)
-PANELS = flags.DEFINE_bool(
-    "panels",
-    False,
-    "animate: also write OUT_panels.mp4: landmarks, attention, colour, result",
-)
-LANDMARKS_OUT = flags.DEFINE_string(
-    "landmarks_out", None, "animate: also write the landmarks, f32[T,68,2], to an .npy"
-)
-BATCH = flags.DEFINE_string(
-    "batch", None, "animate: a CSV of image,audio,out rows instead of the three flags"
-)
-
-
-CORPUS = flags.DEFINE_enum("corpus", None, ["grid", "lrw", "folder"], "prepare: what")
-SOURCE = flags.DEFINE_string("source", None, "prepare: the folder with the videos")
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "prepare, inspect, train: where datasets are kept"
-)
-WORKERS = flags.DEFINE_integer("workers", 0, "prepare: processes; 0 for one a core")
-SPLIT_RULE = flags.DEFINE_string(
-    "split_rule", "", "prepare: by_speaker, by_sentence (GRID), by_clip (folder)"
-)
-TEST_SPEAKERS = flags.DEFINE_list(
-    "test_speakers", [], "prepare: held out by split_rule=by_speaker, as s3,s20"
-)
-MAX_SECONDS = flags.DEFINE_float(
-    "max_seconds", 10.0, "prepare: a folder's longer videos are cut", lower_bound=1.0
-)
-SEVERAL_FACES = flags.DEFINE_enum(
-    "several_faces", "reject", ["reject", "largest"], "prepare: which to follow"
-)
-TEMPLATE = flags.DEFINE_enum(
-    "template",
-    "default",
-    ["default", "authors"],
-    "prepare: where the face lies in the crop; the authors' tighter one with --basics",
-)
-LIMIT = flags.DEFINE_integer("limit", 0, "prepare: only the first files, for a trial")
-SPLIT = flags.DEFINE_string("split", "train", "inspect: which clips")
-INDEX = flags.DEFINE_integer("index", 0, "inspect: which of them to plot")
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "train: an experiment, such as configs/vg_small.py"
-)
-WORKDIR = flags.DEFINE_string("workdir", None, "train: the run's folder; resumes there")
-PROFILE = flags.DEFINE_string("profile", "", "train: trace these steps, as 10:15")
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "train: host:port of the first of several processes"
-)
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "train: with --coordinator")
-PROCESS_ID = flags.DEFINE_integer("process_id", 0, "train: with --coordinator")
-RUNNER = flags.DEFINE_enum(
-    "runner", "local", ["local", "beam"], "prepare: processes here, or Apache Beam"
-)
-BEAM_OPTIONS = flags.DEFINE_list(
-    "beam_options", [], "prepare: Beam's own, as runner=FlinkRunner,parallelism=64"
-)
 
 
 def prepare() -> int:
     """A folder of talking-face videos becomes a dataset."""
     require(CORPUS, SOURCE, DATA_DIR)
-    from input_pipeline import align, authors, recording
+    from input_pipeline import recording
     from input_pipeline.prepare import prepare
 
-    template = align.DEFAULT_TEMPLATE
-    if TEMPLATE.value == "authors":
-        require(BASICS)
-        basics = authors.read_basics(BASICS.value)
-        template = align.authors_template(basics["base_68"])
+    template = chosen_template()
     prepare(
         *flag_values(CORPUS, SOURCE, DATA_DIR),
         recording.Options(MAX_SECONDS.value, SEVERAL_FACES.value, template),
@@ -184,6 +158,88 @@ def train() -> int:
     return 0
 
 
+def export() -> int:
+    """Two finished runs become a bundle."""
+    require(AT, VG, OUT)
+    template = chosen_template()
+    cache_compilations()
+    import numpy as np
+
+    from input_pipeline.clip import CROP_SIZE
+    from jax_atvg import export
+    from jax_atvg.runs import read_run
+
+    at = read_run(AT.value, "at", CHECKPOINT.value)
+    vg = read_run(VG.value, "gan", CHECKPOINT.value)
+    print(f"AT-net of step {at.step}, VG-net of step {vg.step}")
+    half = CROP_SIZE / 2  # undoes landmarks.normalise
+    bundle = export.make_bundle(
+        at,
+        vg,
+        calibrated_boost(at),
+        half=HALF.value,
+        landmark_to_crop=np.array([[half, 0, half - 0.5], [0, half, half - 0.5]]),
+        template=template.points,
+        template_indices=template.indices,
+    )
+    export.write_bundle(bundle, OUT.value, stablehlo=FORMAT.value == "stablehlo")
+    print(f"wrote {OUT.value}")
+    return 0
+
+
+def calibrated_boost(at):
+    """w of AT-net's run on the validation clips, printed; None without clips."""
+    from input_pipeline import dataset, loader, synthetic
+    from jax_atvg import export
+
+    if at.experiment.data.synthetic:
+        clips = synthetic.SyntheticClips(at.experiment.data.synthetic, 32)
+    elif DATA_DIR.value:
+        clips = dataset.open_clips(DATA_DIR.value, "validation")
+    else:
+        print("boost w: 1, not calibrated; give --data_dir to calibrate it")
+        return None
+    batches = loader.evaluation_batches(clips, batch_size=4, pca=at.pca, frames=False)
+    w = export.calibrate(*export.movements(at, batches))
+    print(f"boost w: {' '.join(f'{x:.2f}' for x in w)}, on {len(clips)} clips")
+    print(f"the original's: {' '.join(f'{x:.2f}' for x in export.AUTHORS_BOOST)}")
+    return w
+
+
+def chosen_template():
+    """Where --template puts the face in the crop."""
+    from input_pipeline import align, authors
+
+    if TEMPLATE.value == "default":
+        return align.DEFAULT_TEMPLATE
+    require(BASICS)
+    return align.authors_template(authors.read_basics(BASICS.value)["base_68"])
+
+
+def evaluate() -> int:
+    """A bundle's scores on a split of clips, as a folder with a report."""
+    require(BUNDLE, DATA_DIR, OUT)
+    cache_compilations()
+    from input_pipeline import dataset
+    from jax_atvg import report
+    from jax_atvg.bundle import load_bundle
+    from jax_atvg.evaluate import evaluate
+
+    split = SPLIT.value or "validation"
+    results = evaluate(
+        load_bundle(BUNDLE.value),
+        dataset.open_clips(DATA_DIR.value, split),
+        OUT.value,
+        protocol=PROTOCOL.value,
+        limit=LIMIT.value,
+        title=f"{BUNDLE.value} on {split}",
+        progress=True,
+    )
+    print(report.plain_text(results))
+    print(f"wrote {OUT.value}/report.html")
+    return 0
+
+
 def import_torch() -> int:
     """The authors' checkpoints become a bundle."""
     require(AT_NET, VG_NET, BASICS, OUT)
@@ -245,7 +301,8 @@ def inspect() -> int:
     from input_pipeline import inspection
 
     out = OUT.value or inspection.default_folder(DATA_DIR.value)
-    print(inspection.inspect(DATA_DIR.value, SPLIT.value, INDEX.value, out))
+    split = SPLIT.value or "train"
+    print(inspection.inspect(DATA_DIR.value, split, INDEX.value, out))
     print(f"wrote {out}/contact_sheet.png {out}/example.png")
     return 0
 
@@ -254,82 +311,11 @@ VERBS = {
     "train": train,
     "prepare": prepare,
     "inspect": inspect,
+    "export": export,
     "import_torch": import_torch,
+    "evaluate": evaluate,
     "animate": animate,
 }
-
-
-def read_jobs(path: str) -> list[list[str]]:
-    """Rows image,audio,out of a CSV file; a first row of just these words is a header.
-
-    InputError: no such file, no rows.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel's mark
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: not a readable list ({error}); give a CSV"
-        ) from error
-    rows = [[field.strip() for field in row] for row in rows]
-    rows = rows[1:] if rows[:1] == [["image", "audio", "out"]] else rows
-    if not rows:
-        raise InputError(f"{path}: no rows; give image,audio,out, one video a row")
-    return rows
-
-
-def check_job(job: list[str], name: str, outs: set[str]) -> list[str]:
-    """image, audio, out; adds out to those taken.  InputError: not these three."""
-    if len(job) != 3 or not all(job):
-        raise InputError(f"{name} is {','.join(job)}; give image,audio,out")
-    if os.path.abspath(job[2]) in outs:
-        raise InputError(f"{name} writes {job[2]} again; give every job its own")
-    outs.add(os.path.abspath(job[2]))
-    return job
-
-
-def flag_values(*holders: flags.FlagHolder) -> list[str]:
-    return [holder.value for holder in holders]
-
-
-def refuse_beside_batch(*holders: flags.FlagHolder) -> None:
-    """InputError that names flags of a single video."""
-    given = [f"--{holder.name}" for holder in holders if holder.value]
-    if given:
-        raise InputError(
-            f"{' '.join(given)} beside --batch: the list says it; leave one of them out"
-        )
-
-
-def require(*holders: flags.FlagHolder) -> None:
-    """InputError that names the flags left out."""
-    missing = [f"--{holder.name}" for holder in holders if not holder.value]
-    if missing:
-        raise InputError(
-            f"{' '.join(missing)} missing; see `python main.py --help` for all flags"
-        )
-
-
-def config_error(failed) -> str:
-    """What ml_collections kept to raise when the config is used."""
-    try:
-        failed.network  # noqa: B018
-    except Exception as error:
-        return " ".join(str(error).split())
-    return "get_config() returned no Experiment"
-
-
-def profile_steps(text: str) -> tuple[int, int]:
-    """ "10:15" -> (10, 15); "" -> (0, 0).  InputError: anything else."""
-    if not text:
-        return 0, 0
-    try:
-        first, last = map(int, text.split(":"))
-    except ValueError:
-        first = last = -1
-    if not 0 <= first < last:
-        raise InputError(f"--profile={text}: give the first and last step, as 10:15")
-    return first, last
 
 
 def connect_processes() -> None:
@@ -339,24 +325,6 @@ def connect_processes() -> None:
     import jax
 
     jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-
-
-def cache_compilations() -> None:
-    """A second start takes compiled programs from the user's cache folder."""
-    import jax
-
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        folder = pathlib.Path(home) / "jax_atvg"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            return  # no home that can be written: every start compiles
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-def complain(error: Exception | str) -> None:
-    print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
 
 
 def main(arguments: list[str]) -> int:

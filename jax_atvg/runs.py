@@ -34,7 +34,8 @@ def read_run(
     which: "best", of the least validation loss, or the newest where none was measured.
     A generator's checkpoints from before its GAN terms (gan_loss.pixel_steps) count
     only where there are no later ones: blur lowers a pixel loss.
-    InputError: no run there, one of the other network, no checkpoint, a damaged one.
+    InputError: no run there, one of the other network, no checkpoint, a damaged one; AT-net's
+    without a face model.
     """
     workdir = pathlib.Path(workdir).expanduser().absolute()
     experiment = read_experiment(workdir)
@@ -47,7 +48,13 @@ def read_run(
     if which not in WHICH:
         raise InputError(f"checkpoint={which}: choose one of {', '.join(WHICH)}")
     step = choose_step(workdir, experiment.gan_loss.pixel_steps, which)
-    return Run(experiment, read_variables(workdir, step), read_pca(workdir), step)
+    pca = read_pca(workdir)
+    if network == "at" and pca is None:
+        raise InputError(
+            f"{workdir}: no pca.npz, without which AT-net's coefficients mean nothing; "
+            "start `train` there once more, which writes it"
+        )
+    return Run(experiment, read_variables(workdir, step), pca, step)
 
 
 def read_experiment(workdir: pathlib.Path) -> Experiment:
@@ -96,8 +103,9 @@ def read_variables(workdir: pathlib.Path, step: int) -> dict[str, Any]:
     """Of the state only what is needed: no optimiser, no discriminator."""
     path = workdir / "checkpoints" / str(step) / "state"
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            stored = checkpointer.metadata(path).item_metadata.tree
+        handler = ocp.PyTreeCheckpointHandler()
+        with ocp.Checkpointer(handler) as checkpointer:
+            stored = handler.metadata(path).tree
             if "net" in stored:
                 wanted = {"net": part(stored["net"], "params", "batch_stats")}
             elif jax.tree.leaves(stored.get("ema")):

@@ -1,0 +1,189 @@
+"""The flags of main.py, and what its verbs share: lists, checks, complaints."""
+
+import csv
+import os
+import pathlib
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from input_pipeline.clip import InputError
+
+OUT = flags.DEFINE_string("out", None, "what to write: a bundle's folder, an .mp4")
+AT_NET = flags.DEFINE_string("at_net", None, "import_torch: AT-net's .pth or .npz")
+VG_NET = flags.DEFINE_string("vg_net", None, "import_torch: VG-net's .pth or .npz")
+BASICS = flags.DEFINE_string("basics", None, "import_torch: the folder ATVGnet/basics")
+BUNDLE = flags.DEFINE_string("bundle", None, "animate, evaluate: the bundle's folder")
+IMAGE = flags.DEFINE_string("image", None, "animate: a photo with a face")
+AUDIO = flags.DEFINE_string("audio", None, "animate: a recording of speech")
+FACE = flags.DEFINE_string(
+    "face", "largest", "animate: which face: largest, or 0, 1, ... from the left"
+)
+FULL_FRAME = flags.DEFINE_bool(
+    "full_frame", False, "animate: put the face back into the whole picture"
+)
+PANELS = flags.DEFINE_bool(
+    "panels",
+    False,
+    "animate: also write OUT_panels.mp4: landmarks, attention, colour, result",
+)
+LANDMARKS_OUT = flags.DEFINE_string(
+    "landmarks_out", None, "animate: also write the landmarks, f32[T,68,2], to an .npy"
+)
+BATCH = flags.DEFINE_string(
+    "batch", None, "animate: a CSV of image,audio,out rows instead of the three flags"
+)
+CORPUS = flags.DEFINE_enum("corpus", None, ["grid", "lrw", "folder"], "prepare: what")
+SOURCE = flags.DEFINE_string("source", None, "prepare: the folder with the videos")
+DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "prepare, inspect, train, export, evaluate: where datasets are kept",
+)
+WORKERS = flags.DEFINE_integer("workers", 0, "prepare: processes; 0 for one a core")
+SPLIT_RULE = flags.DEFINE_string(
+    "split_rule", "", "prepare: by_speaker, by_sentence (GRID), by_clip (folder)"
+)
+TEST_SPEAKERS = flags.DEFINE_list(
+    "test_speakers", [], "prepare: held out by split_rule=by_speaker, as s3,s20"
+)
+MAX_SECONDS = flags.DEFINE_float(
+    "max_seconds", 10.0, "prepare: a folder's longer videos are cut", lower_bound=1.0
+)
+SEVERAL_FACES = flags.DEFINE_enum(
+    "several_faces", "reject", ["reject", "largest"], "prepare: which to follow"
+)
+TEMPLATE = flags.DEFINE_enum(
+    "template",
+    "default",
+    ["default", "authors"],
+    "prepare, export: where the face lies in the crop; the authors' with --basics",
+)
+LIMIT = flags.DEFINE_integer(
+    "limit", 0, "prepare: only the first files; evaluate: so many clips"
+)
+SPLIT = flags.DEFINE_string("split", "train", "inspect, evaluate: which clips")
+INDEX = flags.DEFINE_integer("index", 0, "inspect: which of them to plot")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "train: an experiment, such as configs/vg_small.py"
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "train: the run's folder; resumes there")
+PROFILE = flags.DEFINE_string("profile", "", "train: trace these steps, as 10:15")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "train: host:port of the first of several processes"
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "train: with --coordinator")
+PROCESS_ID = flags.DEFINE_integer("process_id", 0, "train: with --coordinator")
+AT = flags.DEFINE_string("at", None, "export: the workdir that AT-net was trained in")
+VG = flags.DEFINE_string("vg", None, "export: the workdir of VG-net")
+CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "newest"], "export: of both runs; best: validation"
+)
+FORMAT = flags.DEFINE_enum(
+    "format",
+    "bundle",
+    ["bundle", "stablehlo"],
+    "export: stablehlo adds programs that need jax alone",
+)
+HALF = flags.DEFINE_bool("half", False, "export: weights in float16")
+PROTOCOL = flags.DEFINE_string(
+    "protocol", "true", "evaluate: atvg-compat adds the authors' definitions"
+)
+RUNNER = flags.DEFINE_enum(
+    "runner", "local", ["local", "beam"], "prepare: processes here, or Apache Beam"
+)
+BEAM_OPTIONS = flags.DEFINE_list(
+    "beam_options", [], "prepare: Beam's own, as runner=FlinkRunner,parallelism=64"
+)
+
+
+def read_jobs(path: str) -> list[list[str]]:
+    """Rows image,audio,out of a CSV file; a first row of just these words is a header.
+
+    InputError: no such file, no rows.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel's mark
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not a readable list ({error}); give a CSV"
+        ) from error
+    rows = [[field.strip() for field in row] for row in rows]
+    rows = rows[1:] if rows[:1] == [["image", "audio", "out"]] else rows
+    if not rows:
+        raise InputError(f"{path}: no rows; give image,audio,out, one video a row")
+    return rows
+
+
+def check_job(job: list[str], name: str, outs: set[str]) -> list[str]:
+    """image, audio, out; adds out to those taken.  InputError: not these three."""
+    if len(job) != 3 or not all(job):
+        raise InputError(f"{name} is {','.join(job)}; give image,audio,out")
+    if os.path.abspath(job[2]) in outs:
+        raise InputError(f"{name} writes {job[2]} again; give every job its own")
+    outs.add(os.path.abspath(job[2]))
+    return job
+
+
+def flag_values(*holders: flags.FlagHolder) -> list[str]:
+    return [holder.value for holder in holders]
+
+
+def refuse_beside_batch(*holders: flags.FlagHolder) -> None:
+    """InputError that names flags of a single video."""
+    given = [f"--{holder.name}" for holder in holders if holder.value]
+    if given:
+        raise InputError(
+            f"{' '.join(given)} beside --batch: the list says it; leave one of them out"
+        )
+
+
+def require(*holders: flags.FlagHolder) -> None:
+    """InputError that names the flags left out."""
+    missing = [f"--{holder.name}" for holder in holders if not holder.value]
+    if missing:
+        raise InputError(
+            f"{' '.join(missing)} missing; see `python main.py --help` for all flags"
+        )
+
+
+def config_error(failed) -> str:
+    """What ml_collections kept to raise when the config is used."""
+    try:
+        failed.network  # noqa: B018
+    except Exception as error:
+        return " ".join(str(error).split())
+    return "get_config() returned no Experiment"
+
+
+def profile_steps(text: str) -> tuple[int, int]:
+    """ "10:15" -> (10, 15); "" -> (0, 0).  InputError: anything else."""
+    if not text:
+        return 0, 0
+    try:
+        first, last = map(int, text.split(":"))
+    except ValueError:
+        first = last = -1
+    if not 0 <= first < last:
+        raise InputError(f"--profile={text}: give the first and last step, as 10:15")
+    return first, last
+
+
+def cache_compilations() -> None:
+    """A second start takes compiled programs from the user's cache folder."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(home) / "jax_atvg"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return  # no home that can be written: every start compiles
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def complain(error: Exception | str) -> None:
+    print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
