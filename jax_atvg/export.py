@@ -92,7 +92,7 @@ def to_half(variables: dict[str, Any]) -> dict[str, Any]:
 
     def cast(path, x: np.ndarray) -> np.ndarray:
         largest = float(np.abs(x).max(initial=0))
-        if not largest <= np.finfo(np.float16).max:
+        if not largest <= float(np.finfo(np.float16).max):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise InputError(
                 f"{name} reaches {largest:g}, float16 ends at 65504; export without "

@@ -34,8 +34,8 @@ def read_run(
     which: "best", of the least validation loss, or the newest where none was measured.
     A generator's checkpoints from before its GAN terms (gan_loss.pixel_steps) count
     only where there are no later ones: blur lowers a pixel loss.
-    InputError: no run there, one of the other network, no checkpoint, a damaged one; AT-net's
-    without a face model.
+    InputError: no run there, one of the other network, no checkpoint, a damaged one;
+    AT-net's without a face model.
     """
     workdir = pathlib.Path(workdir).expanduser().absolute()
     experiment = read_experiment(workdir)
