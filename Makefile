@@ -1,6 +1,7 @@
 # Every target sets up its own environment: `make test` works in a fresh clone.
 #   make test      format and lint checks, then all tests
 #   make lint      the checks alone
+#   make smoke     the whole path with tiny networks: train, export, evaluate, animate
 #   make format    let ruff format and fix
 #   make clean     remove the environment and what the tests left
 # With another Python:  make clean && make test PYTHON=python3.13
@@ -17,7 +18,7 @@ REQUIREMENTS ?= requirements/dev.txt requirements/torch.txt requirements/beam.tx
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: test lint format clean
+.PHONY: test lint smoke format clean
 
 test: lint
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
@@ -25,6 +26,9 @@ test: lint
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+smoke: $(INSTALLED)
+	$(BIN)/python -m tests.smoke $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

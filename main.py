@@ -192,10 +192,10 @@ def calibrated_boost(at):
     from input_pipeline import dataset, loader, synthetic
     from jax_atvg import export
 
-    if at.experiment.data.synthetic:
-        clips = synthetic.SyntheticClips(at.experiment.data.synthetic, 32)
-    elif DATA_DIR.value:
+    if DATA_DIR.value:
         clips = dataset.open_clips(DATA_DIR.value, "validation")
+    elif at.experiment.data.synthetic:
+        clips = synthetic.SyntheticClips(at.experiment.data.synthetic, 32)
     else:
         print("boost w: 1, not calibrated; give --data_dir to calibrate it")
         return None
