@@ -63,7 +63,9 @@ TEMPLATE = flags.DEFINE_enum(
 LIMIT = flags.DEFINE_integer(
     "limit", 0, "prepare: only the first files; evaluate: so many clips"
 )
-SPLIT = flags.DEFINE_string("split", "train", "inspect, evaluate: which clips")
+SPLIT = flags.DEFINE_string(
+    "split", None, "which clips; inspect: train, evaluate: validation unless given"
+)
 INDEX = flags.DEFINE_integer("index", 0, "inspect: which of them to plot")
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "train: an experiment, such as configs/vg_small.py"
