@@ -161,14 +161,17 @@ def train() -> int:
 def export() -> int:
     """Two finished runs become a bundle."""
     require(AT, VG, OUT)
-    template = chosen_template()
     cache_compilations()
     import numpy as np
 
+    from input_pipeline import align, dataset
     from input_pipeline.clip import CROP_SIZE
     from jax_atvg import export
     from jax_atvg.runs import read_run
 
+    template = chosen_template()
+    if DATA_DIR.value:  # a photo must lie in the crop as the clips did
+        template = align.Template(*dataset.open_template(DATA_DIR.value))
     at = read_run(AT.value, "at", CHECKPOINT.value)
     vg = read_run(VG.value, "gan", CHECKPOINT.value)
     print(f"AT-net of step {at.step}, VG-net of step {vg.step}")

@@ -6,13 +6,14 @@ the second, so the mouth can be heard in the cepstra even without the energy.
 """
 
 import functools
+import json
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from input_pipeline import audio, dataset, landmarks
+from input_pipeline import align, audio, dataset, landmarks
 from input_pipeline.cartoon import (
     Speaker,
     draw_face,
@@ -159,6 +160,10 @@ def write_dataset(data_dir: str | pathlib.Path, **splits: SyntheticClips) -> Non
         for field in ("lengths", "speakers", "clip_ids")
     }
     np.savez(folder / "index.npz", **index)
+    points, indices = align.DEFAULT_TEMPLATE  # as near as a cartoon comes to it
+    template = {"points": points.tolist(), "indices": list(indices)}
+    options = json.dumps({"options": {"template": template}})
+    (folder / "options.json").write_text(options)
 
 
 # --- arrays of the right shapes, for compilation and timing ---

@@ -19,8 +19,8 @@ FLOORS = {
     "input_pipeline": [
         "clip",
         "image video audio faces landmarks corpora dataset workers cartoon augment",
-        "align scenes sampling synthetic batches",
-        "recording loader inspection authors",
+        "align scenes sampling batches",
+        "recording loader inspection authors synthetic",
         "finished summary",
         "on_beam",
         "prepare",
