@@ -64,7 +64,7 @@ def training_batches(
     def example(place: int) -> AtBatch | VgBatch:
         epoch, place = divmod(place, len(usable))
         index = int(order(epoch)[place])
-        clip, key = read(clips, index), (seed, epoch, index)
+        clip, key = sampling.read(clips, index), (seed, epoch, index)
         if kind == "at":
             return sampling.at_example(clip, pca, key, num_frames, augment)
         return sampling.vg_example(clip, key, num_frames, augment)
@@ -107,7 +107,7 @@ def evaluation_batches(
 
     def example(place: int) -> EvaluationBatch:
         index = int(chosen[min(place, count - 1)])
-        clip = read(clips, index)
+        clip = sampling.read(clips, index)
         whole = sampling.evaluation_example(clip, index, pca, frames, longest)
         return whole if place < count else sampling.blank(whole)
 
@@ -158,16 +158,3 @@ def long_enough(clips, num_frames: int) -> np.ndarray:
             stacklevel=3,
         )
     return usable
-
-
-def read(clips, index: int):
-    """InputError: the record cannot be read."""
-    try:
-        return clips[index]
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{clips.clip_ids[index]}: clip {index} of the split cannot be read "
-            f"({error}); prepare it again"
-        ) from error

@@ -168,6 +168,19 @@ def evaluation_example(
 # --- a clip's parts ---
 
 
+def read(clips, index: int):
+    """InputError: the record cannot be read."""
+    try:
+        return clips[index]
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{clips.clip_ids[index]}: clip {index} of the split cannot be read "
+            f"({error}); prepare it again"
+        ) from error
+
+
 def name_of(clip: Clip) -> str:
     return f"{clip.corpus} {clip.clip_id}"
 

@@ -114,11 +114,11 @@ def other_clips(speakers: list[str]) -> list[int | None]:
 
 def read_take(clips: Any, index: int, other: int | None) -> Take:
     """InputError: the clip is too short, damaged, or cannot be read."""
-    clip = read(clips, index)
+    clip = sampling.read(clips, index)
     sampling.check(clip, SHORTEST)
     length, sound = len(clip.frames), None
     if other is not None:
-        sound = sampling.audio_windows(read(clips, other))
+        sound = sampling.audio_windows(sampling.read(clips, other))
         sound = sound[np.minimum(np.arange(length), len(sound) - 1)]
     return Take(
         sampling.decode(clip, range(length)),
@@ -126,19 +126,6 @@ def read_take(clips: Any, index: int, other: int | None) -> Take:
         sampling.audio_windows(clip),
         sound,
     )
-
-
-def read(clips: Any, index: int):
-    """InputError: the record cannot be read."""
-    try:
-        return clips[index]
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{clips.clip_ids[index]}: clip {index} of the split cannot be read "
-            f"({error}); prepare it again"
-        ) from error
 
 
 # --- one clip's scores ---
