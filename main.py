@@ -203,9 +203,12 @@ def calibrated_boost(at):
         print("boost w: 1, not calibrated; give --data_dir to calibrate it")
         return None
     batches = loader.evaluation_batches(clips, batch_size=4, pca=at.pca, frames=False)
-    w = export.calibrate(*export.movements(at, batches))
+    predicted, true = export.coefficients(at, batches)
+    w = export.calibrate(predicted, true)
     print(f"boost w: {' '.join(f'{x:.2f}' for x in w)}, on {len(clips)} clips")
     print(f"the original's: {' '.join(f'{x:.2f}' for x in export.AUTHORS_BOOST)}")
+    errors = (export.mouth_error(at.pca, b * predicted, true) for b in (w, 1))
+    print("mouth error: {:.2f} px with it, {:.2f} px with w = 1".format(*errors))
     return w
 
 

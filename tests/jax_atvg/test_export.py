@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from input_pipeline import align, landmarks, loader, synthetic
+from input_pipeline import align, landmarks, loader, sampling, synthetic
 from input_pipeline.clip import InputError
 from jax_atvg import export
 from jax_atvg.bundle import load_bundle
@@ -116,22 +116,30 @@ def test_the_boost_is_one_where_nothing_moves_and_stays_in_its_range():
     np.testing.assert_allclose(w, [1, 1, 3, 0.5, 2], rtol=1e-6)
 
 
-def test_movements_are_of_valid_frames_about_each_clips_mean(runs):
-    """Clip by clip in plain numpy, without padding or batches."""
+def test_coefficients_are_of_all_valid_frames_and_no_others(runs):
+    """Clip by clip, without padding or batches."""
     at = runs[0]
     batches = loader.evaluation_batches(
         CLIPS, batch_size=2, pca=at.pca, frames=False, num_threads=1
     )
-    predicted, true = export.movements(at, batches)
-    expected = []
-    for clip in CLIPS:
-        h = at.pca.project(clip.landmarks.reshape(-1, 136))
-        expected.append(h - h.mean(0))
+    predicted, true = export.coefficients(at, batches)
+    expected = [at.pca.project(clip.landmarks.reshape(-1, 136)) for clip in CLIPS]
     np.testing.assert_allclose(true, np.concatenate(expected), atol=1e-6)
-    assert predicted.shape == true.shape == (29, 6)
-    for first, last in ((0, 12), (12, 22), (22, 29)):
-        np.testing.assert_allclose(predicted[first:last].mean(0), 0, atol=1e-5)
-    assert (predicted.std(0) > 1e-4).all()
+    example, audio = expected[2][:1], sampling.audio_windows(CLIPS[2])[None]
+    net = make_nets(at.experiment).net
+    alone = net.apply(at.variables, example, audio).coefficients[0]
+    np.testing.assert_allclose(predicted[22:], alone, atol=1e-5)
+    assert predicted.shape == (29, 6)
+
+
+def test_mouth_error_is_the_mean_distance_in_pixels():
+    pca = CLIPS.pca(4)
+    random = np.random.default_rng(0).normal
+    predicted, true = (0.1 * random(size=(5, 4)) for _ in range(2))
+    points = (landmarks.to_pixels(pca.reconstruct(h)) for h in (predicted, true))
+    apart = np.subtract(*points)[:, 48:]
+    expected = np.hypot(apart[..., 0], apart[..., 1]).mean()
+    assert export.mouth_error(pca, predicted, true) == pytest.approx(expected, 1e-4)
 
 
 # --- programs ---
