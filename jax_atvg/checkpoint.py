@@ -79,6 +79,9 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
+                # Names the best, and has the metrics stored: a restarted run knows it.
+                best_fn=lambda metrics: metrics[BEST],
+                best_mode="min",
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                     [newest, best]
                 ),

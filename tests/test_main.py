@@ -58,12 +58,14 @@ def call(files, monkeypatch, capsys):
 @pytest.fixture
 def start(files, tmp_path):
     """python main.py in a fresh process, caches in `tmp_path` -> the same."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the tests' own
 
     def run(*arguments, folder=files):
         done = subprocess.run(
             [sys.executable, ROOT / "main.py", *arguments],
             cwd=folder,
-            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+            env=environment,
             capture_output=True,
             text=True,
         )

@@ -137,16 +137,22 @@ def test_all_checkpoints_damaged_is_an_error(tmp_path):
         run(config, tmp_path)
 
 
-def test_newest_and_best_checkpoints_are_kept(tmp_path):
-    """Validation losses 3, 1, 2, 4, 5 at steps 1 to 5: the best is step 2."""
+@pytest.mark.parametrize("restarted", [False, True])
+def test_newest_and_best_checkpoints_are_kept(tmp_path, restarted):
+    """Validation losses 3, 1, 2, 4, 5 at steps 1 to 5: the best is step 2; step 6 has
+    none.  A run started anew before every save still knows its best."""
     config = experiment("at", steps=1)
     state = run(config, tmp_path / "state")
     checkpoints = Checkpoints(tmp_path, keep=2)
-    for step, loss in enumerate([3.0, 1.0, 2.0, 4.0, 5.0], 1):
-        checkpoints.save(step, state, {"next_batch": step}, {"validation/loss": loss})
+    for step, loss in enumerate([3.0, 1.0, 2.0, 4.0, 5.0, None], 1):
+        if restarted:
+            checkpoints.close()
+            checkpoints = Checkpoints(tmp_path, keep=2)
+        metrics = {"validation/loss": loss} if loss else {}
+        checkpoints.save(step, state, {"next_batch": step}, metrics)
     checkpoints.close()
     kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
-    assert kept == {"2", "4", "5"}
+    assert kept == {"2", "5", "6"}
 
 
 def test_workdir_of_another_config_is_an_error_that_names_the_fields(tmp_path):
