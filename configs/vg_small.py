@@ -3,7 +3,9 @@
     python main.py train --config=configs/vg_small.py --workdir=runs/vg \\
         --data_dir=~/atvg_data
 
-Hardware: 2 CPU cores.  Score: not measured yet.
+Hardware: 2 CPU cores, 1 to 1.5 seconds a step with the discriminator.  Score of 700
+steps on pixels and 200 with the GAN terms, on true landmarks, 12 of GRID's validation
+clips: mouth PSNR 27.8 dB, r of the opening .76: far from trained.
 """
 
 from jax_atvg.config import (

@@ -1,4 +1,5 @@
-"""A report's folder: clips.csv, clips.json, summary.json, report.md and report.html."""
+"""A report's folder: clips.csv, clips.json, summary.json, report.html, and report.md
+with its pictures."""
 
 import base64
 import csv
@@ -52,6 +53,7 @@ TABLES = {  # heading -> modes, metrics
     ),
     "The authors' definitions (compare with theirs only)": (FRAME_MODES, COMPAT),
 }
+STRIP_ROWS = "rows real, end_to_end, teacher, attention"
 HOW_TO_READ = (
     "The photo is each clip's first frame and is not scored. static: the photo "
     "repeated; at_mean: the mean face; shuffled: the sound of another clip, what is "
@@ -111,8 +113,14 @@ def write_report(results: Results, out: str | pathlib.Path) -> None:
         write_csv(partial / "clips.csv", results.rows)
         write_json(partial / "clips.json", results.rows)
         write_json(partial / "summary.json", {**results.about, **summary})
-        (partial / "report.md").write_text(markdown(results, summary), "utf-8")
-        (partial / "report.html").write_text(page(results, summary), "utf-8")
+        pictures = plots(summary)
+        pictures |= {name: png_of(strip) for name, strip in results.strips}
+        for file, png in zip(picture_files(pictures), pictures.values(), strict=True):
+            (partial / file).write_bytes(png)
+        (partial / "report.md").write_text(
+            markdown(results, summary, pictures), "utf-8"
+        )
+        (partial / "report.html").write_text(page(results, summary, pictures), "utf-8")
         if out.exists():
             shutil.rmtree(out)
         os.replace(partial, out)
@@ -171,13 +179,22 @@ def about_line(results: Results) -> str:
     return ", ".join(f"{k} {v}" for k, v in results.about.items() if k != "title")
 
 
-def markdown(results: Results, summary: dict[str, Any]) -> str:
+def picture_files(pictures: Iterable[str]) -> list[str]:
+    """The names under which report.md finds them."""
+    return [f"picture_{i}.png" for i, _ in enumerate(pictures)]
+
+
+def markdown(
+    results: Results, summary: dict[str, Any], pictures: dict[str, bytes]
+) -> str:
     parts = [f"# {results.about['title']}", about_line(results), HOW_TO_READ]
     for heading, (names, *body) in tables(summary):
         lines = [names, ["---"] * len(names), *body]
         table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
         parts += [f"## {heading}", table]
-    parts.append("Plots and frames: report.html. Every clip: clips.csv.")
+    for heading, file in zip(pictures, picture_files(pictures), strict=True):
+        parts += [f"## {heading}", f"![{heading}]({file})"]
+    parts.append(f"Strips: {STRIP_ROWS}. Every clip: clips.csv.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -192,7 +209,7 @@ def plain_text(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def page(results: Results, summary: dict[str, Any]) -> str:
+def page(results: Results, summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
     """HTML that needs no other file."""
     title = html.escape(results.about["title"])
     parts = [f"<h1>{title}</h1><p>{html.escape(about_line(results))}</p>"]
@@ -204,12 +221,10 @@ def page(results: Results, summary: dict[str, Any]) -> str:
             for row in body
         )
         parts.append(f"<h2>{heading}</h2><table><tr>{head}</tr>{lines}</table>")
-    for heading, png in plots(summary).items():
+    for heading, png in pictures.items():
+        heading = html.escape(heading)
         parts.append(f"<h2>{heading}</h2>{inline(png, heading)}")
-    parts.append("<h2>Frames: real, end_to_end, teacher, attention</h2>")
-    for name, picture in results.strips:
-        name = html.escape(name)
-        parts.append(f"<p>{name}</p>{inline(png_of(picture), name)}")
+    parts.append(f"<p>Strips: {STRIP_ROWS}.</p>")
     style = (
         "body{font:15px sans-serif;margin:2em;max-width:75em}img{max-width:100%}"
         "td,th{padding:.2em .6em;border-bottom:1px solid #ccc;text-align:right}"

@@ -209,7 +209,9 @@ def test_the_authors_definitions_stand_beside_the_true_ones(done):
 
 def test_the_report_is_whole(done):
     results, out = done
-    names = ["clips.csv", "clips.json", "report.html", "report.md", "summary.json"]
+    pictures = [f"picture_{i}.png" for i in range(5)]  # two plots, three strips
+    names = ["clips.csv", "clips.json", *pictures]
+    names += ["report.html", "report.md", "summary.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert [path.name for path in out.parent.iterdir()] == ["grid"]
     rows = list(csv.DictReader((out / "clips.csv").open()))
@@ -223,7 +225,9 @@ def test_the_report_is_whole(done):
     assert list(summary["speakers"]) == sorted(set(clips().speakers))
     assert summary["clips"] == 4 and summary["frames_per_second"] > 0
     assert summary["overall"]["static"]["r"]["mean"] is None
-    assert "| at_shuffled |" in (out / "report.md").read_text()
+    text = (out / "report.md").read_text()
+    assert "| at_shuffled |" in text
+    assert all(f"]({name})" in text for name in pictures)
     assert "end_to_end" in report.plain_text(results)
 
 
