@@ -21,7 +21,7 @@ INSTALLED := $(VENV)/installed
 .PHONY: test lint smoke format clean
 
 test: lint
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

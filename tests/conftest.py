@@ -43,3 +43,25 @@ def reference():
 def shared():
     """shared("data", "grid") -> path; skips without the shared folder."""
     return shared_path
+
+
+# Minutes each; begun first, so that both workers end together.
+SLOWEST = [
+    "test_reference_steps",
+    "test_train_processes",
+    "test_train",
+    "test_prepare",
+    "test_options",
+    "test_steps",
+    "test_networks",
+    "test_animate",
+    "test_main",
+]
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        name = item.path.stem
+        return SLOWEST.index(name) if name in SLOWEST else len(SLOWEST)
+
+    items.sort(key=place)
