@@ -2,11 +2,12 @@
 
     python main.py prepare --corpus=grid --source=VIDEOS --data_dir=DATA
     python main.py inspect --data_dir=DATA --out=FOLDER
-    python main.py import_torch --at_net=atnet.pth --vg_net=generator.pth \\
-        --basics=ATVGnet/basics --out=bundles/authors
+    python main.py train --config=configs/vg_small.py --workdir=runs/vg --data_dir=DATA
     python main.py export --at=runs/at --vg=runs/vg --data_dir=DATA --out=bundles/grid
     python main.py evaluate --bundle=bundles/grid --data_dir=DATA --split=validation \\
         --out=reports/grid
+    python main.py import_torch --at_net=atnet.pth --vg_net=generator.pth \\
+        --basics=ATVGnet/basics --out=bundles/authors
     python main.py animate --bundle=bundles/authors --image=face.jpg \\
         --audio=speech.wav --out=talking.mp4
 

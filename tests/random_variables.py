@@ -1,7 +1,9 @@
-"""Weights from numpy: compiling a network's own initialisation takes many seconds."""
+"""Weights and batches from numpy: compiling a network's initialisation takes long."""
 
 import jax
 import numpy as np
+
+from input_pipeline.clip import VgBatch
 
 
 def random_variables(module, *inputs, seed: int = 0):
@@ -17,3 +19,12 @@ def random_variables(module, *inputs, seed: int = 0):
         return (random(size=leaf.shape) * fan_in**-0.5).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def random_vg_batch(batch_size: int, num_frames: int, size: int) -> VgBatch:
+    """Frames of noise, landmarks around the middle; the photo is the first, darker."""
+    random = np.random.default_rng(0)
+    shape = batch_size, num_frames
+    frames = random.uniform(-1, 1, (*shape, size, size, 3)).astype(np.float32)
+    landmarks = random.uniform(-0.5, 0.5, (*shape, 136)).astype(np.float32)
+    return VgBatch(0.5 * frames[:, 0], landmarks[:, 0], frames, landmarks)

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from configs import ablation, smoke
-from input_pipeline.clip import MOUTH, AtBatch, InputError, Pca, VgBatch
+from input_pipeline.clip import MOUTH, AtBatch, InputError, Pca
 from jax_atvg import config as configuration
 from jax_atvg import gan_step as gan
 from jax_atvg import losses
@@ -23,7 +23,7 @@ from jax_atvg.optim import adam, make_optimizer, schedule
 from jax_atvg.sharding import data_mesh
 from jax_atvg.state import AtNets, GanNets, run
 from jax_atvg.train_step import build, make_nets
-from tests.random_variables import random_variables
+from tests.random_variables import random_variables, random_vg_batch
 
 SIZE, BATCH, FRAMES = 32, 2, 3
 
@@ -35,10 +35,7 @@ def small_gan(**changes):
 
 @pytest.fixture(scope="module")
 def batch():
-    random = np.random.default_rng(0)
-    frames = random.uniform(-1, 1, (BATCH, FRAMES, SIZE, SIZE, 3)).astype(np.float32)
-    landmarks = random.uniform(-0.5, 0.5, (BATCH, FRAMES, 136)).astype(np.float32)
-    return VgBatch(0.5 * frames[:, 0], landmarks[:, 0], frames, landmarks)
+    return random_vg_batch(BATCH, FRAMES, SIZE)
 
 
 def start(nets, batch):

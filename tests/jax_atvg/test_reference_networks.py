@@ -79,6 +79,18 @@ def test_at_net(reference, mode):
         assert_running_statistics("at_net", batch_stats, stored, "train/buffers_after/")
 
 
+def assert_vg_output(output, stored, prefix):
+    for name, actual in (
+        ("frames", output.frames),
+        ("attention", output.attention),
+        ("color", output.color),
+        ("lmark_atts", output.landmark_attention),
+    ):
+        expected = nhwc(stored[prefix + name])
+        assert max_difference(actual, expected) < 2e-4
+        assert np.abs(actual - expected).mean() < 1e-5
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_vg_net(reference, mode):
     stored = reference("vg_net_seed0_io.npz")
@@ -109,15 +121,7 @@ def test_vg_net(reference, mode):
         # 1.009e-4 deviations off: so far is this network's result in float64.
         limit = 1.2e-4 if (mode, name) == ("train", "generator1_t0") else 1e-4
         assert_near_in_deviations(actual, nhwc(stored[f"{mode}/{name}"]), limit)
-    for name, actual in (
-        ("frames", output.frames),
-        ("attention", output.attention),
-        ("color", output.color),
-        ("lmark_atts", output.landmark_attention),
-    ):
-        expected = nhwc(stored[f"{mode}/{name}"])
-        assert max_difference(actual, expected) < 2e-4
-        assert np.abs(actual - expected).mean() < 1e-5
+    assert_vg_output(output, stored, f"{mode}/")
     if mode == "train":
         assert_running_statistics("vg_net", batch_stats, stored, "train/buffers_after/")
 
@@ -135,15 +139,7 @@ def test_vg_net_on_one_clip_of_the_batch(reference):
         ),
         "eval",
     )
-    for name, actual in (
-        ("frames", output.frames),
-        ("attention", output.attention),
-        ("color", output.color),
-        ("lmark_atts", output.landmark_attention),
-    ):
-        expected = nhwc(stored[f"eval_b1_of_sample1/{name}"])
-        assert max_difference(actual, expected) < 2e-4
-        assert np.abs(actual - expected).mean() < 1e-5
+    assert_vg_output(output, stored, "eval_b1_of_sample1/")
     assert max_difference(output.frames, nhwc(stored["eval/frames"])[1:]) > 1e-2
 
 

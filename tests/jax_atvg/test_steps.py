@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline.clip import AtBatch, VgBatch
+from input_pipeline.clip import AtBatch
 from jax_atvg import gan_step as gan
 from jax_atvg.at_step import at_step
 from jax_atvg.models.at_net import ATNet
@@ -16,7 +16,7 @@ from jax_atvg.models.vg_net import VGNet
 from jax_atvg.optim import adam
 from jax_atvg.rng import stream
 from jax_atvg.state import AtNets, GanNets
-from tests.random_variables import random_variables
+from tests.random_variables import random_variables, random_vg_batch
 
 SIZE, BATCH, FRAMES = 32, 2, 3
 
@@ -40,10 +40,7 @@ def nets():
 
 @pytest.fixture(scope="module")
 def batch():
-    random = np.random.default_rng(0)
-    frames = random.uniform(-1, 1, (BATCH, FRAMES, SIZE, SIZE, 3)).astype(np.float32)
-    landmarks = random.uniform(-0.5, 0.5, (BATCH, FRAMES, 136)).astype(np.float32)
-    return VgBatch(0.5 * frames[:, 0], landmarks[:, 0], frames, landmarks)
+    return random_vg_batch(BATCH, FRAMES, SIZE)
 
 
 @pytest.fixture(scope="module")
