@@ -1,6 +1,6 @@
 """Clips made from equations: cartoon faces whose mouths follow a synthetic voice.
 
-For tests, smoke runs and compilation, where no data are at hand.  The voice is a sum
+For tests and smoke runs, where no data are at hand.  The voice is a sum
 of harmonics with two formants: an open mouth is loud and raises the first, a wide one
 the second, so the mouth can be heard in the cepstra even without the energy.
 """
@@ -22,16 +22,11 @@ from input_pipeline.cartoon import (
     make_speaker,
 )
 from input_pipeline.clip import (
-    CROP_SIZE,
     FRAME_RATE,
     NUM_POINTS,
     SAMPLE_RATE,
-    WINDOW_ROWS,
-    WINDOW_SIZE,
-    AtBatch,
     Clip,
     Pca,
-    VgBatch,
 )
 
 
@@ -164,27 +159,3 @@ def write_dataset(data_dir: str | pathlib.Path, **splits: SyntheticClips) -> Non
     template = {"points": points.tolist(), "indices": list(indices)}
     options = json.dumps({"options": {"template": template}})
     (folder / "options.json").write_text(options)
-
-
-# --- arrays of the right shapes, for compilation and timing ---
-
-
-def random_batch(
-    kind: str, batch_size: int, num_frames: int, num_coefficients: int, seed: int = 0
-) -> AtBatch | VgBatch:
-    """Noise in the ranges of an AtBatch ("at") or a VgBatch ("vg")."""
-    normal = functools.partial(
-        np.random.default_rng(seed).standard_normal, dtype=np.float32
-    )
-    b, t, points = batch_size, num_frames, 2 * NUM_POINTS
-    if kind == "at":
-        window = WINDOW_ROWS, WINDOW_SIZE
-        k = num_coefficients
-        return AtBatch(normal((b, k)), normal((b, t, *window)), normal((b, t, k)))
-    side = CROP_SIZE, CROP_SIZE, 3
-    return VgBatch(
-        image=np.tanh(normal((b, *side))),
-        example=0.5 * normal((b, points)),
-        frames=np.tanh(normal((b, t, *side))),
-        landmarks=0.5 * normal((b, t, points)),
-    )

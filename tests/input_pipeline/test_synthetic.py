@@ -1,13 +1,11 @@
 """Synthetic clips: of the contract's shapes, seeded, and with a mouth one can hear."""
 
-import contextlib
-
 import numpy as np
 import pytest
 
 from input_pipeline import landmarks, sampling
 from input_pipeline.clip import INNER_LIPS, MOUTH
-from input_pipeline.synthetic import SyntheticClips, random_batch
+from input_pipeline.synthetic import SyntheticClips
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +91,3 @@ def test_the_pca_of_a_set_reconstructs_it(clips):
     flat = clips[2].landmarks.reshape(50, 136)
     error = pca.reconstruct(pca.project(flat)) - flat
     assert np.abs(error).max() * 64 < 0.5  # pixels
-
-
-def test_random_batches_have_the_shapes_of_the_loader(clips):
-    from input_pipeline import loader
-
-    for kind in loader.KINDS:
-        settings = {"batch_size": 2, "seed": 0, "pca": clips.pca(6)}
-        with contextlib.closing(
-            loader.training_batches(clips, kind, **settings)
-        ) as batches:
-            real = next(batches)
-        noise = random_batch(kind, 2, 16, 6)
-        for x, y in zip(real, noise, strict=True):
-            assert (x.shape, x.dtype) == (y.shape, y.dtype)

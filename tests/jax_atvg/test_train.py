@@ -17,6 +17,7 @@ from input_pipeline.clip import InputError
 from jax_atvg import train as training
 from jax_atvg.checkpoint import Checkpoints
 from jax_atvg.sharding import data_mesh
+from jax_atvg.train_step import batch_shapes
 
 
 @functools.cache
@@ -79,6 +80,16 @@ def assert_bit_for_bit(a, b):
 def lines(workdir):
     text = (workdir / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("network", ["at", "vg"])
+def test_a_batch_has_the_shapes_the_step_is_built_for(network):
+    config = experiment(network)
+    batches = batches_of(config)
+    with contextlib.closing(batches):
+        real = next(batches)
+    for x, y in zip(real, batch_shapes(config, config.batch_size), strict=True):
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
 
 
 @pytest.mark.parametrize("network", ["at", "vg"])
