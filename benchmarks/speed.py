@@ -1,0 +1,399 @@
+"""Speed of networks and training steps, as shares of the machine's matmul peak.
+
+    python benchmarks/speed.py                              # every row
+    python benchmarks/speed.py --row=at_step,gan_step_1 --json=speed.json
+    python benchmarks/speed.py --row=at_inference_75 --turns=2 --repeats=3
+
+Share: the FLOPs of the authors' algorithm over our time, divided by the rate of a
+float32 matrix product, 2048 x 2048 x 2048, in the same process just before and after.
+Arithmetic that we save counts for us: a share may pass 1.  Linux; one device.
+
+Every turn goes once around the rows, each in a process of its own under the set-up of
+main.py: it compiles, runs once more unmeasured, then repeats and matmuls alternate.
+In the first turn the row's compilation cache is empty, afterwards it is filled.
+
+ms, rate, GFLOP/s, matmul (GFLOP/s), share: medians over the repeats of all turns.
+others: processor time that was not ours while repeats ran.  Beyond a few per cent, do
+not trust the shares: at_inference_75 came out at 0.89 for 0.70, as matmuls lost more.
+compile s, cached s: a process's first call less the median of its repeats, so with
+tracing, without the initialisation.  MiB: most resident memory of a process, cold: with
+that of compiling.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import importlib.metadata
+import itertools
+import json
+import os
+import pathlib
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+# The parent imports neither jax nor the towers: a child's peak memory counts what it
+# inherits at its start.
+
+LIBRARIES = "jax", "jaxlib", "flax", "numpy"
+MATMUL_SIZE = 2048
+MATMULS = 5  # a measurement of the peak
+LEAST_SECONDS = 1.0  # a repeat is so many calls as take about this long
+
+
+# --- what is timed: functions that return call() -> arrays, one call's results ---
+
+
+def vg_eval(frames: int) -> Callable[[], Any]:
+    """VG-net at the original's width on one clip, the recurrence over time."""
+    from jax_atvg.models.vg_net import VGNet
+
+    net = VGNet()
+    image = noise((1, net.image_size, net.image_size, 3))
+    return forward(net, image, noise((1, frames, 136)), noise((1, 136)))
+
+
+def at_inference(frames: int) -> Callable[[], Any]:
+    """AT-net at the original's width on one clip."""
+    from jax_atvg.models.at_net import ATNet
+
+    net = ATNet()
+    return forward(net, noise((1, net.num_coefficients)), noise((1, frames, 28, 12)))
+
+
+def forward(net, *inputs) -> Callable[[], Any]:
+    """A network in inference, its variables an argument of the compiled program."""
+    import jax
+
+    from tests.random_variables import random_variables
+
+    variables = jax.device_put(random_variables(net, *inputs))
+    run = jax.jit(net.apply)
+    return lambda: run(variables, *inputs)
+
+
+def training(config: str, **changes) -> Callable[[], Any]:
+    """The step of configs/{config}.py, all its losses on; changes: of its fields."""
+    experiment = importlib.import_module(f"configs.{config}").get_config()
+    return training_of(dataclasses.replace(experiment, **changes))
+
+
+def training_of(experiment) -> Callable[[], Any]:
+    """The step as `train` builds it, on one device; the batch is noise, the same."""
+    import jax
+    import numpy as np
+
+    from input_pipeline.clip import Pca
+    from jax_atvg.config import validate
+    from jax_atvg.sharding import data_mesh, to_devices
+    from jax_atvg.train_step import build
+
+    validate(experiment)
+    mesh = data_mesh(jax.devices()[:1])
+    directions = noise((136, experiment.data.num_coefficients))
+    pca = Pca(np.zeros(136, np.float32), np.linalg.qr(directions)[0])
+    step_of = build(experiment, mesh, pca)
+    batch = to_devices(jax.tree.map(lambda x: noise(x.shape), step_of.shapes), mesh)
+    state = jax.block_until_ready(step_of.init(experiment.seed))
+
+    def call():
+        nonlocal state
+        state, losses = step_of.step(state, batch, experiment.seed)
+        jax.block_until_ready(state)
+        return losses
+
+    return call
+
+
+def noise(shape: tuple[int, ...]):
+    """f32, uniform in [-1, 1], always the same."""
+    import jax
+    import numpy as np
+
+    values = np.random.default_rng(0).uniform(-1, 1, shape)
+    return jax.device_put(values.astype(np.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """work: makes call() in the child; a call does `count` of `unit`."""
+
+    what: str
+    count: int
+    unit: str
+    work: Callable[[], Callable[[], Any]]
+    gflop: float | None = None
+    original: float | None = None
+    target: float | None = None
+
+
+# gflop: multiply-adds counted twice, by torch.utils.flop_counter on the authors' code
+# (so with their second forward pass of the generator in a step); the LSTMs, which it
+# does not see, are left out.  original: the share that the authors' PyTorch code
+# reached, 2 threads on 2 cores of a Xeon whose torch.mm did 308 GFLOP/s.  target: ours.
+ROWS = {
+    "vg_eval_75": Row("VG-net, 1 clip x 75 frames", 75, "frames",
+                      partial(vg_eval, 75), 600.0, 0.50, 1.00),
+    "vg_eval_16": Row("VG-net, 1 x 16", 16, "frames",
+                      partial(vg_eval, 16), 129.0, 0.48, 0.95),
+    "gan_step_1": Row("GAN step, 1 x 16", 1, "steps",
+                      partial(training, "vg_grid", batch_size=1), 564.7, 0.36, 0.72),
+    "gan_step_2": Row("GAN step, 2 x 16", 1, "steps",
+                      partial(training, "vg_grid", batch_size=2), 1143.9, 0.45, 0.80),
+    "at_step": Row("AT step, 16 x 16", 1, "steps",
+                   partial(training, "at_grid", batch_size=16), 489.9, 0.55, 0.62),
+    "at_inference_75": Row("AT-net, 1 x 75", 75, "frames",
+                           partial(at_inference, 75), 47.9, 0.27, 0.75),
+    "vg_small": Row("GAN step, vg_small.py", 1, "steps", partial(training, "vg_small")),
+    "at_small": Row("AT step, at_small.py", 1, "steps", partial(training, "at_small")),
+}  # fmt: skip
+
+
+# --- the child: one row, once ---
+
+
+def set_up() -> None:
+    """What main.py does before it imports the networks."""
+    from command_line import cache_compilations
+
+    cache_compilations()
+
+
+def measure(row: Row, repeats: int, matmul_size: int = MATMUL_SIZE) -> dict[str, Any]:
+    """What one process finds; seconds: of a call, one number a repeat.  peaks: GFLOP/s,
+    before the first repeat and after every one."""
+    import jax
+
+    call = row.work()
+    (_, first), (_, second) = timed(call, 1), timed(call, 1)
+    calls = max(1, round(LEAST_SECONDS / second))
+    begin, others = time.perf_counter(), others_seconds()
+    peaks, seconds = [matmul_rates(matmul_size)], []
+    for _ in range(repeats):
+        result, spent = timed(call, calls)
+        seconds.append(spent)
+        peaks.append(matmul_rates(matmul_size))
+    others = (others_seconds() - others) / (time.perf_counter() - begin)
+    check_finite(result)
+    device = jax.devices()[0]
+    return {
+        "first_call_s": first,
+        "calls_a_repeat": calls,
+        "seconds": seconds,
+        "peaks": peaks,
+        "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "others": max(others, 0.0) / os.cpu_count(),
+        "device": f"{device.platform} {device.device_kind}",
+    }
+
+
+def timed(call: Callable[[], Any], calls: int) -> tuple[Any, float]:
+    """(the last result, seconds a call)."""
+    import jax
+
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = jax.block_until_ready(call())
+    return result, (time.perf_counter() - start) / calls
+
+
+def matmul_rates(size: int) -> list[float]:
+    """GFLOP/s of float32 matrix products, after one that is not counted.  Operands are
+    made anew, so that they take no memory beside what is timed."""
+    import jax
+    import jax.numpy as jnp
+
+    product = partial(jax.jit(jnp.matmul), noise((size, size)), noise((size, size)))
+    timed(product, 1)
+    seconds = [timed(product, 1)[1] for _ in range(MATMULS)]
+    return [2 * size**3 / s / 1e9 for s in seconds]
+
+
+def others_seconds() -> float:
+    """Processor time that others have had so far, the host's (steal) included."""
+    line = pathlib.Path("/proc/stat").read_text().splitlines()[0]
+    user, nice, system, _, _, irq, softirq, steal = map(int, line.split()[1:9])
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
+def check_finite(result) -> None:
+    """SystemExit: arithmetic on NaN may take another time."""
+    import jax
+    import numpy as np
+
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(result)):
+        raise SystemExit("the result is not finite; its time means nothing")
+
+
+# --- the parent: turns, arithmetic, table ---
+
+
+def run_child(name: str, repeats: int, caches: pathlib.Path) -> dict[str, Any]:
+    """measure() in a process of its own.  CalledProcessError: it failed."""
+    command = [sys.executable, __file__, f"--child={name}", f"--repeats={repeats}"]
+    environment = dict(os.environ) | {"JAX_COMPILATION_CACHE_DIR": str(caches)}
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def shares(
+    gflop: float, seconds: Sequence[float], peaks: Sequence[Sequence[float]]
+) -> list[float]:
+    """Of the peak around each repeat; peaks: one measurement more than repeats."""
+    return [
+        gflop / spent / median([*before, *after])
+        for spent, before, after in zip(seconds, peaks[:-1], peaks[1:], strict=True)
+    ]
+
+
+def summary(name: str, turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A row's figures; turns: of measure(), the first with an empty cache."""
+    row = ROWS[name]
+    spent = median(s for turn in turns for s in turn["seconds"])
+    compiling = [turn["first_call_s"] - median(turn["seconds"]) for turn in turns]
+    memory = [turn["memory_mib"] for turn in turns]
+    share = row.gflop and median(
+        x for t in turns for x in shares(row.gflop, t["seconds"], t["peaks"])
+    )
+    return {
+        "row": name,
+        **{key: getattr(row, key) for key in ("what", "gflop", "original", "target")},
+        "ms": 1000 * spent,
+        "rate": row.count / spent,
+        "unit": f"{row.unit}/s",
+        "gflops": row.gflop and row.gflop / spent,
+        "peak_gflops": median(x for t in turns for rates in t["peaks"] for x in rates),
+        "share": share,
+        "others": median(turn["others"] for turn in turns),
+        "compile_cold_s": compiling[0],
+        "compile_cached_s": median(compiling[1:]) if compiling[1:] else None,
+        "memory_cold_mib": memory[0],
+        "memory_cached_mib": max(memory[1:], default=None),
+        "turns": list(turns),
+    }
+
+
+COLUMNS = {  # heading: (key of the summary, how it is printed)
+    "row": ("row", "s"),
+    "work": ("what", "s"),
+    "ms": ("ms", ".1f"),
+    "rate": ("rate", ".2f"),
+    "of": ("unit", "s"),
+    "GFLOP/s": ("gflops", ".0f"),
+    "matmul": ("peak_gflops", ".0f"),
+    "share": ("share", ".2f"),
+    "target": ("target", ".2f"),
+    "original": ("original", ".2f"),
+    "others": ("others", ".0%"),
+    "compile s": ("compile_cold_s", ".1f"),
+    "cached s": ("compile_cached_s", ".1f"),
+    "MiB": ("memory_cached_mib", ".0f"),
+    "cold MiB": ("memory_cold_mib", ".0f"),
+}
+
+
+def table(summaries: Sequence[dict[str, Any]]) -> str:
+    """Markdown, its columns aligned; what a row has not is left empty."""
+    lines = [list(COLUMNS)]
+    for figures in summaries:
+        cells = [(figures[key], how) for key, how in COLUMNS.values()]
+        lines.append(["" if v is None else format(v, how) for v, how in cells])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
+    rows = (" | ".join(map(str.rjust, line, widths)) for line in lines)
+    return "\n".join(f"| {row} |" for row in rows)
+
+
+def machine() -> dict[str, Any]:
+    """Where this runs; load: processes that wanted to run in the minute before."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1),
+        "os": f"{platform.system()} {platform.release().split('-')[0]}",
+        "libc": " ".join(platform.libc_ver()),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def row_names(text: str) -> list[str]:
+    """ "a,b" -> ["a", "b"].  ArgumentTypeError: no such row."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in ROWS]:
+        raise argparse.ArgumentTypeError(
+            f"no row {', '.join(map(repr, unknown))}; choose from {', '.join(ROWS)}"
+        )
+    return names
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--row", type=row_names, action="extend", metavar="NAME[,NAME]",
+        help=f"which rows, again for more; all unless given: {', '.join(ROWS)}",
+    )  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=5, help="of a row in a turn")
+    parser.add_argument("--turns", type=int, default=3, help="the first compiles")
+    parser.add_argument("--json", type=pathlib.Path, help="write everything here too")
+    parser.add_argument("--child", choices=ROWS, help=argparse.SUPPRESS)
+    given = parser.parse_args(words)
+    if min(given.repeats, given.turns) < 1:
+        parser.error("--repeats and --turns: 1 at least")
+    if given.json and not given.json.resolve().parent.is_dir():
+        parser.error(f"--json={given.json}: no such folder")
+    return given
+
+
+def main() -> int:
+    """The exit code: 1 where a row failed."""
+    given = arguments()
+    if given.child:
+        set_up()
+        print(json.dumps(measure(ROWS[given.child], given.repeats)))
+        return 0
+    chosen = [name for name in ROWS if name in (given.row or ROWS)]
+    report = {"machine": machine(), "rows": {}}
+    print(*(f"{key}: {value}" for key, value in report["machine"].items()), sep="\n")
+    turns, failed = {name: [] for name in chosen}, set()
+    with tempfile.TemporaryDirectory() as folder:
+        for turn, name in itertools.product(range(given.turns), chosen):
+            if name in failed:
+                continue
+            caches = pathlib.Path(folder, name)
+            try:
+                turns[name].append(run_child(name, given.repeats, caches))
+            except subprocess.CalledProcessError as error:
+                print(f"{name}: failed, exit code {error.returncode}", flush=True)
+                failed.add(name)
+                continue
+            spent = 1000 * median(turns[name][-1]["seconds"])
+            print(
+                f"turn {turn + 1} of {given.turns}  {name}  {spent:.1f} ms", flush=True
+            )
+            report["rows"][name] = summary(name, turns[name])
+            if given.json:  # what is interrupted keeps what it has
+                given.json.write_text(json.dumps(report, indent=1) + "\n")
+    print(table(list(report["rows"].values())))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
