@@ -14,7 +14,8 @@ In the first turn the row's compilation cache is empty, afterwards it is filled.
 
 ms, rate, GFLOP/s, matmul (GFLOP/s), share: medians over the repeats of all turns.
 others: processor time that was not ours while repeats ran.  Beyond a few per cent, do
-not trust the shares: at_inference_75 came out at 0.89 for 0.70, as matmuls lost more.
+not trust the shares: at_inference_75 came out at 0.89, not 0.70 to 0.78; matmuls lost
+more.
 compile s, cached s: a process's first call less the median of its repeats, so with
 tracing, without the initialisation.  MiB: most resident memory of a process, cold: with
 that of compiling.
