@@ -132,8 +132,12 @@ def vg_net() -> Entries:
             up = f"{ours}up_{i}"
             yield from conv_transpose(f"{theirs}.{first + 3 * i}", f"{up}/conv")
             yield from norm(f"{theirs}.{first + 3 * i + 1}", f"{up}/norm")
-    yield from conv("generator_color.0", "color")
-    yield from conv("generator_attention.0", "attention")
+    for name in ("color", "attention"):
+        theirs, ours = f"generator_{name}.0", f"params/heads/{name}"
+        yield Entry(
+            f"{theirs}.weight", f"{ours}_kernel", lambda w: w.transpose(2, 3, 1, 0)
+        )
+        yield Entry(f"{theirs}.bias", f"{ours}_bias")
 
 
 def discriminator() -> Entries:

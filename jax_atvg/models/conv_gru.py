@@ -1,11 +1,14 @@
 """The convolutional recurrent unit of VG-net (CVPR 2019, "CRNN")."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Float
 
 from jax_atvg.arrays import Array
+from jax_atvg.models.convolutions import Form, Pair, choose, conv_forms
 from jax_atvg.models.layers import conv, torch_default
 
 # The axis of [B, T, H, W, C] that the recurrence runs over.
@@ -35,32 +38,93 @@ class ConvGru(nn.Module):
             raise ValueError(
                 f"recurrence={self.recurrence!r} must be one of {sorted(RECURRENCES)}"
             )
-        init, gates = torch_default(self.features), 3 * self.features
-        input_kernel = self.param("input_kernel", init, (3, 3, x.shape[-1], gates))
-        hidden_kernel = self.param("hidden_kernel", init, (3, 3, self.features, gates))
-        input_bias = self.param("input_bias", init, (gates,))
-        hidden_bias = self.param("hidden_bias", init, (gates,))
-
-        def dilated(x: Array, kernel: Array) -> Array:
-            return conv(x, kernel, padding=2, dilation=2)
-
-        def step(h: Array, from_input: Array) -> tuple[Array, Array]:
-            from_hidden = dilated(h, hidden_kernel) + hidden_bias
-            x_r, x_z, x_n = jnp.split(from_input, 3, -1)
-            h_r, h_z, h_n = jnp.split(from_hidden, 3, -1)
-            r, z = nn.sigmoid(x_r + h_r), nn.sigmoid(x_z + h_z)
-            n = jnp.tanh(x_n + r * h_n)
-            h = n + z * (h - n)
-            return h, h
+        init, width = torch_default(self.features), 3 * self.features
+        input_kernel = self.param("input_kernel", init, (3, 3, x.shape[-1], width))
+        hidden_kernel = self.param("hidden_kernel", init, (3, 3, self.features, width))
+        input_bias = self.param("input_bias", init, (width,))
+        hidden_bias = self.param("hidden_bias", init, (width,))
 
         axis = RECURRENCES[self.recurrence]
-        from_input = jnp.moveaxis(dilated(x, input_kernel) + input_bias, axis, 0)
-        zeros = jnp.zeros((*from_input.shape[1:-1], self.features), from_input.dtype)
+        from_input = conv(x, input_kernel, padding=2, dilation=2) + input_bias
+        from_input = jnp.moveaxis(from_input, axis, 0)
+        start = jnp.zeros((*from_input.shape[1:-1], self.features), from_input.dtype)
+        if self.recurrence == "time" and state is not None:
+            start = state
+        hidden = recur(*promote_dtype(from_input, hidden_kernel, hidden_bias, start))
         if self.recurrence == "time":
-            state, hidden = lax.scan(
-                step, zeros if state is None else state, from_input
-            )
-        else:
-            _, hidden = lax.scan(step, zeros, from_input)
-            state = jnp.zeros_like(hidden[:, 0]) if state is None else state
+            state = hidden[-1]
+        elif state is None:
+            state = jnp.zeros_like(hidden[:, 0])
         return jnp.moveaxis(hidden, 0, axis), state
+
+
+def gates(from_input: Array, from_hidden: Array, h: Array) -> Array:
+    """h': the cell, once both convolutions are done."""
+    x_r, x_z, x_n = jnp.split(from_input, 3, -1)
+    h_r, h_z, h_n = jnp.split(from_hidden, 3, -1)
+    r, z = nn.sigmoid(x_r + h_r), nn.sigmoid(x_z + h_z)
+    n = jnp.tanh(x_n + r * h_n)
+    return n + z * (h - n)
+
+
+@jax.custom_vjp
+def recur(from_input: Array, kernel: Array, bias: Array, start: Array) -> Array:
+    """The cell over axis 0: from_input f[S,N,H,W,3D], kernel f[3,3,D,3D], bias f[3D],
+    start f[N,H,W,D] -> hidden f[S,N,H,W,D].
+
+    The kernel is made ready once for all steps, and its gradient is one sum over all of
+    them instead of a sum carried through the loop.
+    """
+    return _recur(from_input, kernel, bias, start)[0]
+
+
+def _hidden_forms(kernel: Array, start: Array) -> Pair:
+    return conv_forms(start.shape, kernel.shape, start.dtype, 1, 2, 2)
+
+
+def _recur(from_input, kernel, bias, start):
+    """(hidden, the convolutions of the hidden state before)."""
+
+    def run(form: Form, from_input, kernel, bias, start):
+        prepared = form.prepare(kernel)
+
+        def step(h, from_input):
+            from_hidden = form.apply(h, prepared) + bias
+            h = gates(from_input, from_hidden, h)
+            return h, (h, from_hidden)
+
+        return lax.scan(step, start, from_input)[1]
+
+    forms = _hidden_forms(kernel, start)
+    return choose(forms, run, from_input, kernel, bias, start)
+
+
+def _recur_forward(from_input, kernel, bias, start):
+    hidden, from_hidden = _recur(from_input, kernel, bias, start)
+    return hidden, (from_input, kernel, bias, start, hidden, from_hidden)
+
+
+def _recur_backward(kept, dhidden):
+    def run(form: Form, from_input, kernel, bias, start, hidden, from_hidden, dhidden):
+        prepared = form.prepare(kernel)
+        before = jnp.concatenate([start[None], hidden[:-1]])
+
+        def step(dh, inputs):
+            *cell, d = inputs
+            dx, dg, dh = jax.vjp(gates, *cell)[1](dh + d)
+            return dh + form.input_gradient(dg, prepared, dh.shape), (dx, dg)
+
+        dstart, (dx, dg) = lax.scan(
+            step,
+            jnp.zeros_like(start),
+            (from_input, from_hidden, before, dhidden),
+            reverse=True,
+        )
+        pictures, dpictures = (x.reshape(-1, *x.shape[2:]) for x in (before, dg))
+        dkernel = form.kernel_gradient(pictures, dpictures, kernel.shape)
+        return dx, dkernel, dg.sum((0, 1, 2, 3)), dstart
+
+    return choose(_hidden_forms(kept[1], kept[3]), run, *kept, dhidden)
+
+
+recur.defvjp(_recur_forward, _recur_backward)

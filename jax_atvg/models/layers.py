@@ -6,7 +6,8 @@ normalised over B*T frames.  Initial values follow the authors' code (reference
 "Initialisation"): N(0, 0.02) for weights, N(1, 0.02) for the scale of a norm.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from jax import lax
 from jaxtyping import Float
 
 from jax_atvg.arrays import Array
+from jax_atvg.models import convolutions
 
 Features = Float[Array, "... _H _W _C"]  # each layer has its own
 
@@ -56,13 +58,8 @@ def conv(
 ) -> Features:
     """Cross-correlation with zero padding on all four sides."""
     x, kernel = promote_dtype(x, kernel)
-    y = lax.conv_general_dilated(
-        x.reshape(-1, *x.shape[-3:]),
-        kernel,
-        (strides, strides),
-        [(padding, padding)] * 2,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    y = convolutions.conv(
+        x.reshape(-1, *x.shape[-3:]), kernel, strides, padding, dilation
     )
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
@@ -71,25 +68,10 @@ def conv_transpose(x: Features, kernel: Float[Array, "3 3 C C_out"]) -> Features
     """Transposed 3x3 convolution of stride 2 that doubles H and W.
 
     y[2i-1+a, 2j-1+b] += x[i, j] kernel[a, b]: PyTorch's padding=1, output_padding=1.
-    One matrix product C -> 9 C_out, its taps shifted and added, rows and columns
-    interleaved: XLA's gradients of a dilated convolution are slow on CPUs.
     """
     x, kernel = promote_dtype(x, kernel)
-    c, c_out = kernel.shape[2:]
-    taps = x @ kernel.transpose(2, 0, 1, 3).reshape(c, 9 * c_out)
-    taps = taps.reshape(*x.shape[:-1], 3, 3, c_out)
-
-    def double(taps: Array, axis: int) -> Array:
-        """Adds the three taps on the axis before the last; doubles `axis`."""
-        before, center, after = (lax.index_in_dim(taps, i, -2, False) for i in range(3))
-        pads = [(0, 0)] * before.ndim
-        pads[axis] = (0, 1)
-        following = lax.slice_in_dim(jnp.pad(before, pads), 1, None, axis=axis)
-        y = jnp.stack([center, after + following], axis + 1)
-        return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
-
-    wide = double(taps, x.ndim - 2)  # the columns: [..., H, 2W, 3, C_out]
-    return double(wide, x.ndim - 3)
+    y = convolutions.conv_transpose(x.reshape(-1, *x.shape[-3:]), kernel)
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 def reflect_pad(x: Features, width: int) -> Features:
@@ -123,6 +105,28 @@ class Conv(nn.Module):
         if self.use_bias:
             y += self.param("bias", bias_init, (self.features,))
         return y
+
+
+class ConvHeads(nn.Module):
+    """k x k convolutions of the same x, computed as one.
+
+    features: channels by name.  Returns the results by name.
+    """
+
+    features: Mapping[str, int]
+    kernel_size: int
+
+    @nn.compact
+    def __call__(self, x: Features) -> dict[str, Features]:
+        k, kernels, biases = self.kernel_size, [], []
+        for name, features in self.features.items():
+            shape = (k, k, x.shape[-1], features)
+            kernels.append(self.param(f"{name}_kernel", normal, shape))
+            biases.append(self.param(f"{name}_bias", initializers.zeros, (features,)))
+        y = conv(x, jnp.concatenate(kernels, -1), padding=k // 2)
+        y += jnp.concatenate(biases)
+        ends = list(itertools.accumulate(self.features.values()))
+        return dict(zip(self.features, jnp.split(y, ends[:-1], -1), strict=True))
 
 
 class ConvTranspose(nn.Module):

@@ -13,6 +13,7 @@ from jax_atvg.models.conv_gru import ConvGru
 from jax_atvg.models.layers import (
     BatchNorm,
     Conv,
+    ConvHeads,
     ConvNormRelu,
     Mlp,
     Norm,
@@ -107,13 +108,15 @@ class VGNet(nn.Module):
             name="generator",
         )
         x = generator(x, train)
-        x = (1 - landmark_attention) * detail + landmark_attention * x
+        x = detail + landmark_attention * (x - detail)
         up = kept_or_again(UpNormRelu, self.remat)
         x = up(width, norm=self.norm, name="up_0")(x, train)
         x = up(width // 2, norm=self.norm, name="up_1")(x, train)
-        color = jnp.tanh(Conv(3, 7, name="color")(x))
+        features = {"color": 3, "attention": 1} if self.compose else {"color": 3}
+        heads = ConvHeads(features, 7, name="heads")(x)
+        color = jnp.tanh(heads["color"])
         if self.compose:
-            attention = nn.sigmoid(Conv(1, 7, name="attention")(x))
+            attention = nn.sigmoid(heads["attention"])
         else:
             attention = jnp.ones((*color.shape[:-1], 1), color.dtype)
         output = attention * color + (1 - attention) * photo

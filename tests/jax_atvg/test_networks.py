@@ -165,7 +165,7 @@ def test_vg_net_shows_the_photo_where_attention_is_zero_and_the_color_where_it_i
     inputs = inputs_of(module, 1)
     variables = jax.tree.map(jnp.asarray, variables_of(module))
     for bias, expected in ((-100.0, "photo"), (100.0, "color")):
-        variables["params"]["attention"]["bias"] = jnp.array([bias])
+        variables["params"]["heads"]["attention_bias"] = jnp.array([bias])
         output = apply_of(module)(variables, *inputs)
         target = output.color if expected == "color" else inputs[0][:, None]
         assert_same(output.frames, jnp.broadcast_to(target, output.frames.shape), 1e-6)

@@ -1,0 +1,124 @@
+"""3x3 convolutions of stride 1 with 16 products for 4 pixels instead of 36.
+
+    y = A' [ (G k G') * (B' x B) ] A        on tiles of 4x4 pixels, 2 apart
+
+Winograd's F(2x2, 3x3): Lavin and Gray, "Fast Algorithms for Convolutional Neural
+Networks", CVPR 2016, section 4.1.  Between the transforms stand 16 matrix products, one
+for each of a tile's points.  Letters: N pictures, H, W pixels, C channels in, D out; a
+tile's 16 points run row by row.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jax_atvg.arrays import Array
+
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+G_SQUARED = np.kron(G, G)  # on both axes: 9 taps -> 16 points
+# The points of a kernel turned by 180 degrees are those of the kernel in this order,
+# and the other way round.
+TURNED = [4 * i + j for i in (3, 1, 2, 0) for j in (3, 1, 2, 0)]
+FEW_ROWS = 256  # one batched product is then faster than 16 single ones
+
+
+def prepare(kernel: Array) -> Array:
+    """f[3,3,C,D] -> f[16,C,D], G k G'."""
+    taps = kernel.reshape(9, -1)
+    return (G_SQUARED.astype(kernel.dtype) @ taps).reshape(16, *kernel.shape[2:])
+
+
+def apply(x: Array, prepared: Array, dilation: int = 1) -> Array:
+    """The convolution f[N,H,W,C] -> f[N,H,W,D], `dilation` zeros on all four sides.
+
+    H and W are multiples of the dilation.
+    """
+    phases = split_phases(x, dilation)
+    y = put_tiles(multiply(take_tiles(phases), prepared), phases.shape[:3])
+    return join_phases(y, x.shape[0], dilation)
+
+
+def multiply(tiles: list[Array], prepared: Array) -> list[Array]:
+    """16 matrix products."""
+    rows = tiles[0].shape[0]  # may be symbolic, in export
+    if isinstance(rows, int) and rows <= FEW_ROWS:
+        return list(jnp.einsum("pmc,pcd->pmd", jnp.stack(tiles), prepared))
+    return [tile @ kernel for tile, kernel in zip(tiles, prepared, strict=True)]
+
+
+def input_gradient(dy: Array, prepared: Array, dilation: int = 1) -> Array:
+    """Of apply, to x: the convolution with the kernel turned."""
+    phases = split_phases(dy, dilation)
+    tiles = take_tiles(phases)
+    products = multiply([tiles[i] for i in TURNED], prepared.swapaxes(1, 2))
+    dx = put_tiles([products[i] for i in TURNED], phases.shape[:3])
+    return join_phases(dx, dy.shape[0], dilation)
+
+
+def kernel_gradient(x: Array, dy: Array, dilation: int = 1) -> Array:
+    """Of apply and prepare, to the kernel f[3,3,C,D]."""
+    x, dy = split_phases(x, dilation), split_phases(dy, dilation)
+    points = zip(take_tiles(x), spread_tiles(dy), strict=True)
+    products = jnp.stack([tile.T @ spread for tile, spread in points])
+    taps = G_SQUARED.T.astype(x.dtype) @ products.reshape(16, -1)
+    return taps.reshape(3, 3, x.shape[-1], dy.shape[-1])
+
+
+def take_tiles(x: Array) -> list[Array]:
+    """B' x B: 16 of f[N*tiles,C], x with a border of zeros."""
+    h, w, c = x.shape[1:]
+    pads = [(1, 1 + size % 2) for size in (h, w)]
+    x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
+
+    def transform(x: Array, axis: int) -> list[Array]:
+        last = x.shape[axis] - 3
+        a, b, c, d = (lax.slice_in_dim(x, i, last + i, 2, axis) for i in range(4))
+        return [a - c, b + c, c - b, b - d]
+
+    return [y.reshape(-1, c) for rows in transform(x, 1) for y in transform(rows, 2)]
+
+
+def put_tiles(products: list[Array], shape: tuple[int, int, int]) -> Array:
+    """A' m A: 16 of f[N*tiles,D] -> f[N,H,W,D], shape = (N, H, W)."""
+    n, h, w = shape
+    products = [m.reshape(n, -(-h // 2), -(-w // 2), m.shape[-1]) for m in products]
+
+    def transform(m: list[Array]) -> list[Array]:
+        return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+
+    rows = [transform(products[4 * i : 4 * i + 4]) for i in range(4)]
+    left, right = (transform([row[column] for row in rows]) for column in range(2))
+    pairs = [jnp.stack(pair, 3) for pair in zip(left, right, strict=True)]
+    y = jnp.stack(pairs, 2)  # [N, tiles, 2, tiles, 2, D]
+    return y.reshape(n, 2 * y.shape[1], 2 * y.shape[3], -1)[:, :h, :w]
+
+
+def spread_tiles(dy: Array) -> list[Array]:
+    """A dy A': 16 of f[N*tiles,D], the transpose of put_tiles."""
+    h, w, d = dy.shape[1:]
+    dy = jnp.pad(dy, [(0, 0), (0, h % 2), (0, w % 2), (0, 0)])
+
+    def transform(y: Array, axis: int) -> list[Array]:
+        a, b = (lax.slice_in_dim(y, i, None, 2, axis) for i in range(2))
+        return [a, a + b, a - b, -b]
+
+    return [y.reshape(-1, d) for rows in transform(dy, 1) for y in transform(rows, 2)]
+
+
+def split_phases(x: Array, dilation: int) -> Array:
+    """Every dilation-th row and column becomes a picture of its own."""
+    if dilation == 1:
+        return x
+    n, h, w, c = x.shape
+    x = x.reshape(n, h // dilation, dilation, w // dilation, dilation, c)
+    x = x.transpose(0, 2, 4, 1, 3, 5)
+    return x.reshape(-1, h // dilation, w // dilation, c)
+
+
+def join_phases(x: Array, n: int, dilation: int) -> Array:
+    """The inverse of split_phases, n pictures."""
+    if dilation == 1:
+        return x
+    h, w, c = x.shape[1:]
+    x = x.reshape(n, dilation, dilation, h, w, c).transpose(0, 3, 1, 4, 2, 5)
+    return x.reshape(n, h * dilation, w * dilation, c)
