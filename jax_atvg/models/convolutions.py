@@ -23,6 +23,7 @@ from jax_atvg.models import winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 NARROW = 16  # Winograd's transforms cost more than they save on fewer channels
+LARGE = 2**23  # floats of one temporary, 32 MiB
 FORMS = ("by platform", "native", "cpu")
 
 _form = FORMS[0]
@@ -208,11 +209,40 @@ def kernel_gradient_by_taps(
     side = size + (size - 1) * (dilation - 1)
     if strides == 1 and 2 * padding == side - 1 and d < c:
         # dy seen from x: the same taps in the opposite order
-        taps = taps_of(dy, size, x.shape[1:3], 1, padding, dilation)
-        product = (flat(x).T @ flat(taps)).reshape(c, size, size, d)
-        return product[:, ::-1, ::-1].transpose(1, 2, 0, 3)
-    taps = taps_of(x, size, dy.shape[1:3], strides, padding, dilation)
-    return (flat(taps).T @ flat(dy)).reshape(kernel)
+
+        def product(x, dy):
+            taps = taps_of(dy, size, x.shape[1:3], 1, padding, dilation)
+            return flat(x).T @ flat(taps)
+
+        total = summed(product, x, dy, size**2 * d).reshape(c, size, size, d)
+        return total[:, ::-1, ::-1].transpose(1, 2, 0, 3)
+
+    def product(x, dy):
+        taps = taps_of(x, size, dy.shape[1:3], strides, padding, dilation)
+        return flat(taps).T @ flat(dy)
+
+    return summed(product, x, dy, size**2 * c).reshape(kernel)
+
+
+def summed(product: Callable, x: Array, dy: Array, width: int) -> Array:
+    """product(x, dy), in groups of pictures where the taps are large.
+
+    width: of the taps of one of dy's pixels.
+    """
+    pictures = x.shape[0]  # may be symbolic, in export
+    if not isinstance(pictures, int):
+        return product(x, dy)
+    floats = dy.size // dy.shape[-1] * width
+    groups = next(
+        n
+        for n in range(1, pictures + 1)
+        if n == pictures or (pictures % n == 0 and floats <= n * LARGE)
+    )
+    if groups == 1:
+        return product(x, dy)
+    x, dy = (a.reshape(groups, -1, *a.shape[1:]) for a in (x, dy))
+    zeros = jnp.zeros_like(product(x[0], dy[0]))
+    return lax.scan(lambda sum, pair: (sum + product(*pair), None), zeros, (x, dy))[0]
 
 
 def strided_input_gradient(dy: Array, kernel: Array, shape: tuple) -> Array:

@@ -8,6 +8,9 @@ for each of a tile's points.  Letters: N pictures, H, W pixels, C channels in, D
 tile's 16 points run row by row.
 """
 
+from collections.abc import Callable, Sequence
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -34,23 +37,29 @@ def apply(x: Array, prepared: Array, dilation: int = 1) -> Array:
     H and W are multiples of the dilation.
     """
     phases = split_phases(x, dilation)
-    y = put_tiles(multiply(take_tiles(phases), prepared), phases.shape[:3])
+    products = multiply(jnp.matmul, take_tiles(phases), prepared)
+    y = put_tiles(products, phases.shape[:3])
     return join_phases(y, x.shape[0], dilation)
 
 
-def multiply(tiles: list[Array], prepared: Array) -> list[Array]:
-    """16 matrix products."""
+def multiply(
+    product: Callable[[Array, Array], Array],
+    tiles: Sequence[Array],
+    others: Sequence[Array] | Array,
+) -> Sequence[Array]:
+    """product(tile, other) of each of the 16 points."""
     rows = tiles[0].shape[0]  # may be symbolic, in export
     if isinstance(rows, int) and rows <= FEW_ROWS:
-        return list(jnp.einsum("pmc,pcd->pmd", jnp.stack(tiles), prepared))
-    return [tile @ kernel for tile, kernel in zip(tiles, prepared, strict=True)]
+        return jax.vmap(product)(*map(jnp.stack, (tiles, others)))
+    return [product(tile, other) for tile, other in zip(tiles, others, strict=True)]
 
 
 def input_gradient(dy: Array, prepared: Array, dilation: int = 1) -> Array:
     """Of apply, to x: the convolution with the kernel turned."""
     phases = split_phases(dy, dilation)
     tiles = take_tiles(phases)
-    products = multiply([tiles[i] for i in TURNED], prepared.swapaxes(1, 2))
+    tiles = [tiles[i] for i in TURNED]
+    products = multiply(lambda tile, kernel: tile @ kernel.T, tiles, prepared)
     dx = put_tiles([products[i] for i in TURNED], phases.shape[:3])
     return join_phases(dx, dy.shape[0], dilation)
 
@@ -58,9 +67,8 @@ def input_gradient(dy: Array, prepared: Array, dilation: int = 1) -> Array:
 def kernel_gradient(x: Array, dy: Array, dilation: int = 1) -> Array:
     """Of apply and prepare, to the kernel f[3,3,C,D]."""
     x, dy = split_phases(x, dilation), split_phases(dy, dilation)
-    points = zip(take_tiles(x), spread_tiles(dy), strict=True)
-    products = jnp.stack([tile.T @ spread for tile, spread in points])
-    taps = G_SQUARED.T.astype(x.dtype) @ products.reshape(16, -1)
+    products = multiply(lambda a, b: a.T @ b, take_tiles(x), spread_tiles(dy))
+    taps = G_SQUARED.T.astype(x.dtype) @ jnp.stack(products).reshape(16, -1)
     return taps.reshape(3, 3, x.shape[-1], dy.shape[-1])
 
 
@@ -78,7 +86,7 @@ def take_tiles(x: Array) -> list[Array]:
     return [y.reshape(-1, c) for rows in transform(x, 1) for y in transform(rows, 2)]
 
 
-def put_tiles(products: list[Array], shape: tuple[int, int, int]) -> Array:
+def put_tiles(products: Sequence[Array], shape: tuple[int, int, int]) -> Array:
     """A' m A: 16 of f[N*tiles,D] -> f[N,H,W,D], shape = (N, H, W)."""
     n, h, w = shape
     products = [m.reshape(n, -(-h // 2), -(-w // 2), m.shape[-1]) for m in products]
