@@ -48,7 +48,7 @@ NOT_SIZES = ("parent", "name", "norm", "remat")
 @dataclasses.dataclass(frozen=True)
 class Bundle:
     """at_net, vg_net: the networks' sizes.  variables: {"at_net", "vg_net"} of
-    {"params", "batch_stats"}.
+    {"params", "batch_stats"}, on a device as load_bundle has them.
 
     pca: landmarks <-> K coefficients; boost: f32[K], w, what AT-net's coefficients are
     multiplied by.  landmark_to_crop: f32[2,3], affine, from the networks' landmarks to
@@ -89,7 +89,8 @@ def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         (partial / "bundle.json").write_text(json.dumps(description, indent=1) + "\n")
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        # Compressed, weights are 7 % smaller and take half as long again to read.
+        with ocp.PyTreeCheckpointer(use_compression=False) as checkpointer:
             checkpointer.save(partial / "arrays", arrays(bundle))
         if path.exists():
             shutil.rmtree(path)
@@ -107,8 +108,6 @@ def load_bundle(path: str | pathlib.Path) -> Bundle:
 
     InputError: missing, of another format version, or damaged.
     """
-    import orbax.checkpoint as ocp
-
     path = pathlib.Path(path).absolute()
     if not (path / "bundle.json").is_file():
         raise InputError(
@@ -138,26 +137,20 @@ def load_bundle(path: str | pathlib.Path) -> Bundle:
             for name, kind in NETWORKS.items()
             for sizes in [text[name]]
         }
-        expected = expected_arrays(
+        reading = begin_reading(path / "arrays")
+        expected = expected_arrays(  # traced meanwhile
             **networks,
             template_size=len(text["template_indices"]),
             photo_landmarks=text["photo_landmarks"],
         )
-        as_numpy = jax.tree.map(
-            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), expected
-        )
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            found = checkpointer.restore(
-                path / "arrays", item=expected, restore_args=as_numpy
-            )
-        check_shapes(found, expected)
+        found = finish_reading(reading, expected)
     except InputError:
         raise
-    except Exception as error:  # orbax and tensorstore raise many kinds
+    except Exception as error:  # tensorstore raises many kinds
         raise damaged(path, error) from error
     return Bundle(
         **networks,
-        variables={name: as_float32(found[name]) for name in NETWORKS},
+        variables={name: found[name] for name in NETWORKS},
         pca=Pca(**found["pca"]),
         boost=found["boost"],
         landmark_to_crop=found["landmark_to_crop"],
@@ -200,10 +193,11 @@ def expected_arrays(
 ) -> dict[str, Any]:
     """The shapes that `arrays` has, from the sizes alone."""
     k, landmarks, size = at_net.num_coefficients, 2 * NUM_POINTS, vg_net.image_size
-    key = jax.random.key(0)
+    key = jax.eval_shape(jax.random.key, 0)  # abstract arrays: nothing is compiled
 
     def shapes(module: nn.Module, *inputs: tuple[int, ...]):
-        return jax.eval_shape(module.init, key, *map(jnp.zeros, inputs))
+        abstract = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs)
+        return jax.eval_shape(module.init, key, *abstract)
 
     tree = {
         "at_net": shapes(at_net, (1, k), (1, 1, WINDOW_ROWS, WINDOW_SIZE)),
@@ -216,17 +210,53 @@ def expected_arrays(
     return tree | ({"photo_landmarks": np.zeros(landmarks)} if photo_landmarks else {})
 
 
-def check_shapes(found: Any, expected: Any) -> None:
-    """ValueError that names the first array of another shape."""
+def begin_reading(path: pathlib.Path) -> dict[str, Any]:
+    """{"at_net.params.head.bias": future of a numpy array} of what orbax has written.
 
-    def check(path, found, expected):
-        if found.shape != expected.shape:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise ValueError(f"{name} is {found.shape}, must be {expected.shape}")
+    Its own reader takes half a second more, and writes to standard error about some
+    damaged files.
+    """
+    import tensorstore
 
-    jax.tree_util.tree_map_with_path(check, found, expected)
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{path}/"}}
+    keys = tensorstore.KvStore.open(store).result().list().result()
+    arrays = [
+        key.removesuffix(b"/.zarray") for key in keys if key.endswith(b"/.zarray")
+    ]
+    opened = {
+        name.decode(): tensorstore.open(
+            {"driver": "zarr", "kvstore": {**store, "path": name.decode()}}
+        )
+        for name in arrays
+    }
+    return {name: array.result().read() for name, array in opened.items()}
+
+
+def finish_reading(reading: dict[str, Any], expected: Any) -> Any:
+    """The arrays in their tree, those of the networks as float32 on the first device.
+
+    One after the other: while a transfer is under way its source is held, and all the
+    weights would be in memory twice.  ValueError: names or shapes are others.
+    """
+    device = jax.local_devices()[0]
+
+    def finish(path, expected):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name not in reading:
+            raise ValueError(f"{name} is missing")
+        array = reading.pop(name).result()
+        if array.shape != expected.shape:
+            raise ValueError(f"{name} is {array.shape}, must be {expected.shape}")
+        if name.partition(".")[0] not in NETWORKS:
+            return array
+        return jax.device_put(np.asarray(array, np.float32), device).block_until_ready()
+
+    found = jax.tree_util.tree_map_with_path(finish, expected)
+    if reading:
+        raise ValueError(f"{min(reading)} is of other networks")
+    return found
 
 
 def as_float32(tree: Any) -> Any:
-    """Weights may be stored in half precision."""
+    """Numpy arrays, whatever precision the weights have."""
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)

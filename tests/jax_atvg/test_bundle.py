@@ -131,6 +131,34 @@ def test_other_audio_settings_are_an_error(saved):
         load_bundle(saved)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("at_net.params.head.bias", "at_net.params.head.bias is missing"),
+        ("at_net.params.stranger", "at_net.params.stranger is of other networks"),
+    ],
+)
+def test_arrays_of_other_networks_are_an_error(bundle, tmp_path, name, message):
+    first, *rest, last = name.split(".")
+    variables = jax.tree.map(lambda x: x, bundle.variables)
+    tree = variables[first]
+    for key in rest:
+        tree = tree[key]
+    if last in tree:
+        del tree[last]
+    else:
+        tree[last] = np.zeros(3, np.float32)
+    save_bundle(dataclasses.replace(bundle, variables=variables), tmp_path / "b")
+    with pytest.raises(InputError, match=rf"damaged bundle \(ValueError: {message}\)"):
+        load_bundle(tmp_path / "b")
+
+
+def test_any_name_of_a_folder_will_do(bundle, tmp_path):
+    path = tmp_path / "größe #1 50%?.b"
+    save_bundle(bundle, path)
+    assert_equal(load_bundle(path), bundle)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])
 def test_a_broken_description_is_an_error(saved, text):
     (saved / "bundle.json").write_text(text)
@@ -145,8 +173,9 @@ def test_sizes_that_the_arrays_do_not_have_are_an_error(saved):
         load_bundle(saved)
 
 
-def test_a_truncated_file_is_an_error_or_does_no_harm(bundle, saved):
-    """orbax keeps some of its bookkeeping twice; a damaged array is never loaded."""
+def test_a_truncated_file_is_an_error_or_does_no_harm(bundle, saved, capfd):
+    """Of orbax's bookkeeping not all is read; a damaged array is never loaded, and
+    nothing but the error is said."""
     noticed = 0
     for path in sorted(saved.joinpath("arrays").rglob("*")):
         whole = path.read_bytes() if path.is_file() else b""
@@ -159,4 +188,5 @@ def test_a_truncated_file_is_an_error_or_does_no_harm(bundle, saved):
                 noticed += 1
             path.write_bytes(whole)
     assert noticed >= 2
+    assert capfd.readouterr() == ("", "")
     assert_equal(load_bundle(saved), bundle)
