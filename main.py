@@ -273,30 +273,42 @@ def animate() -> int:
     require(BUNDLE, BATCH) if BATCH.value else require(BUNDLE, IMAGE, AUDIO, OUT)
     if BATCH.value:
         refuse_beside_batch(IMAGE, AUDIO, OUT, LANDMARKS_OUT)
-    jobs = read_jobs(BATCH.value) if BATCH.value else [flag_values(IMAGE, AUDIO, OUT)]
-    cache_compilations()
-    from jax_atvg.animate import animate_file
-    from jax_atvg.bundle import load_bundle
+    from input_pipeline.perception import perceive
+    from input_pipeline.workers import assistant
 
-    bundle, failed, outs = load_bundle(BUNDLE.value), 0, set()
-    for number, job in enumerate(jobs, 1):
-        try:
-            image, audio, out = check_job(job, f"{BATCH.value}: job {number}", outs)
-            written = animate_file(
-                image,
-                audio,
-                out,
-                bundle,
-                face=FACE.value,
-                full_frame=FULL_FRAME.value,
-                panels=PANELS.value,
-                landmarks_out=LANDMARKS_OUT.value,
-                progress=True,
-            )
-            print("wrote", *written)
-        except InputError as error:
-            complain(error)
-            failed += 1
+    jobs = read_jobs(BATCH.value) if BATCH.value else [flag_values(IMAGE, AUDIO, OUT)]
+    failed, outs = 0, set()
+    with assistant() as begin:
+        # The first face is found while jax is imported and the bundle read.  The others
+        # not before their turn: a job may take up the video of the one before.
+        ahead = {1: begin(perceive, *jobs[0][:2], FACE.value)}
+        cache_compilations()
+        from jax_atvg.animate import Networks, animate_file
+        from jax_atvg.bundle import load_bundle
+
+        networks = Networks(load_bundle(BUNDLE.value))
+        for number, job in enumerate(jobs, 1):
+            try:
+                image, audio, out = check_job(job, f"{BATCH.value}: job {number}", outs)
+                perceived = ahead.pop(number, None) or begin(
+                    perceive, image, audio, FACE.value
+                )
+                written = animate_file(
+                    image,
+                    audio,
+                    out,
+                    networks,
+                    face=FACE.value,
+                    full_frame=FULL_FRAME.value,
+                    panels=PANELS.value,
+                    landmarks_out=LANDMARKS_OUT.value,
+                    progress=True,
+                    perceived=perceived,
+                )
+                print("wrote", *written)
+            except InputError as error:
+                complain(error)
+                failed += 1
     if BATCH.value:
         print(f"{len(jobs) - failed} of {len(jobs)} videos written")
     return 2 if failed else 0

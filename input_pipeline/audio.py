@@ -36,10 +36,15 @@ IntegerSound = Int[np.ndarray, "N"] | Int[np.ndarray, "N C"]
 
 
 class Heard(NamedTuple):
-    """A recording as the networks hear it; see windows and is_silent."""
+    """A recording as the networks hear it.  features: MFCC.  silent: see is_silent."""
 
-    windows: Float32[np.ndarray, "T 28 12"]
+    features: Float32[np.ndarray, "M 13"]
     silent: bool
+
+    @property
+    def windows(self) -> Float32[np.ndarray, "T 28 12"]:
+        """One a video frame; a view, so that only the features are held and pickled."""
+        return _view(self.features)
 
 
 class AudioReader:
@@ -264,7 +269,7 @@ def hear(blocks: Iterable[Float32[np.ndarray, "_"]], name: str = "samples") -> H
     features = np.concatenate(list(_mfcc_rows(padded())))
     total = max(1, round(count / FRAME_SAMPLES))
     rows = (total - 1) * ROWS_PER_FRAME + WINDOW_ROWS
-    return Heard(_view(features[:rows]), bool(peak < SILENCE))
+    return Heard(features[:rows], bool(peak < SILENCE))
 
 
 def windows(

@@ -1,7 +1,9 @@
-"""A function applied to many items by processes that may die."""
+"""Work done in other processes: many items in some that may die; one job beside us."""
 
 import collections
 import concurrent.futures
+import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -35,11 +37,39 @@ def for_each(
                 yield item, Died()
 
 
+@contextlib.contextmanager
+def assistant() -> Iterator[Callable[..., Callable[[], Any]]]:
+    """begin(function, *arguments) -> wait() -> what the function returns or raises.
+
+    Another process, started by the first call, does one after the other until the block
+    ends; arguments and results are pickled.  Should it die, wait() does the work here.
+    """
+    pool = _pool(1)
+
+    def begin(function, *arguments):
+        here = functools.partial(function, *arguments)
+        try:
+            future = pool.submit(here)
+        except BrokenProcessPool:
+            return here
+
+        def wait():
+            try:
+                return future.result()
+            except BrokenProcessPool:
+                return here()
+
+        return wait
+
+    try:
+        yield begin
+    finally:
+        _kill(pool)
+
+
 def _until_death(function, waiting: collections.deque, workers: int):
     """Works off `waiting`; returns the items under way when a process died."""
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start
-    )
+    pool = _pool(workers)
     running = {}
     try:
         while waiting or running:
@@ -55,12 +85,23 @@ def _until_death(function, waiting: collections.deque, workers: int):
     except BrokenProcessPool:
         return list(running.values())
     except BaseException:  # Ctrl-C, or the caller wants no more: do not wait for them
-        for process in list(pool._processes.values()):
-            process.kill()
+        _kill(pool)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
     return []
+
+
+def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
+    return concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_start
+    )
+
+
+def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(cancel_futures=True)
 
 
 def _start() -> None:

@@ -10,11 +10,12 @@ program serves every length.
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -23,8 +24,10 @@ from jaxtyping import Float, Real, UInt8
 
 from input_pipeline import align, audio, faces, image, landmarks, video
 from input_pipeline.clip import CROP_SIZE, NUM_POINTS, InputError
+from input_pipeline.perception import Perceived
 from jax_atvg.bundle import Bundle
-from jax_atvg.predict import Photo, Prediction, Weights, first_state, predict
+from jax_atvg.models.layers import LstmState
+from jax_atvg.predict import Photo, Prediction, State, Weights, predict
 
 CHUNK = 16  # frames a call of the networks makes
 COMMENT = (
@@ -48,10 +51,32 @@ class Subject(NamedTuple):
     photo: Photo
 
 
+class Networks:
+    """A bundle with its weights on the first device, where all that follows stays.
+
+    bundle: without the variables, whose memory is free when the caller lets go of them.
+    """
+
+    def __init__(self, bundle: Bundle):
+        self.bundle = dataclasses.replace(bundle, variables={})
+        self.device = jax.local_devices()[0]
+        weights = Weights(
+            bundle.variables["at_net"],
+            bundle.variables["vg_net"],
+            bundle.pca,
+            bundle.boost,
+        )
+        self.weights = jax.device_put(weights, self.device)
+
+
+def as_networks(bundle: Bundle | Networks) -> Networks:
+    return bundle if isinstance(bundle, Networks) else Networks(bundle)
+
+
 def animate(
     photo: str | pathlib.Path | Picture,
     speech: str | pathlib.Path | Sound,
-    bundle: Bundle,
+    bundle: Bundle | Networks,
     *,
     face: str = "largest",
     full_frame: bool = False,
@@ -59,31 +84,35 @@ def animate(
     """For notebooks: all frames, RGB 0..255, 25 a second.
 
     photo: a file, or u8[H,W,3] RGB.  speech: a file, or (samples[N] or [N,C], samples a
-    second).  face: "largest", or a number counted from the left.  full_frame: the whole
-    picture instead of the aligned crop.  InputError: what is wrong with the input.
+    second).  bundle: or its Networks, for several calls.  face: "largest", or a number
+    counted from the left.  full_frame: the whole picture instead of the aligned crop.
+    InputError: what is wrong with the input.
     """
-    subject = read_subject(photo, bundle, face)
+    networks = as_networks(bundle)
+    subject = read_subject(photo, networks.bundle, face)
     heard = read_speech(speech)
     show = painter(subject, full_frame)
-    return np.stack([show(p.frames[0]) for p in talk(bundle, subject.photo, heard)])
+    return np.stack([show(p.frames[0]) for p in talk(networks, subject.photo, heard)])
 
 
 def animate_file(
     photo: str | pathlib.Path,
     speech: str | pathlib.Path,
     out: str | pathlib.Path,
-    bundle: Bundle,
+    bundle: Bundle | Networks,
     *,
     face: str = "largest",
     full_frame: bool = False,
     panels: bool = False,
     landmarks_out: str | pathlib.Path | None = None,
     progress: bool = False,
+    perceived: Callable[[], Perceived] | None = None,
 ) -> list[pathlib.Path]:
     """Writes an MP4 with the original sound; returns the files written.
 
     panels: also OUT_panels.mp4, with landmarks, attention, colour and result side by
     side.  landmarks_out: also an .npy, f32[T,68,2], crop coordinates in [-1,1].
+    perceived: what perceive finds in photo and speech, where it is under way already.
     Each file appears complete or not at all.  InputError: what is wrong with the input
     or with the folders.
     """
@@ -103,8 +132,11 @@ def animate_file(
         video.VideoWriter(path, (reader.rate, reader.blocks()), COMMENT)
         for path in paths
     ]
-    subject = read_subject(photo, bundle, face)
-    heard = read_speech(speech)
+    networks = as_networks(bundle)
+    bundle = networks.bundle
+    points_px, heard = perceived() if perceived else (None, None)
+    subject = read_subject(photo, bundle, face, points_px)
+    heard = read_speech(speech, heard)
     show = painter(subject, full_frame)
     spoken = []
     try:
@@ -113,7 +145,7 @@ def animate_file(
             total = len(heard.windows)
             bar = tqdm(total=total, unit="frame", desc=out.name, disable=not progress)
             stack.enter_context(bar)
-            for prediction in talk(bundle, subject.photo, heard):
+            for prediction in talk(networks, subject.photo, heard):
                 points = crop_points(bundle, prediction.landmarks[0])
                 open_writers[0].write(show(prediction.frames[0]))
                 if panels:
@@ -156,12 +188,19 @@ def save_array(path: pathlib.Path, array: np.ndarray) -> None:
 
 
 def read_subject(
-    photo: str | pathlib.Path | Picture, bundle: Bundle, face: str = "largest"
+    photo: str | pathlib.Path | Picture,
+    bundle: Bundle,
+    face: str = "largest",
+    points_px: Float[np.ndarray, "68 2"] | None = None,
 ) -> Subject:
-    """Finds and aligns the face.  InputError: no picture, no such face."""
+    """Finds the face, unless its points are given, and aligns it.
+
+    InputError: no picture, no such face.
+    """
     name = "photo" if isinstance(photo, np.ndarray) else str(photo)
     picture = photo if isinstance(photo, np.ndarray) else image.read_image(photo)
-    points_px = faces.photo_points(picture, face, name)
+    if points_px is None:
+        points_px = faces.photo_points(picture, face, name)
     template = align.Template(bundle.template, bundle.template_indices)
     matrix = align.align(points_px, template)  # from the 128x128 crop
     if bundle.photo_landmarks is None:
@@ -195,37 +234,38 @@ def rescale(
     return np.column_stack([linear, shift])
 
 
-def read_speech(speech: str | pathlib.Path | Sound) -> audio.Heard:
-    """Checks the sound; warns of silence.  InputError: unusable sound."""
-    if isinstance(speech, tuple):
-        name, heard = "speech", audio.hear([audio.from_array(*speech, "speech")])
-    else:
-        name, heard = str(speech), audio.hear_file(speech)
+def read_speech(
+    speech: str | pathlib.Path | Sound, heard: audio.Heard | None = None
+) -> audio.Heard:
+    """Hears the sound, unless that is done, and warns of silence.
+
+    InputError: unusable sound.
+    """
+    name = "speech" if isinstance(speech, tuple) else str(speech)
+    if heard is None and isinstance(speech, tuple):
+        heard = audio.hear([audio.from_array(*speech, "speech")])
+    elif heard is None:
+        heard = audio.hear_file(speech)
     if heard.silent:
         warnings.warn(f"{name}: silent; the mouth will rest", stacklevel=2)
     return heard
 
 
 def talk(
-    bundle: Bundle, photo: Photo, speech: audio.Heard | Float[np.ndarray, "N"]
+    bundle: Bundle | Networks,
+    photo: Photo,
+    speech: audio.Heard | Float[np.ndarray, "N"],
 ) -> Iterator[Prediction]:
     """One Prediction a video frame, of numpy arrays without the time axis.
 
     speech: mono 16 kHz samples, or what audio.hear makes of them.  The next chunk is
     under way while the caller draws and encodes this one.
     """
+    networks = as_networks(bundle)
     heard = speech if isinstance(speech, audio.Heard) else audio.hear([speech])
     windows, total = heard.windows, len(heard.windows)
-    weights = jax.device_put(
-        Weights(
-            bundle.variables["at_net"],
-            bundle.variables["vg_net"],
-            bundle.pca,
-            bundle.boost,
-        )
-    )
-    networks = bundle.at_net, bundle.vg_net
-    photo = jax.device_put(photo)
+    sizes = networks.bundle.at_net, networks.bundle.vg_net
+    photo, state = jax.device_put((photo, first_state(*sizes)), networks.device)
 
     def chunk(start: int) -> np.ndarray:
         """The last chunk is filled up with its last window."""
@@ -237,11 +277,10 @@ def talk(
         for i in range(min(CHUNK, total - start)):
             yield jax.tree.map(lambda x, i=i: x[:, i], arrays)
 
-    state = first_state(*networks, weights, photo, chunk(0))
     under_way = None
     for start in range(0, total, CHUNK):
-        prediction = compiled_predict(*networks, heard.silent)(
-            weights, photo, chunk(start), state
+        prediction = compiled_predict(*sizes, heard.silent)(
+            networks.weights, photo, chunk(start), state
         )
         state = prediction.state
         if under_way is not None:
@@ -253,6 +292,14 @@ def talk(
 @functools.cache
 def compiled_predict(at_net, vg_net, still: bool):
     return jax.jit(functools.partial(predict, at_net, vg_net, still))
+
+
+def first_state(at_net, vg_net) -> State:
+    """The zeros that state=None stands for: one compiled program serves all chunks."""
+    lstm = np.zeros((at_net.lstm_layers, 1, at_net.lstm_width), np.float32)
+    side = vg_net.image_size // 16
+    features = np.zeros((1, side, side, 8 * vg_net.width), np.float32)
+    return State(LstmState(lstm, lstm), features)
 
 
 def painter(subject: Subject, full_frame: bool):

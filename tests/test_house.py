@@ -19,7 +19,7 @@ FLOORS = {
     "input_pipeline": [
         "clip",
         "image video audio faces landmarks corpora dataset workers cartoon augment",
-        "align scenes sampling batches",
+        "align scenes sampling batches perception",
         "recording loader inspection authors synthetic",
         "finished summary",
         "on_beam",
@@ -46,7 +46,7 @@ FLOOR = {
 }
 CONTRACT = "input_pipeline.clip"
 DOORS = {  # between the towers; some share more with preparation
-    "jax_atvg.animate": "image video audio faces landmarks align",
+    "jax_atvg.animate": "image video audio faces landmarks align perception",
     "jax_atvg.scores": "faces",
     "jax_atvg.synthesis": "align sampling",
     "jax_atvg.evaluate": "align landmarks sampling",

@@ -153,6 +153,14 @@ def test_bad_rows_do_not_stop_the_others(call, files):
     assert made == {"1.mp4", "5, last.mp4"}
 
 
+def test_a_job_may_take_up_the_video_of_the_one_before(call, files):
+    (files / "list.csv").write_text(
+        "a face.png,räde.wav,1.mp4\na face.png,1.mp4,2.mp4\n", encoding="utf-8"
+    )
+    code, output, _ = call("animate", "--bundle=bundle", "--batch=list.csv")
+    assert (code, output[-1]) == (0, "2 of 2 videos written")
+
+
 def test_an_interruption_is_one_line_and_code_130(call, monkeypatch):
     import main
 

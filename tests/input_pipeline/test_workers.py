@@ -42,3 +42,32 @@ def test_who_stops_early_does_not_wait_for_what_is_under_way():
 def test_an_error_of_the_function_is_raised_here():
     with pytest.raises(KeyError):
         list(workers.for_each(double, [1, 99], 1))
+
+
+def test_an_assistant_works_beside_us_one_after_another():
+    with workers.assistant() as begin:
+        first, second, third = begin(double, 1), begin(os.getpid), begin(double, 99)
+        assert first() == 2
+        assert second() != os.getpid()
+        with pytest.raises(KeyError):
+            third()
+
+
+def die_elsewhere(pid: int) -> str:
+    if os.getpid() != pid:
+        os._exit(9)
+    return "done here"
+
+
+def test_what_an_assistant_died_of_is_done_here():
+    with workers.assistant() as begin:
+        waits = [begin(die_elsewhere, os.getpid()), begin(double, 3)]
+        assert [wait() for wait in waits] == ["done here", 6]
+        assert begin(double, 4)() == 8
+
+
+def test_an_assistant_is_not_waited_for():
+    start = time.monotonic()
+    with workers.assistant() as begin:
+        begin(double, 60)
+    assert time.monotonic() - start < 30

@@ -1,6 +1,7 @@
 """A photo and a sound become a video: what issue 2, section 5 promises."""
 
 import warnings
+import weakref
 
 import av
 import cv2
@@ -11,6 +12,7 @@ from PIL import Image
 
 from input_pipeline import align, audio, landmarks
 from input_pipeline.image import write_image
+from input_pipeline.perception import perceive
 from jax_atvg import animate
 from tests.small_bundle import (
     LANDMARK_TO_CROP,
@@ -221,6 +223,35 @@ def test_full_frame_of_odd_sides_is_written(files, bundle):
         files / "odd.png", files / "speech.wav", out, bundle, full_frame=True
     )
     assert decode(out).shape == (35, 512, 510, 3)
+
+
+def test_networks_serve_several_calls_and_let_go_of_the_bundle(frames):
+    bundle = small_bundle()
+    kernel = weakref.ref(bundle.variables["at_net"]["params"]["head"]["kernel"])
+    networks = animate.Networks(bundle)
+    del bundle
+    for _ in range(2):
+        got = animate.animate(photo(), (speech(SECONDS, RATE), RATE), networks)
+        np.testing.assert_array_equal(got, frames)
+    assert kernel() is None
+
+
+def test_what_was_perceived_elsewhere_is_not_looked_for_again(files, bundle, frames):
+    found = perceive(files / "photo.png", files / "speech.wav")
+    moved = found._replace(points=found.points + 5)
+    out = files / "out" / "moved.mp4"
+    pictures = {}
+    for perceived in (found, moved):
+        animate.animate_file(
+            files / "photo.png",
+            files / "speech.wav",
+            out,
+            bundle,
+            perceived=lambda perceived=perceived: perceived,
+        )
+        pictures[perceived is found] = luma(decode(out))
+    assert np.abs(pictures[True] - luma(frames)).mean() < 3
+    assert np.abs(pictures[False] - luma(frames)).mean() > 6
 
 
 # The photo
