@@ -68,7 +68,8 @@ def train(
 
         while step < experiment.steps:
             tracing.at(step)
-            batch = next(batches)
+            with pending.data():
+                batch = next(batches)
             run = step_of.at(step)
             state, losses = run(state, to_devices(batch, mesh), experiment.seed)
             step += 1
@@ -135,7 +136,15 @@ class Pending:
         self._begin()
 
     def _begin(self) -> None:
-        self.values, self.steps, self.since = {}, 0, time.perf_counter()
+        self.values, self.steps, self.data_seconds = {}, 0, 0.0
+        self.since = time.perf_counter()
+
+    @contextlib.contextmanager
+    def data(self):
+        """Times the wait for a batch."""
+        begin = time.perf_counter()
+        yield
+        self.data_seconds += time.perf_counter() - begin
 
     def add(self, step: int, losses: dict[str, jax.Array]) -> None:
         self.waiting.append((step, losses))
@@ -157,14 +166,17 @@ class Pending:
         self.waiting.clear()
 
     def report(self) -> dict[str, float]:
-        """Means since the last report, and the pace.  InputError: see fetch."""
+        """Means since the last report, the pace, and the share of the time that went
+        into waiting for batches.  InputError: see fetch."""
         self.fetch()
-        pace = self.steps / (time.perf_counter() - self.since)
+        seconds = time.perf_counter() - self.since
+        pace, waited = self.steps / seconds, self.data_seconds / seconds
         means = {name: float(np.mean(values)) for name, values in self.values.items()}
         self._begin()
         return means | {
             "pace/steps_per_second": pace,
             "pace/clips_per_second": pace * self.batch_size,
+            "pace/waiting_for_data": waited,
         }
 
 

@@ -45,6 +45,17 @@ def shared():
     return shared_path
 
 
+@pytest.fixture(scope="module", params=["cpu", "native"])
+def convolution_form(request):
+    """Runs what uses it with both forms of the convolutions."""
+    from jax_atvg.models import convolutions
+
+    jax.clear_caches()  # what was traced before holds the other form
+    with convolutions.form(request.param):
+        yield request.param
+    jax.clear_caches()
+
+
 # Minutes each; begun first, so that both workers end together.
 SLOWEST = [
     "test_reference_steps",

@@ -17,6 +17,8 @@ from jax import lax
 
 from jax_atvg.arrays import Array
 
+Points = Sequence[Array] | Array  # 16, in a list or along the first axis
+
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 G_SQUARED = np.kron(G, G)  # on both axes: 9 taps -> 16 points
 # The points of a kernel turned by 180 degrees are those of the kernel in this order,
@@ -44,9 +46,9 @@ def apply(x: Array, prepared: Array, dilation: int = 1) -> Array:
 
 def multiply(
     product: Callable[[Array, Array], Array],
-    tiles: Sequence[Array],
-    others: Sequence[Array] | Array,
-) -> Sequence[Array]:
+    tiles: Points,
+    others: Points,
+) -> Points:
     """product(tile, other) of each of the 16 points."""
     rows = tiles[0].shape[0]  # may be symbolic, in export
     if isinstance(rows, int) and rows <= FEW_ROWS:
@@ -86,7 +88,7 @@ def take_tiles(x: Array) -> list[Array]:
     return [y.reshape(-1, c) for rows in transform(x, 1) for y in transform(rows, 2)]
 
 
-def put_tiles(products: Sequence[Array], shape: tuple[int, int, int]) -> Array:
+def put_tiles(products: Points, shape: tuple[int, int, int]) -> Array:
     """A' m A: 16 of f[N*tiles,D] -> f[N,H,W,D], shape = (N, H, W)."""
     n, h, w = shape
     products = [m.reshape(n, -(-h // 2), -(-w // 2), m.shape[-1]) for m in products]

@@ -21,6 +21,8 @@ from tests.reference_networks import (
     nhwc,
 )
 
+pytestmark = pytest.mark.usefixtures("convolution_form")
+
 MODES = ["eval", "train"]
 
 

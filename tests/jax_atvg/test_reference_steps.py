@@ -23,6 +23,8 @@ from tests.reference_networks import (
     image,
 )
 
+pytestmark = pytest.mark.usefixtures("convolution_form")
+
 # Their true gradient is zero (a normalisation follows): rounding decides Adam's move.
 NO_GRADIENT = ("lmark_att.0.bias", "lmark_att.3.bias")
 
@@ -102,7 +104,7 @@ def test_five_adam_steps_of_at_net(at_case):
 
 
 @pytest.fixture(scope="module")
-def gan_case(reference):
+def gan_case(reference, convolution_form):
     """The authors' iteration: (stored values, nets, state, batch, state afterwards,
     losses)."""
     stored = reference("vgnet_step_seed0.npz")

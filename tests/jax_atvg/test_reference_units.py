@@ -13,6 +13,8 @@ from jax_atvg.optim import adam
 from jax_atvg.torch_import import conv, conv_norm, norm, recurrent
 from tests.reference_networks import PerFrameBatchNorm, max_difference, nhwc
 
+pytestmark = pytest.mark.usefixtures("convolution_form")
+
 
 @pytest.fixture(scope="module")
 def units(reference):
