@@ -191,10 +191,12 @@ def keep_freed_memory() -> None:
         mallopt(option, value)
 
 
-def cache_compilations() -> None:
-    """A second start takes compiled programs from the user's cache folder."""
+def set_up_jax() -> None:
+    """Freed memory is kept; a second start takes compiled programs from the user's
+    cache folder."""
     import jax
 
+    keep_freed_memory()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(home) / "jax_atvg"

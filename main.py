@@ -58,7 +58,7 @@ from command_line import (
     VG_NET,
     WORKDIR,
     WORKERS,
-    cache_compilations,
+    set_up_jax,
     check_job,
     complain,
     config_error,
@@ -98,7 +98,7 @@ def train() -> int:
         raise InputError("--config missing; give one of configs/*.py")
     first, last = profile_steps(PROFILE.value)
     connect_processes()
-    cache_compilations()
+    set_up_jax()
     import jax
 
     from input_pipeline import dataset, loader, synthetic
@@ -162,7 +162,7 @@ def train() -> int:
 def export() -> int:
     """Two finished runs become a bundle."""
     require(AT, VG, OUT)
-    cache_compilations()
+    set_up_jax()
     import numpy as np
 
     from input_pipeline import align, dataset
@@ -226,7 +226,7 @@ def chosen_template():
 def evaluate() -> int:
     """A bundle's scores on a split of clips, as a folder with a report."""
     require(BUNDLE, DATA_DIR, OUT)
-    cache_compilations()
+    set_up_jax()
     from input_pipeline import dataset
     from jax_atvg import report
     from jax_atvg.bundle import load_bundle
@@ -282,7 +282,7 @@ def animate() -> int:
         # The first face is found while jax is imported and the bundle read.  The others
         # not before their turn: a job may take up the video of the one before.
         ahead = {1: begin(perceive, *jobs[0][:2], FACE.value)}
-        cache_compilations()
+        set_up_jax()
         from jax_atvg.animate import Networks, animate_file
         from jax_atvg.bundle import load_bundle
 

@@ -165,9 +165,9 @@ ROWS = {
 
 def set_up() -> None:
     """What main.py does before it imports the networks."""
-    from command_line import cache_compilations
+    from command_line import set_up_jax
 
-    cache_compilations()
+    set_up_jax()
 
 
 def measure(row: Row, repeats: int, matmul_size: int = MATMUL_SIZE) -> dict[str, Any]:

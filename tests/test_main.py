@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import platform
 import subprocess
 import sys
 
@@ -37,7 +38,7 @@ def call(files, monkeypatch, capsys):
     import main
 
     monkeypatch.chdir(files)
-    monkeypatch.setattr(main, "cache_compilations", lambda: None)
+    monkeypatch.setattr(main, "set_up_jax", lambda: None)
     before = {path.name for path in files.iterdir()}
 
     def run(*arguments):
@@ -244,3 +245,34 @@ def test_the_authors_weights_become_a_bundle_that_animates(start, shared, tmp_pa
     frames = list(read_frames(tmp_path / "talking.mp4"))
     assert len(frames) == round(25 * len(sound) / rate)
     assert frames[0].shape == (128, 128, 3)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone")
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_large_array_takes_the_memory_of_the_one_before(kept):
+    """Pages that the system has to clear for the second of two arrays."""
+    program = f"""
+import resource
+import numpy
+import command_line
+
+if {kept}:
+    command_line.keep_freed_memory()
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    numpy.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults() * resource.getpagesize() / 2**27)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"},
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    cleared = float(done.stdout)
+    assert cleared < 0.01 if kept else cleared > 0.9

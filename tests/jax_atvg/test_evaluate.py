@@ -339,7 +339,7 @@ def call(tmp_path, monkeypatch, capsys):
     import main
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "cache_compilations", lambda: None)
+    monkeypatch.setattr(main, "set_up_jax", lambda: None)
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
     save_bundle(bundle(), tmp_path / "bundle")
     write_dataset("data", train=SyntheticClips(3, 8), validation=SyntheticClips(2, 8))
