@@ -186,17 +186,17 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    # Two arenas: programs run on a thread of their own, and compiling wants another.
-    for option, value in ((arena_max, 2), (mmap_max, 0), (trim_threshold, -1)):
+    # One arena, or every thread would keep its own.
+    for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, -1)):
         mallopt(option, value)
 
 
 def set_up_jax() -> None:
     """Freed memory is kept; a second start takes compiled programs from the user's
     cache folder."""
+    keep_freed_memory()  # before jax starts its threads
     import jax
 
-    keep_freed_memory()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(home) / "jax_atvg"

@@ -141,10 +141,12 @@ class Pending:
 
     @contextlib.contextmanager
     def data(self):
-        """Times the wait for a batch."""
+        """Times the wait for a batch, unless a step is under way until its end."""
         begin = time.perf_counter()
         yield
-        self.data_seconds += time.perf_counter() - begin
+        newest = [loss for _, losses in self.waiting[-1:] for loss in losses.values()]
+        if all(loss.is_ready() for loss in newest):
+            self.data_seconds += time.perf_counter() - begin
 
     def add(self, step: int, losses: dict[str, jax.Array]) -> None:
         self.waiting.append((step, losses))
@@ -166,8 +168,8 @@ class Pending:
         self.waiting.clear()
 
     def report(self) -> dict[str, float]:
-        """Means since the last report, the pace, and the share of the time that went
-        into waiting for batches.  InputError: see fetch."""
+        """Means since the last report, the pace, and the share of the time in which
+        no step was under way, for want of a batch.  InputError: see fetch."""
         self.fetch()
         seconds = time.perf_counter() - self.since
         pace, waited = self.steps / seconds, self.data_seconds / seconds
