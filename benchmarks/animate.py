@@ -1,0 +1,313 @@
+"""Where the time of `main.py animate` goes: first frame, share of the networks, memory.
+
+    python benchmarks/animate.py                  # the original's width: minutes
+    python benchmarks/animate.py --small --image=face.jpg --audio=speech.wav
+
+Every run makes two videos of the same photo and sound in a process of its own: the
+first with an empty compilation cache (cold), the others with a filled one (warm).
+
+at, lasts: seconds since the process was started, and of the stage, with what it waited
+for.  CPU: of the stage's thread; face and sound, which another process looks after,
+appear as what remains to be waited for.
+first frame: until it is handed to the encoder, imports included.
+networks: the share of a video's wall time, from the call of animate_file to the
+finished file, in which a chunk of frames was being computed; of the second video of
+the process; of the first video's wall time since the process was started.
+alone: the same shares, of the time those chunks take with nothing beside them.
+MiB: most resident memory of the process, and of the one that finds the face.
+others: processor time that was not ours: time on a quiet machine.
+"""
+
+import argparse
+import builtins
+import csv
+import functools
+import json
+import os
+import pathlib
+import queue
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from statistics import median
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+LEAST_SECONDS = 0.01  # of a stage that is shown
+IMPORTS = ["jax", "flax", "orbax", "tensorstore", "cv2", "av", "dlib", "scipy"]
+A_VIDEO = "a video"
+STAGES = {  # (module, function): in words
+    ("jax_atvg.bundle", "load_bundle"): "bundle",
+    ("jax_atvg.bundle", "begin_reading"): "ask for its arrays",
+    ("jax_atvg.bundle", "expected_arrays"): "trace the shapes they must have",
+    ("jax_atvg.bundle", "finish_reading"): "wait for them",
+    ("input_pipeline.audio", "hear_file"): "hear",
+    ("jax_atvg.animate", "read_subject"): "photo",
+    ("input_pipeline.image", "read_image"): "decode",
+    ("input_pipeline.faces", "_detector"): "dlib's detector",
+    ("input_pipeline.faces", "_detect_gray"): "detect",
+    ("input_pipeline.faces", "_predictor"): "dlib's model of 68 points",
+    ("jax_atvg.animate", "animate_file"): A_VIDEO,
+}
+JAX_STAGES = {  # jax's own names of what it times
+    "/jax/core/compile/jaxpr_trace_duration": "trace",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower",
+    "/jax/core/compile/backend_compile_duration": "compile, or read from the cache",
+}
+
+
+# --- the child: one process, two videos ---
+
+
+class Watch:
+    """Notes what happens when, in seconds since `start` (time.monotonic)."""
+
+    def __init__(self, start: float):
+        self.start = start
+        self.stages = []  # dicts of name, depth, at, lasts, cpu
+        self.busy = []  # (begin, end) of chunks
+        self.frames = []  # when each frame went to the encoder
+        self.chunks = queue.Queue()
+        self.depth = threading.local()
+        self.seen = set()
+
+    def now(self) -> float:
+        return time.monotonic() - self.start
+
+    def note(self, name: str, at: float, cpu: float | None = None, depth: int = 0):
+        stage = {"name": name, "depth": depth, "at": at, "lasts": self.now() - at}
+        self.stages.append(stage | {"cpu": cpu})
+
+    def timed(self, name: str, function):
+        """The function, every call of it noted."""
+
+        @functools.wraps(function)
+        def wrapper(*arguments, **options):
+            depth = getattr(self.depth, "now", 0)
+            at, cpu, self.depth.now = self.now(), time.thread_time(), depth + 1
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.depth.now = depth
+                self.note(name, at, time.thread_time() - cpu, depth)
+
+        return wrapper
+
+    def install(self) -> None:
+        """Watches imports; a module's functions as soon as it is there."""
+        plain = builtins.__import__
+
+        def watched(name, *arguments, **options):
+            top = name.partition(".")[0]
+            new = top in IMPORTS and top not in sys.modules
+            what = self.timed(f"import {top}", plain) if new else plain
+            module = what(name, *arguments, **options)
+            self.wrap()
+            return module
+
+        builtins.__import__ = watched
+        threading.Thread(target=self.follow, daemon=True).start()
+
+    def wrap(self) -> None:
+        for (module, function), name in STAGES.items():
+            found = getattr(sys.modules.get(module), function, None)
+            if found is not None and (module, function) not in self.seen:
+                self.seen.add((module, function))
+                setattr(sys.modules[module], function, self.timed(name, found))
+        animate = sys.modules.get("jax_atvg.animate")
+        if hasattr(animate, "talk") and "rest" not in self.seen:
+            self.seen.add("rest")
+            self.watch_networks(animate)
+
+    def watch_networks(self, animate) -> None:
+        import jax
+
+        from input_pipeline.video import VideoWriter
+
+        compiled, write = animate.compiled_predict, VideoWriter.write
+        video = animate.animate_file
+
+        def animate_file(*arguments, perceived, **options):
+            wait = self.timed("wait for the other process", perceived)
+            return video(*arguments, perceived=wait, **options)
+
+        def predict(*sizes):
+            program = compiled(*sizes)
+
+            def call(*arguments):
+                prediction = program(*arguments)  # returns when it is under way
+                self.chunks.put((self.now(), prediction.frames, program, arguments))
+                return prediction
+
+            return call
+
+        def counted(writer, frame):
+            self.frames.append(self.now())
+            write(writer, frame)
+
+        def jax_stage(event: str, seconds: float, **_):
+            if event in JAX_STAGES:
+                self.note(JAX_STAGES[event], self.now() - seconds, depth=1)
+
+        animate.animate_file = animate_file
+        animate.compiled_predict, VideoWriter.write = predict, counted
+        jax.monitoring.register_event_duration_secs_listener(jax_stage)
+
+    def follow(self) -> None:
+        """When chunks are done; one begins when it is asked for and the one before it,
+        whose state it takes, is done."""
+        end = 0.0
+        while True:
+            begin, frames, *self.last = self.chunks.get()
+            frames.block_until_ready()
+            begin, end = max(begin, end), self.now()
+            self.busy.append((begin, end))
+            del frames
+            self.chunks.task_done()
+
+    def alone(self, count: int) -> float:
+        """Seconds that so many chunks take with nothing beside them."""
+        import jax
+
+        program, (*inputs, state) = self.last
+        begin = self.now()
+        for _ in range(count):
+            state = jax.block_until_ready(program(*inputs, state)).state
+        return self.now() - begin
+
+
+def child(start: float, words: list[str]) -> dict:
+    """What one process finds; words: of main.py, a list of two jobs."""
+    from benchmarks.speed import others_seconds
+
+    others = others_seconds()
+    watch = Watch(start)
+    watch.note("Python", 0.0, time.thread_time())
+    watch.install()
+    import main
+
+    if code := main.main(["main.py", "animate", *words]):
+        raise SystemExit(code)
+    watch.chunks.join()
+    ended = watch.now()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    child = resource.getrusage(resource.RUSAGE_CHILDREN)
+    others = others_seconds() - others - child.ru_utime - child.ru_stime
+    videos = [stage for stage in watch.stages if stage["name"] == A_VIDEO]
+    first, second = ((s["at"], s["at"] + s["lasts"]) for s in videos)
+    alone = watch.alone(len(watch.busy) // 2)
+
+    def busy(begin: float, end: float) -> float:
+        inside = (min(b, end) - max(a, begin) for a, b in watch.busy)
+        return sum(max(x, 0) for x in inside)
+
+    def share(begin: float, end: float) -> float:
+        return busy(begin, end) / (end - begin)
+
+    return {
+        "first frame": watch.frames[0],
+        "first video": first[1],
+        "networks": share(*first),
+        "networks, second video": share(*second),
+        "networks, since start": share(0, first[1]),
+        "alone": alone / (first[1] - first[0]),
+        "alone, second video": alone / (second[1] - second[0]),
+        "alone, since start": alone / first[1],
+        "alone, frames a second": len(watch.frames) / 2 / alone,
+        "MiB": peak / 1024,
+        "MiB, the other process": child.ru_maxrss / 1024,
+        "others": max(others, 0) / ended / os.cpu_count(),
+        "stages": [s for s in watch.stages if s["lasts"] >= LEAST_SECONDS],
+    }
+
+
+# --- the parent: inputs, runs, tables ---
+
+
+def make_inputs(folder: pathlib.Path, small: bool, seconds: float) -> None:
+    """bundle, face.png, speech.wav."""
+    import soundfile
+
+    from input_pipeline.image import write_image
+    from jax_atvg.bundle import save_bundle
+    from tests.small_bundle import full_bundle, photo, small_bundle, speech
+
+    save_bundle(small_bundle(128) if small else full_bundle(), folder / "bundle")
+    write_image(folder / "face.png", photo())
+    soundfile.write(folder / "speech.wav", speech(seconds), 16000)
+
+
+def run_child(folder: pathlib.Path, given: argparse.Namespace) -> dict:
+    jobs = [[given.image, given.audio, folder / f"{i}.mp4"] for i in range(2)]
+    with open(folder / "jobs.csv", "w", newline="") as file:
+        csv.writer(file).writerows(jobs)
+    words = [f"--bundle={given.bundle}", f"--batch={folder / 'jobs.csv'}"]
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    command = [sys.executable, __file__, f"--child={time.monotonic()}", *words]
+    done = subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | environment,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def stage_table(stages: list[dict]) -> str:
+    lines = ["     at   lasts     CPU"]
+    for stage in sorted(stages, key=lambda stage: (stage["at"], stage["depth"])):
+        cpu = "" if stage["cpu"] is None else f"{stage['cpu']:.2f}"
+        name = "  " * stage["depth"] + stage["name"]
+        lines.append(f"{stage['at']:7.2f} {stage['lasts']:7.2f} {cpu:>7}  {name}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    if len(sys.argv) > 1 and sys.argv[1].startswith("--child="):
+        start = float(sys.argv[1].partition("=")[2])
+        print(json.dumps(child(start, sys.argv[2:])))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--small", action="store_true", help="a bundle of small networks"
+    )
+    parser.add_argument("--seconds", type=float, default=10, help="of sound")
+    parser.add_argument("--repeats", type=int, default=3, help="warm runs")
+    for name in ("bundle", "image", "audio"):
+        parser.add_argument(f"--{name}", help="in place of one that is made up")
+    given = parser.parse_args()
+    from benchmarks.speed import machine
+
+    print(*(f"{key}: {value}" for key, value in machine().items()), sep="\n")
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        # In a process of its own: a child's peak counts what it inherits at its start.
+        program = (
+            f"import pathlib, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+            "from benchmarks.animate import make_inputs\n"
+            f"make_inputs(pathlib.Path({name!r}), {given.small}, {given.seconds})"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True)
+        given.bundle = given.bundle or folder / "bundle"
+        given.image = given.image or folder / "face.png"
+        given.audio = given.audio or folder / "speech.wav"
+        cold, *warm = (run_child(folder, given) for _ in range(1 + given.repeats))
+    quietest = min(warm, key=lambda run: run["others"])
+    for kind, run in (("cold", cold), ("warm, the quietest run", quietest)):
+        print(f"\n{kind}\n{stage_table(run['stages'])}")
+    print(f"\n{'':24}{'cold':>8}{'warm':>8}   every warm run")
+    for key in (key for key in cold if key != "stages"):
+        values = [run[key] for run in warm]
+        how = "8.0f" if "MiB" in key else "8.2f"
+        every = " ".join(format(value, how).strip() for value in values)
+        print(f"{key:24}{cold[key]:{how}}{median(values):{how}}   {every}")
+
+
+if __name__ == "__main__":
+    main()
