@@ -58,7 +58,6 @@ from command_line import (
     VG_NET,
     WORKDIR,
     WORKERS,
-    set_up_jax,
     check_job,
     complain,
     config_error,
@@ -67,6 +66,7 @@ from command_line import (
     read_jobs,
     refuse_beside_batch,
     require,
+    set_up_jax,
 )
 from input_pipeline.clip import InputError
 

@@ -26,8 +26,7 @@ from input_pipeline import align, audio, faces, image, landmarks, video
 from input_pipeline.clip import CROP_SIZE, NUM_POINTS, InputError
 from input_pipeline.perception import Perceived
 from jax_atvg.bundle import Bundle
-from jax_atvg.models.layers import LstmState
-from jax_atvg.predict import Photo, Prediction, State, Weights, predict
+from jax_atvg.predict import Photo, Prediction, Weights, first_state, predict
 
 CHUNK = 16  # frames a call of the networks makes
 COMMENT = (
@@ -287,6 +286,11 @@ def talk(
             yield from fetch(*under_way)
         under_way = prediction, start
     yield from fetch(*under_way)
+
+
+@functools.cache
+def compiled_predict(at_net, vg_net, still: bool):
+    return jax.jit(functools.partial(predict, at_net, vg_net, still))
 
 
 @functools.cache

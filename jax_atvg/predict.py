@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from input_pipeline.clip import Pca
 from jax_atvg.arrays import (
@@ -89,14 +89,10 @@ def predict(
     )
 
 
-def first_state(
-    at_net: ATNet, vg_net: VGNet, weights: Weights, photo: Photo, audio: Audio
-) -> State:
-    """The zeros that state=None stands for: one compiled program serves all chunks."""
-    shapes = jax.eval_shape(
-        lambda *arrays: predict(at_net, vg_net, False, *arrays).state,
-        weights,
-        photo,
-        audio,
-    )
-    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+def first_state(at_net: ATNet, vg_net: VGNet) -> State:
+    """The zeros that state=None stands for, of one clip: one compiled program serves
+    all chunks."""
+    lstm = np.zeros((at_net.lstm_layers, 1, at_net.lstm_width), np.float32)
+    side = vg_net.image_size // 16
+    features = np.zeros((1, side, side, 8 * vg_net.width), np.float32)
+    return State(LstmState(lstm, lstm), features)
