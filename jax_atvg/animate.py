@@ -293,19 +293,6 @@ def compiled_predict(at_net, vg_net, still: bool):
     return jax.jit(functools.partial(predict, at_net, vg_net, still))
 
 
-@functools.cache
-def compiled_predict(at_net, vg_net, still: bool):
-    return jax.jit(functools.partial(predict, at_net, vg_net, still))
-
-
-def first_state(at_net, vg_net) -> State:
-    """The zeros that state=None stands for: one compiled program serves all chunks."""
-    lstm = np.zeros((at_net.lstm_layers, 1, at_net.lstm_width), np.float32)
-    side = vg_net.image_size // 16
-    features = np.zeros((1, side, side, 8 * vg_net.width), np.float32)
-    return State(LstmState(lstm, lstm), features)
-
-
 def painter(subject: Subject, full_frame: bool):
     """frame f32[S,S,3] in [-1,1] -> the picture to show, u8[H,W,3]."""
     if not full_frame:
