@@ -163,14 +163,15 @@ def test_every_ablation_differs_from_the_full_model_in_one_field(variant):
 
 
 def test_warm_up_trains_the_generator_on_pixels_alone(batch):
-    nets = small_gan()
+    # Not Adam: rounding decides where it takes an element whose gradient is near eps.
+    plain = {"gen_optimizer": optax.sgd(1.0)}
+    nets = small_gan(**plain)
     before, after, terms = step_of(nets, batch, gan.pixel_step)
     assert_same(after.disc, before.disc)
     assert set(terms) == {"gen/pixel", "gen/attention"}
     assert after.step == 1
-    alone = small_gan(loss=GanLoss(score=False, landmark=False))
+    alone = small_gan(loss=GanLoss(score=False, landmark=False), **plain)
     _, expected, _ = step_of(alone, batch)
-    # Rounding decides where Adam takes an element whose gradient is near its eps.
     assert_same(after.gen.params, expected.gen.params, 1e-5)
 
 
