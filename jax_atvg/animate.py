@@ -290,7 +290,13 @@ def talk(
 
 @functools.cache
 def compiled_predict(at_net, vg_net, still: bool):
-    return jax.jit(functools.partial(predict, at_net, vg_net, still))
+    options = None
+    if jax.default_backend() == "cpu":
+        # Kernels are transformed (models/winograd.py) one by one where they are used.
+        # XLA's usual schedule does all of them first: 290 MB at full width.
+        options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    function = functools.partial(predict, at_net, vg_net, still)
+    return jax.jit(function, compiler_options=options)
 
 
 def painter(subject: Subject, full_frame: bool):
