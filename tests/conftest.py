@@ -20,6 +20,9 @@ os.environ.setdefault(
     str(ROOT / ".pytest_cache" / "xla"),
 )
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+# Small networks take longer to compile than to run: with half of it left out.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 SHARED = pathlib.Path(os.environ.get("ATVG_SHARED", ROOT.parent / "shared"))
@@ -47,12 +50,14 @@ def shared():
 
 @pytest.fixture(scope="module", params=["cpu", "native"])
 def convolution_form(request):
-    """Runs what uses it with both forms of the convolutions."""
+    """Runs what uses it with both forms of the convolutions, as XLA optimises them."""
     from jax_atvg.models import convolutions
 
     jax.clear_caches()  # what was traced before holds the other form
+    jax.config.update("jax_disable_most_optimizations", False)
     with convolutions.form(request.param):
         yield request.param
+    jax.config.update("jax_disable_most_optimizations", True)
     jax.clear_caches()
 
 

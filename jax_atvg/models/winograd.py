@@ -88,7 +88,7 @@ def take_tiles(x: Array) -> list[Array]:
     return [y.reshape(-1, c) for rows in transform(x, 1) for y in transform(rows, 2)]
 
 
-def put_tiles(products: Points, shape: tuple[int, int, int]) -> Array:
+def put_tiles(products: Points, shape: tuple) -> Array:
     """A' m A: 16 of f[N*tiles,D] -> f[N,H,W,D], shape = (N, H, W)."""
     n, h, w = shape
     products = [m.reshape(n, -(-h // 2), -(-w // 2), m.shape[-1]) for m in products]
@@ -125,7 +125,7 @@ def split_phases(x: Array, dilation: int) -> Array:
     return x.reshape(-1, h // dilation, w // dilation, c)
 
 
-def join_phases(x: Array, n: int, dilation: int) -> Array:
+def join_phases(x: Array, n, dilation: int) -> Array:
     """The inverse of split_phases, n pictures."""
     if dilation == 1:
         return x

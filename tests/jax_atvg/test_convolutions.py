@@ -48,7 +48,7 @@ def check_forms(function, dtype, *shapes):
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("name", CONVS)
-@settings(max_examples=8)
+@settings(deadline=None, max_examples=8)
 @given(
     n=st.integers(1, 3),
     height=SIDES,
@@ -68,7 +68,7 @@ def test_conv_and_its_gradients_are_xlas(
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@settings(max_examples=8)
+@settings(deadline=None, max_examples=8)
 @given(
     n=st.integers(1, 3),
     height=st.integers(1, 6),
