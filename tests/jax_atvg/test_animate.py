@@ -227,13 +227,14 @@ def test_full_frame_of_odd_sides_is_written(files, bundle):
 
 def test_networks_serve_several_calls_and_let_go_of_the_bundle(frames):
     bundle = small_bundle()
-    kernel = weakref.ref(bundle.variables["at_net"]["params"]["head"]["kernel"])
+    given = weakref.ref(bundle)
     networks = animate.Networks(bundle)
     del bundle
     for _ in range(2):
         got = animate.animate(photo(), (speech(SECONDS, RATE), RATE), networks)
         np.testing.assert_array_equal(got, frames)
-    assert kernel() is None
+    assert given() is None
+    assert networks.bundle.variables == {}
 
 
 def test_what_was_perceived_elsewhere_is_not_looked_for_again(files, bundle, frames):
