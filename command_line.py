@@ -178,8 +178,8 @@ def keep_freed_memory() -> None:
     """Large arrays that a program frees stay with the process, for the next.
 
     glibc would hand them back to the system and ask again at every step, and the system
-    clears them each time: a fifth of a step's time (docs/performance.md).  Elsewhere
-    than on glibc: nothing.
+    clears them each time: a fifth of a training step (docs/performance.md).  To be
+    called before jax starts its threads.  Elsewhere than on glibc: nothing.
     """
     trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
     try:
@@ -192,9 +192,7 @@ def keep_freed_memory() -> None:
 
 
 def set_up_jax() -> None:
-    """Freed memory is kept; a second start takes compiled programs from the user's
-    cache folder."""
-    keep_freed_memory()  # before jax starts its threads
+    """A second start takes compiled programs from the user's cache folder."""
     import jax
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):

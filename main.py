@@ -62,6 +62,7 @@ from command_line import (
     complain,
     config_error,
     flag_values,
+    keep_freed_memory,
     profile_steps,
     read_jobs,
     refuse_beside_batch,
@@ -97,6 +98,7 @@ def train() -> int:
     if CONFIG.value is None:
         raise InputError("--config missing; give one of configs/*.py")
     first, last = profile_steps(PROFILE.value)
+    keep_freed_memory()
     connect_processes()
     set_up_jax()
     import jax

@@ -164,9 +164,10 @@ ROWS = {
 
 
 def set_up() -> None:
-    """What main.py does before it imports the networks."""
-    from command_line import set_up_jax
+    """What `main.py train` does before it imports the networks."""
+    from command_line import keep_freed_memory, set_up_jax
 
+    keep_freed_memory()
     set_up_jax()
 
 
