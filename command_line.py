@@ -174,21 +174,26 @@ def profile_steps(text: str) -> tuple[int, int]:
     return first, last
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(one_heap: bool) -> None:
     """Large arrays that a program frees stay with the process, for the next.
 
     glibc would hand them back to the system and ask again at every step, and the system
     clears them each time: a fifth of a training step (docs/performance.md).  To be
     called before jax starts its threads.  Elsewhere than on glibc: nothing.
+
+    one_heap: also the largest ones, which come from threads.  glibc before 2.38 then
+    often finds a freed array a few bytes too small for the next of the same size: the
+    process grows to two or three times of what it needs.
     """
     trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    # One arena, or every thread would keep its own.
-    for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, -1)):
-        mallopt(option, value)
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, -1)
+    if one_heap:
+        mallopt(arena_max, 1)
 
 
 def set_up_jax() -> None:

@@ -98,7 +98,7 @@ def train() -> int:
     if CONFIG.value is None:
         raise InputError("--config missing; give one of configs/*.py")
     first, last = profile_steps(PROFILE.value)
-    keep_freed_memory()
+    keep_freed_memory(one_heap=getattr(CONFIG.value, "network", None) == "at")
     connect_processes()
     set_up_jax()
     import jax

@@ -257,7 +257,7 @@ import numpy
 import command_line
 
 if {kept}:
-    command_line.keep_freed_memory()
+    command_line.keep_freed_memory(one_heap=True)
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
