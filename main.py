@@ -167,16 +167,18 @@ def export() -> int:
     set_up_jax()
     import numpy as np
 
-    from input_pipeline import align, dataset
+    from input_pipeline import align, dataset, sampling
     from input_pipeline.clip import CROP_SIZE
     from jax_atvg import export
     from jax_atvg.runs import read_run
 
-    template = chosen_template()
-    if DATA_DIR.value:  # a photo must lie in the crop as the clips did
-        template = align.Template(*dataset.open_template(DATA_DIR.value))
+    template, seen = chosen_template(), None
     at = read_run(AT.value, "at", CHECKPOINT.value)
     vg = read_run(VG.value, "gan", CHECKPOINT.value)
+    if DATA_DIR.value:  # a photo must lie in the crop as the clips did
+        template = align.Template(*dataset.open_template(DATA_DIR.value))
+        clips = dataset.open_clips(DATA_DIR.value, "train")
+        seen = export.seen_faces(at.pca, map(sampling.flat_landmarks, clips))
     print(f"AT-net of step {at.step}, VG-net of step {vg.step}")
     half = CROP_SIZE / 2  # undoes landmarks.normalise
     bundle = export.make_bundle(
@@ -184,6 +186,7 @@ def export() -> int:
         vg,
         calibrated_boost(at),
         half=HALF.value,
+        seen=seen,
         landmark_to_crop=np.array([[half, 0, half - 0.5], [0, half, half - 0.5]]),
         template=template.points,
         template_indices=template.indices,
@@ -194,7 +197,8 @@ def export() -> int:
 
 
 def calibrated_boost(at):
-    """w of AT-net's run on the validation clips, printed; None without clips."""
+    """w of AT-net's run on the validation clips, printed; None (w = 1) without clips,
+    or where that puts the mouth nearer to the truth."""
     from input_pipeline import dataset, loader, synthetic
     from jax_atvg import export
 
@@ -210,8 +214,11 @@ def calibrated_boost(at):
     w = export.calibrate(predicted, true)
     print(f"boost w: {' '.join(f'{x:.2f}' for x in w)}, on {len(clips)} clips")
     print(f"the original's: {' '.join(f'{x:.2f}' for x in export.AUTHORS_BOOST)}")
-    errors = (export.mouth_error(at.pca, b * predicted, true) for b in (w, 1))
-    print("mouth error: {:.2f} px with it, {:.2f} px with w = 1".format(*errors))
+    with_it, without = (export.mouth_error(at.pca, b * predicted, true) for b in (w, 1))
+    print(f"mouth error: {with_it:.2f} px with it, {without:.2f} px with w = 1")
+    if without <= with_it:
+        print("w = 1 is taken")
+        return None
     return w
 
 

@@ -202,24 +202,16 @@ def read_subject(
         points_px = faces.photo_points(picture, face, name)
     template = align.Template(bundle.template, bundle.template_indices)
     matrix = align.align(points_px, template)  # from the 128x128 crop
-    if bundle.photo_landmarks is None:
-        in_crop = align.transform(align.invert(matrix), points_px)
-        to_landmarks = align.invert(bundle.landmark_to_crop)
-        p = align.transform(to_landmarks, in_crop).reshape(-1)
-    else:
-        p = bundle.photo_landmarks
-    coefficients = bundle.pca.project(p[None].astype(np.float32))
+    in_crop = align.transform(align.invert(matrix), points_px)
+    to_landmarks = align.invert(bundle.landmark_to_crop)
+    p = align.transform(to_landmarks, in_crop).reshape(1, -1)
     size = bundle.vg_net.image_size
     matrix = rescale(matrix, CROP_SIZE / size)
     crop = align.warp(picture, matrix, size)
     return Subject(
         picture,
         matrix,
-        Photo(
-            crop[None].astype(np.float32) / 127.5 - 1,
-            coefficients,
-            bundle.pca.reconstruct(coefficients),
-        ),
+        Photo(crop[None].astype(np.float32) / 127.5 - 1, *bundle.recognise(p)),
     )
 
 

@@ -12,7 +12,7 @@ import math
 import os
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -47,6 +47,18 @@ AUDIO = {
 NOT_SIZES = ("parent", "name", "norm", "remat")
 
 
+class SeenFaces(NamedTuple):
+    """What the landmarks of the training clips were like.
+
+    low, high: f32[K], nearly all of their coefficients lie between.  residual: f32[],
+    the mean of |p - PCA_R(PCA(p))|^2.
+    """
+
+    low: Any
+    high: Any
+    residual: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Bundle:
     """at_net, vg_net: the networks' sizes.  variables: {"at_net", "vg_net"} of
@@ -56,7 +68,7 @@ class Bundle:
     multiplied by.  landmark_to_crop: f32[2,3], affine, from the networks' landmarks to
     pixels of a 128x128 crop.  template: f64[n,2], where the points template_indices of
     the face lie in that crop.  photo_landmarks: f32[136] to be used for every photo in
-    place of its own (the authors' networks expect so), or None.
+    place of its own (the authors' networks expect so), or None.  seen: see recognise.
     """
 
     at_net: ATNet
@@ -68,6 +80,28 @@ class Bundle:
     template: np.ndarray
     template_indices: tuple[int, ...]
     photo_landmarks: np.ndarray | None = None
+    seen: SeenFaces | None = None
+
+    def recognise(self, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A photo's landmarks f32[B,136] -> (h_p, p_p), as the networks take them.
+
+        The paper's p_p is PCA_R(h_p).  With `seen`, h_p is kept in the range that
+        AT-net knows, and p_p also has what then is missing, r = p - PCA_R(h_p), less
+        what is usual for training faces (the jitter of detection): (1 - residual /
+        |r|^2) r, or nothing; the positive-part James-Stein estimate.
+        """
+        if self.photo_landmarks is not None:
+            landmarks = np.broadcast_to(self.photo_landmarks, landmarks.shape)
+        landmarks = landmarks.astype(np.float32)
+        h = self.pca.project(landmarks)
+        if self.seen is None:
+            return h, self.pca.reconstruct(h)
+        h = np.clip(h, self.seen.low, self.seen.high)
+        shape = self.pca.reconstruct(h)
+        r = landmarks - shape
+        energy = np.maximum(np.sum(r**2, -1, keepdims=True), 1e-12)
+        share = np.maximum(1 - self.seen.residual / energy, 0)
+        return h, (shape + share * r).astype(np.float32)
 
 
 def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
@@ -86,6 +120,7 @@ def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
         "audio": AUDIO,
         "template_indices": list(bundle.template_indices),
         "photo_landmarks": bundle.photo_landmarks is not None,
+        "seen": bundle.seen is not None,
     } | {name: sizes(getattr(bundle, name)) for name in NETWORKS}
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -144,6 +179,7 @@ def load_bundle(path: str | pathlib.Path) -> Bundle:
             **networks,
             template_size=len(text["template_indices"]),
             photo_landmarks=text["photo_landmarks"],
+            seen=text.get("seen", False),
         )
         found = finish_reading(reading, expected)
     except InputError:
@@ -159,6 +195,7 @@ def load_bundle(path: str | pathlib.Path) -> Bundle:
         template=found["template"],
         template_indices=tuple(text["template_indices"]),
         photo_landmarks=found.get("photo_landmarks"),
+        seen=SeenFaces(**found["seen"]) if "seen" in found else None,
     )
 
 
@@ -187,11 +224,17 @@ def arrays(bundle: Bundle) -> dict[str, Any]:
     }
     if bundle.photo_landmarks is not None:
         tree["photo_landmarks"] = bundle.photo_landmarks
+    if bundle.seen is not None:
+        tree["seen"] = bundle.seen._asdict()
     return jax.tree.map(np.asarray, tree)
 
 
 def expected_arrays(
-    at_net: ATNet, vg_net: VGNet, template_size: int, photo_landmarks: bool
+    at_net: ATNet,
+    vg_net: VGNet,
+    template_size: int,
+    photo_landmarks: bool,
+    seen: bool,
 ) -> dict[str, Any]:
     """The shapes that `arrays` has, from the sizes alone."""
     k, landmarks, size = at_net.num_coefficients, 2 * NUM_POINTS, vg_net.image_size
@@ -210,7 +253,12 @@ def expected_arrays(
         "landmark_to_crop": np.zeros((2, 3)),
         "template": np.zeros((template_size, 2)),
     }
-    return tree | ({"photo_landmarks": np.zeros(landmarks)} if photo_landmarks else {})
+    if photo_landmarks:
+        tree["photo_landmarks"] = np.zeros(landmarks)
+    if seen:
+        zeros = SeenFaces(np.zeros(k), np.zeros(k), np.zeros(()))
+        tree["seen"] = zeros._asdict()
+    return tree
 
 
 def begin_reading(path: pathlib.Path) -> dict[str, Any]:

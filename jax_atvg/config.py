@@ -16,13 +16,14 @@ from input_pipeline.clip import InputError
 
 @dataclasses.dataclass
 class AtNetSizes:
-    """See models/at_net.py."""
+    """See models/at_net.py.  audio_widths=(): no convolutions."""
 
     example_widths: tuple[int, ...] = (256, 512)
     audio_widths: tuple[int, ...] = (64, 128, 256, 256, 512)
     fc_widths: tuple[int, ...] = (2048, 256)
     lstm_width: int = 256
     lstm_layers: int = 3
+    relative: bool = False
 
 
 @dataclasses.dataclass

@@ -28,11 +28,12 @@ from input_pipeline.clip import (
     InputError,
     Pca,
 )
-from jax_atvg.bundle import Bundle, as_float32, save_bundle
+from jax_atvg.bundle import Bundle, SeenFaces, as_float32, save_bundle
 from jax_atvg.runs import Run
 from jax_atvg.train_step import make_nets
 
 AUTHORS_BOOST = (1.0, 2.2, 2.4, 2.6, 2.8, 3.0)  # chosen by hand; reference 3.5
+OUTLIERS = (0.005, 0.995)
 LEAST_BOOST, MOST_BOOST = 0.5, 3.0
 PLATFORMS = ("cpu", "cuda", "tpu")
 FOLDER = "stablehlo"  # in the bundle's
@@ -55,10 +56,15 @@ next frames it continues them, so that a long recording may pass in pieces.
     # p: f32[b,136], the photo's landmarks, x0 y0 x1 y1 ..; crop pixels are
     # landmark_to_crop @ (x, y, 1).  audio: f32[b,t,28,12], MFCC windows.
     # image: the photo's crop, [-1,1].  *_zeros: see signature.json.
-    h = (p - s["mean"]) @ s["components"]
+    # With low, high and residual in s (else h is not clipped and share is 0):
+    h = np.clip((p - s["mean"]) @ s["components"], s["low"], s["high"])
+    shape = h @ s["components"].T + s["mean"]
+    energy = ((p - shape) ** 2).sum(-1, keepdims=True)
+    share = np.maximum(1 - s["residual"] / energy, 0)
+    example = shape + share * (p - shape)
     coefficients, *at_state = at_net.call(h, audio, *at_zeros)
     landmarks = (s["boost"] * coefficients) @ s["components"].T + s["mean"]
-    example = h @ s["components"].T + s["mean"]
+    landmarks += (example - shape)[:, None]
     frames, attention, color, *vg_state = vg_net.call(
         image, landmarks, example, *vg_zeros
     )
@@ -71,11 +77,13 @@ def make_bundle(
     boost: Float[np.ndarray, "K"] | None = None,
     *,
     half: bool = False,
+    seen: SeenFaces | None = None,
     **alignment: Any,
 ) -> Bundle:
     """What both runs have learnt, and nothing else of them.
 
-    boost: see calibrate; ones if None.  half: weights in float16, half the size.
+    boost: see calibrate; ones if None.  half: weights in float16, half the size.  seen:
+    see seen_faces.
     alignment: the fields of Bundle that say where the face lies in the crop.
     InputError: a weight too large for float16.
     """
@@ -87,6 +95,7 @@ def make_bundle(
         variables=to_half(variables) if half else variables,
         pca=at.pca,
         boost=ones if boost is None else np.asarray(boost, np.float32),
+        seen=seen,
         **alignment,
     )
 
@@ -105,6 +114,18 @@ def to_half(variables: dict[str, Any]) -> dict[str, Any]:
         return x.astype(np.float16)
 
     return jax.tree_util.tree_map_with_path(cast, variables)
+
+
+# --- the faces of the training clips ---
+
+
+def seen_faces(pca: Pca, landmarks: Iterable[np.ndarray]) -> SeenFaces:
+    """Of the clips that AT-net was trained on, f32[T,136] each; see Bundle.recognise."""
+    p = np.concatenate(list(landmarks))
+    h = pca.project(p)
+    low, high = np.quantile(h, OUTLIERS, axis=0).astype(np.float32)
+    apart = np.sum((p - pca.reconstruct(h)) ** 2, -1)
+    return SeenFaces(low, high, np.float32(apart.mean()))
 
 
 # --- the boost ---
@@ -265,4 +286,6 @@ def save_settings(path: pathlib.Path, bundle: Bundle) -> None:
     }
     if bundle.photo_landmarks is not None:
         arrays["photo_landmarks"] = bundle.photo_landmarks
+    if bundle.seen is not None:
+        arrays |= bundle.seen._asdict()
     np.savez(path, **arrays)

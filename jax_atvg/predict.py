@@ -10,6 +10,7 @@ from jax_atvg.arrays import (
     Array,
     Attention,
     Audio,
+    Coefficients,
     Example,
     Image,
     Landmarks,
@@ -66,7 +67,7 @@ def predict(
     audio: Audio,
     state: State | None = None,
 ) -> Prediction:
-    """p^_t = PCA_R(w h_t), then v^_t.  CVPR 2019, equations 1 to 5.
+    """p^_t, then v^_t.  CVPR 2019, equations 1 to 5.
 
     audio: MFCC windows f32[B,T,28,12].  state: of the preceding frames.  still: the
     face keeps the photo's landmarks, whatever the sound.  at_net, vg_net and still are
@@ -74,7 +75,7 @@ def predict(
     """
     at_state, vg_state = state or (None, None)
     spoken = at_net.apply(weights.at_net, photo.coefficients, audio, state=at_state)
-    landmarks = weights.pca.reconstruct(weights.boost * spoken.coefficients)
+    landmarks = spoken_landmarks(weights.pca, weights.boost, spoken.coefficients, photo)
     if still:
         landmarks = jnp.broadcast_to(photo.landmarks[:, None], landmarks.shape)
     drawn = vg_net.apply(
@@ -87,6 +88,18 @@ def predict(
         landmarks,
         State(spoken.state, drawn.state),
     )
+
+
+def spoken_landmarks(
+    pca: Pca, boost: Array, coefficients: Coefficients, photo: Photo
+) -> Landmarks:
+    """p^_t = PCA_R(w h_t) + (p_p - PCA_R(h_p)).
+
+    The term in brackets is what the coefficients do not say of the photo's face, see
+    Bundle.recognise; zero in the paper.
+    """
+    own = photo.landmarks - pca.reconstruct(photo.coefficients)
+    return pca.reconstruct(boost * coefficients) + own[:, None]
 
 
 def first_state(at_net: ATNet, vg_net: VGNet) -> State:

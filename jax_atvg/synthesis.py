@@ -17,6 +17,7 @@ from input_pipeline import align, sampling
 from input_pipeline.clip import CROP_SIZE, NUM_POINTS
 from jax_atvg.bundle import Bundle
 from jax_atvg.metrics import Frames, Points
+from jax_atvg.predict import Photo, spoken_landmarks
 from jax_atvg.sharding import data_mesh, replicated, split
 
 CHUNK = 16  # frames a call of the networks makes
@@ -58,7 +59,7 @@ class Networks:
         self.seconds, self.made, self.warm = 0.0, 0, False
 
     def __call__(self, takes: list[Take]) -> list[Made]:
-        bundle, pca, count = self.bundle, self.bundle.pca, len(takes)
+        bundle, count = self.bundle, len(takes)
         takes = takes + takes[-1:] * (self.batch_size - count)
         image = sampling.to_float(
             np.stack([resized(take.frames[:1], self.size)[0] for take in takes])
@@ -66,30 +67,27 @@ class Networks:
         inverse = align.invert(bundle.landmark_to_crop)
         truth = [flat(align.transform(inverse, take.points)) for take in takes]
         first = np.stack([p[0] for p in truth])
-        seen = first
-        if bundle.photo_landmarks is not None:
-            seen = np.broadcast_to(bundle.photo_landmarks, first.shape)
-        coefficients = pca.project(seen.astype(np.float32))
-        photo = np.asarray(pca.reconstruct(coefficients), np.float32)
+        photo = Photo(image, *bundle.recognise(first))
+        face = photo.image, photo.landmarks
 
         def speak(sounds):
-            spoken = self._run("at_net", (coefficients,), sounds)[0]
-            return np.asarray(pca.reconstruct(bundle.boost * spoken), np.float32)
+            spoken = self._run("at_net", (photo.coefficients,), sounds)[0]
+            return spoken_landmarks(bundle.pca, bundle.boost, spoken, photo)
 
         if not self.warm:  # compiled before it is timed
             self.warm = True
             short = speak([take.sound[:1] for take in takes])
-            self._run("vg_net", (image, photo), short)
+            self._run("vg_net", face, short)
         begin = time.perf_counter()
         spoken = {"": speak([take.sound for take in takes])}
-        drawn = {"end_to_end": self._run("vg_net", (image, photo), spoken[""])}
+        drawn = {"end_to_end": self._run("vg_net", face, spoken[""])}
         self.seconds += time.perf_counter() - begin
         self.made += drawn["end_to_end"][0].shape[1] * self.batch_size
         drawn["teacher"] = self._run("vg_net", (image, first), truth)
         if all(take.other_sound is not None for take in takes):
             spoken["_shuffled"] = speak([take.other_sound for take in takes])
             drawn["end_to_end_shuffled"] = self._run(
-                "vg_net", (image, photo), spoken["_shuffled"]
+                "vg_net", face, spoken["_shuffled"]
             )
 
         def made(row: int, length: int) -> Made:

@@ -28,15 +28,19 @@ class AtOutput(NamedTuple):
 class ATNet(nn.Module):
     """h_t = phi_lmark(LSTM(f_audio(a_t), f_lmark(h_p), c_{t-1})).
 
-    An audio window is read as a one-channel picture of 28 MFCC rows x 12 cepstra.
+    An audio window is read as a one-channel picture of 28 MFCC rows x 12 cepstra; with
+    audio_widths=() as numbers, normalised, without convolutions.  relative: h_t is the
+    head's output added to h_p, so that a new face keeps its own shape.  Neither is in
+    the paper.
     """
 
     num_coefficients: int = 6
     example_widths: tuple[int, ...] = (256, 512)
-    audio_widths: tuple[int, int, int, int, int] = (64, 128, 256, 256, 512)
+    audio_widths: tuple[int, ...] = (64, 128, 256, 256, 512)
     fc_widths: tuple[int, ...] = (2048, 256)
     lstm_width: int = 256
     lstm_layers: int = 3
+    relative: bool = False
     norm: Norm = BatchNorm
 
     @nn.compact
@@ -51,9 +55,11 @@ class ATNet(nn.Module):
         """example: the photo's coefficients h_p, f32[B,K].  audio: MFCC windows
         f32[B,T,28,12].  state: of the preceding frames; None starts anew."""
         batch, frames = audio.shape[:2]
-        x = AudioEncoder(self.audio_widths, self.norm, name="audio_encoder")(
-            audio[..., None], train
-        )
+        if self.audio_widths:
+            encoder = AudioEncoder(self.audio_widths, self.norm, name="audio_encoder")
+            x = encoder(audio[..., None], train)
+        else:
+            x = self.norm(name="audio_norm")(audio, train)
         sound = Mlp(self.fc_widths, name="audio_fc")(x.reshape(batch, frames, -1))
         identity = Mlp(self.example_widths, name="example_encoder")(example)
         identity = jnp.broadcast_to(
@@ -62,13 +68,16 @@ class ATNet(nn.Module):
         x, state = Lstm(self.lstm_width, self.lstm_layers, name="lstm")(
             jnp.concatenate([identity, sound], -1), state
         )
-        return AtOutput(Dense(self.num_coefficients, name="head")(x), state)
+        h = Dense(self.num_coefficients, name="head")(x)
+        if self.relative:
+            h += example[:, None]
+        return AtOutput(h, state)
 
 
 class AudioEncoder(nn.Module):
     """[..., 28, 12, 1] -> [..., 12, 2, C]."""
 
-    widths: tuple[int, int, int, int, int]
+    widths: tuple[int, ...]
     norm: Norm = BatchNorm
 
     @nn.compact

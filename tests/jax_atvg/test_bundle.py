@@ -10,7 +10,13 @@ import pytest
 
 from input_pipeline.align import DEFAULT_TEMPLATE
 from input_pipeline.clip import InputError, Pca
-from jax_atvg.bundle import Bundle, expected_arrays, load_bundle, save_bundle
+from jax_atvg.bundle import (
+    Bundle,
+    SeenFaces,
+    expected_arrays,
+    load_bundle,
+    save_bundle,
+)
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.vg_net import VGNet
 
@@ -30,7 +36,7 @@ def bundle():
     random = np.random.default_rng(0).normal
     filled = jax.tree.map(
         lambda leaf: random(size=leaf.shape).astype(np.float32),
-        expected_arrays(at_net, vg_net, len(indices), True),
+        expected_arrays(at_net, vg_net, len(indices), True, True),
     )
     return Bundle(
         at_net,
@@ -42,6 +48,7 @@ def bundle():
         template,
         indices,
         filled["photo_landmarks"],
+        SeenFaces(**filled["seen"]),
     )
 
 
@@ -57,10 +64,55 @@ def assert_equal(a: Bundle, b: Bundle):
 @pytest.mark.parametrize("own_landmarks", [True, False])
 def test_a_bundle_comes_back_bit_for_bit(bundle, tmp_path, own_landmarks):
     if own_landmarks:
-        bundle = dataclasses.replace(bundle, photo_landmarks=None)
+        bundle = dataclasses.replace(bundle, photo_landmarks=None, seen=None)
     save_bundle(bundle, tmp_path / "new" / "bundle")
     assert_equal(load_bundle(tmp_path / "new" / "bundle"), bundle)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["bundle"]
+
+
+# --- a photo's landmarks ---
+
+
+def faces_of(bundle: Bundle, residual: float):
+    """(the bundle, without landmarks of its own; orthonormal PCA; coefficients within
+    +-1; three faces: inside the PCA, a little and far outside it)."""
+    random = np.random.default_rng(1).normal
+    axes = np.linalg.qr(random(size=(136, 4)))[0].astype(np.float32)
+    pca = Pca(random(size=136).astype(np.float32), axes[:, :3])
+    one = np.ones(3, np.float32)
+    seen = SeenFaces(-one, one, np.float32(residual))
+    h = np.array([[0.5, -0.2, 0.1]], np.float32)
+    inside = pca.reconstruct(h)
+    beside = [inside + distance * axes[:, 3] for distance in (0, 0.5, 3)]
+    bundle = dataclasses.replace(bundle, pca=pca, seen=seen, photo_landmarks=None)
+    return bundle, h, np.concatenate(beside), inside[0]
+
+
+def test_what_is_outside_the_pca_is_kept_as_far_as_it_is_unusual(bundle):
+    """(1 - residual / |r|^2) r of distances r = 0, 0.5, 3 with residual 1."""
+    bundle, h, faces, inside = faces_of(bundle, 1.0)
+    coefficients, landmarks = bundle.recognise(faces)
+    np.testing.assert_allclose(coefficients, np.repeat(h, 3, 0), atol=1e-6)
+    apart = np.linalg.norm(landmarks - inside, axis=-1)
+    np.testing.assert_allclose(apart, [0, 0, (1 - 1 / 9) * 3], atol=1e-5)
+
+
+def test_coefficients_stay_in_the_range_and_the_face_keeps_its_landmarks(bundle):
+    bundle, h, faces, _ = faces_of(bundle, 0.0)
+    far = faces[:1] + 5 * bundle.pca.components[:, 1]
+    coefficients, landmarks = bundle.recognise(far)
+    np.testing.assert_allclose(coefficients, [[h[0, 0], 1, h[0, 2]]], atol=1e-5)
+    np.testing.assert_allclose(landmarks, far, atol=1e-5)
+
+
+def test_without_knowledge_of_the_training_faces_the_pca_decides(bundle):
+    """The paper's p_p."""
+    bundle, _, faces, inside = faces_of(bundle, 1.0)
+    _, landmarks = dataclasses.replace(bundle, seen=None).recognise(faces)
+    np.testing.assert_allclose(landmarks, [inside] * 3, atol=1e-5)
+
+
+# --- saving and loading ---
 
 
 def test_half_precision_weights_come_back_as_float32(bundle, tmp_path):

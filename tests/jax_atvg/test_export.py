@@ -10,7 +10,7 @@ import pytest
 
 from configs import smoke
 from input_pipeline import align, landmarks, loader, sampling, synthetic
-from input_pipeline.clip import InputError
+from input_pipeline.clip import InputError, Pca
 from jax_atvg import export
 from jax_atvg.bundle import load_bundle
 from jax_atvg.runs import Run
@@ -94,6 +94,21 @@ def test_a_weight_beyond_float16_is_an_error():
         InputError, match=r"at_net/params/head/kernel reaches 70000, .*without --half"
     ):
         export.to_half(tree)
+
+
+# --- the faces of the training clips ---
+
+
+def test_seen_faces_are_the_range_of_all_frames_and_their_distance_from_the_pca():
+    random = np.random.default_rng(0).normal
+    axes = np.linalg.qr(random(size=(136, 3)))[0].astype(np.float32)
+    pca = Pca(random(size=136).astype(np.float32), axes[:, :2])
+    h = np.linspace([-1, 0], [1, 6], 1001, dtype=np.float32)
+    frames = pca.reconstruct(h) + 0.5 * axes[:, 2]
+    seen = export.seen_faces(pca, [frames[:300], frames[300:]])
+    np.testing.assert_allclose(seen.low, [-0.99, 0.03], atol=1e-5)
+    np.testing.assert_allclose(seen.high, [0.99, 5.97], atol=1e-5)
+    np.testing.assert_allclose(seen.residual, 0.25, rtol=1e-4)
 
 
 # --- the boost ---
