@@ -1,0 +1,29 @@
+"""AT-net of the default bundle: the sound as numbers, one LSTM layer, 32 coefficients.
+
+    python main.py train --config=configs/at_default.py --workdir=runs/at_default \\
+        --data_dir=~/atvg_data
+
+Hardware: one CPU core, 50 steps a second: two minutes.  Score: not measured yet.
+"""
+
+from jax_atvg.config import AtLoss, AtNetSizes, Data, Experiment, Optimizer
+
+
+def get_config() -> Experiment:
+    """Coefficients are relative to the photo's: a new face keeps its shape."""
+    return Experiment(
+        network="at",
+        batch_size=16,
+        steps=6000,
+        at_net=AtNetSizes(
+            example_widths=(64, 64),
+            audio_widths=(),
+            fc_widths=(256, 128),
+            lstm_width=128,
+            lstm_layers=1,
+            relative=True,
+        ),
+        at_loss=AtLoss(target="landmarks", mouth_weight=12.0, velocity_weight=2.0),
+        optimizer=Optimizer(learning_rate=1e-3, b1=0.9, schedule="cosine"),
+        data=Data(num_coefficients=32, balance="speakers", augment=True),
+    )
