@@ -2,7 +2,6 @@
 
     python benchmarks/speed.py                              # every row
     python benchmarks/speed.py --row=at_step,gan_step_1 --json=speed.json
-    python benchmarks/speed.py --row=at_inference_75 --turns=2 --repeats=3
 
 Share: the FLOPs of the authors' algorithm over our time, divided by the rate of a
 float32 matrix product, 2048 x 2048 x 2048, in the same process just before and after.
@@ -14,8 +13,7 @@ In the first turn the row's compilation cache is empty, afterwards it is filled.
 
 ms, rate, GFLOP/s, matmul (GFLOP/s), share: medians over the repeats of all turns.
 others: processor time that was not ours while repeats ran.  Beyond a few per cent, do
-not trust the shares: at_inference_75 came out at 0.89, not 0.70 to 0.78; matmuls lost
-more.
+not trust the shares: matmuls lose more.
 compile s, cached s: a process's first call less the median of its repeats, so with
 tracing, without the initialisation.  MiB: most resident memory of a process, cold: with
 that of compiling.
@@ -155,10 +153,10 @@ ROWS = {
                    partial(training, "at_grid", batch_size=16), 489.9, 0.55, 0.62),
     "at_inference_75": Row("AT-net, 1 x 75", 75, "frames",
                            partial(at_inference, 75), 47.9, 0.27, 0.75),
-    "vg_small": Row("GAN step, vg_small.py", 1, "steps", partial(training, "vg_small")),
-    "at_small": Row("AT step, at_small.py", 1, "steps", partial(training, "at_small")),
+} | {
+    name: Row(f"step of configs/{name}.py", 1, "steps", partial(training, name))
+    for name in ("vg_small", "vg_default", "at_small", "at_default")
 }  # fmt: skip
-GAN_ROWS = ("gan_step_1", "gan_step_2", "vg_small")
 
 
 # --- the child: one row, once ---
@@ -168,7 +166,7 @@ def set_up(name: str) -> None:
     """What `main.py train` does before it imports the networks."""
     from command_line import keep_freed_memory, set_up_jax
 
-    keep_freed_memory(one_heap=name not in GAN_ROWS)
+    keep_freed_memory(one_heap=ROWS[name].unit == "frames" or "at_" in name)
     set_up_jax()
 
 

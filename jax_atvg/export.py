@@ -120,7 +120,7 @@ def to_half(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def seen_faces(pca: Pca, landmarks: Iterable[np.ndarray]) -> SeenFaces:
-    """Of the clips that AT-net was trained on, f32[T,136] each; see Bundle.recognise."""
+    """Of AT-net's training clips, f32[T,136] each; see Bundle.recognise."""
     p = np.concatenate(list(landmarks))
     h = pca.project(p)
     low, high = np.quantile(h, OUTLIERS, axis=0).astype(np.float32)
