@@ -37,6 +37,11 @@ def no_attention(config: Experiment) -> None:
     config.vg_net.compose = False
 
 
+def no_recurrence(config: Experiment) -> None:
+    """Every frame for itself."""
+    config.vg_net.recurrence = "none"
+
+
 def recurrence_over_batch(config: Experiment) -> None:
     """The authors' code: with one clip a batch, no recurrence at all."""
     config.vg_net.recurrence = "batch"
@@ -50,6 +55,7 @@ VARIANTS: dict[str, Callable[[Experiment], None]] = {
         no_landmark_discriminator,
         no_score_discriminator,
         no_attention,
+        no_recurrence,
         recurrence_over_batch,
     )
 }

@@ -136,7 +136,7 @@ class Experiment:
 CHOICES = {
     "network": ("at", "gan"),
     "compute": ("float32", "bfloat16"),
-    "vg_net.recurrence": ("time", "batch"),
+    "vg_net.recurrence": ("time", "batch", "none"),
     "at_loss.target": ("coefficients", "landmarks"),
     "optimizer.schedule": ("constant", "cosine"),
     "data.balance": ("clips", "speakers"),

@@ -11,8 +11,7 @@ from jax_atvg.arrays import Array
 from jax_atvg.models.convolutions import Form, Pair, choose, conv_forms
 from jax_atvg.models.layers import conv, torch_default
 
-# The axis of [B, T, H, W, C] that the recurrence runs over.
-RECURRENCES = {"time": 1, "batch": 0}
+RECURRENCES = ("time", "batch", "none")
 
 
 class ConvGru(nn.Module):
@@ -23,8 +22,9 @@ class ConvGru(nn.Module):
 
     where x_* and h_* are the convolutions of input and state, biases included.
     recurrence="time" runs over frames, as the paper says.  "batch" runs over the clips
-    and treats the frames as independent, as the authors' code does (reference 1.4):
-    then nothing is carried over time, and the state is handed back as it came.
+    and treats the frames as independent, as the authors' code does (reference 1.4);
+    "none": every frame of every clip for itself (ablation).  In both nothing is carried
+    over time, and the state is handed back as it came.
     """
 
     features: int
@@ -35,27 +35,27 @@ class ConvGru(nn.Module):
         self, x: Float[Array, "B T H W C"], state: Float[Array, "B H W D"] | None = None
     ) -> tuple[Float[Array, "B T H W D"], Float[Array, "B H W D"]]:
         if self.recurrence not in RECURRENCES:
-            raise ValueError(
-                f"recurrence={self.recurrence!r} must be one of {sorted(RECURRENCES)}"
-            )
+            known = ", ".join(RECURRENCES)
+            raise ValueError(f"recurrence={self.recurrence!r} must be one of {known}")
         init, width = torch_default(self.features), 3 * self.features
         input_kernel = self.param("input_kernel", init, (3, 3, x.shape[-1], width))
         hidden_kernel = self.param("hidden_kernel", init, (3, 3, self.features, width))
         input_bias = self.param("input_bias", init, (width,))
         hidden_bias = self.param("hidden_bias", init, (width,))
 
-        axis = RECURRENCES[self.recurrence]
         from_input = conv(x, input_kernel, padding=2, dilation=2) + input_bias
-        from_input = jnp.moveaxis(from_input, axis, 0)
+        if self.recurrence == "time":
+            from_input = from_input.swapaxes(0, 1)
+        elif self.recurrence == "none":
+            from_input = from_input.reshape(1, -1, *from_input.shape[2:])
         start = jnp.zeros((*from_input.shape[1:-1], self.features), from_input.dtype)
         if self.recurrence == "time" and state is not None:
             start = state
         hidden = recur(*promote_dtype(from_input, hidden_kernel, hidden_bias, start))
         if self.recurrence == "time":
-            state = hidden[-1]
-        elif state is None:
-            state = jnp.zeros_like(hidden[:, 0])
-        return jnp.moveaxis(hidden, 0, axis), state
+            return hidden.swapaxes(0, 1), hidden[-1]
+        hidden = hidden.reshape(*x.shape[:-1], self.features)
+        return hidden, jnp.zeros_like(hidden[:, 0]) if state is None else state
 
 
 def gates(from_input: Array, from_hidden: Array, h: Array) -> Array:

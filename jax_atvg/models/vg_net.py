@@ -38,10 +38,10 @@ class VgOutput(NamedTuple):
 class VGNet(nn.Module):
     """v^_t = alpha_t * m_t + (1 - alpha_t) * i_p, from the photo i_p and landmarks p_t.
 
-    width scales every channel count.  recurrence: "time" (the paper) or "batch" (the
-    authors' code), see conv_gru.py.  compose=False leaves the attention out (ablation):
-    v^_t = m_t.  remat: training keeps only the large layers' inputs and computes them
-    again for the gradient.
+    width scales every channel count.  recurrence: "time" (the paper), "batch" (the
+    authors' code) or "none" (ablation), see conv_gru.py.  compose=False leaves the
+    attention out (ablation): v^_t = m_t.  remat: training keeps only the large layers'
+    inputs and computes them again for the gradient.
     """
 
     recurrence: str = "time"

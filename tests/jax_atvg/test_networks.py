@@ -198,6 +198,20 @@ def test_equal_landmarks_leave_nothing_to_draw_but_the_bias_of_the_bottleneck():
     assert_same(frames, jnp.broadcast_to(frames[:, :1], frames.shape), 1e-6)
 
 
+def test_without_recurrence_every_frame_is_what_it_is_alone():
+    """As clips of one frame; the state is handed back as it came."""
+    gru = ConvGru(4, "none")
+    random = np.random.default_rng(0).normal
+    x = random(size=(2, 3, 5, 5, 6)).astype(np.float32)
+    state = random(size=(2, 5, 5, 4)).astype(np.float32)
+    variables = gru.init(jax.random.key(0), x)
+    hidden, kept = gru.apply(variables, x, state)
+    alone, _ = ConvGru(4, "time").apply(variables, x.reshape(6, 1, 5, 5, 6))
+    np.testing.assert_allclose(hidden, alone.reshape(hidden.shape), atol=1e-6)
+    np.testing.assert_array_equal(kept, state)
+    np.testing.assert_array_equal(gru.apply(variables, x)[1], np.zeros_like(state))
+
+
 def test_dropout_acts_in_training_alone():
     module, without = small_vg_net(), small_vg_net(dropout=0.0)
     inputs = inputs_of(module, 1)
@@ -233,7 +247,7 @@ def test_modules_are_hashable_and_comparable():
 
 def test_unknown_recurrence_is_an_error():
     x = jnp.zeros((1, 1, 8, 8, 4))
-    with pytest.raises(ValueError, match=r"'space' must be one of \['batch', 'time'\]"):
+    with pytest.raises(ValueError, match=r"'space' must be one of time, batch, none"):
         ConvGru(4, "space").init(jax.random.key(0), x)
 
 
