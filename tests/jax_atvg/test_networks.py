@@ -27,24 +27,6 @@ def small_at_net():
     )
 
 
-def test_relative_coefficients_are_added_to_the_photos():
-    """And without convolutions the sound is normalised, not scaled."""
-    plain = small_at_net().clone(audio_widths=())
-    relative = plain.clone(relative=True)
-    variables, (example, audio) = variables_of(plain), inputs_of(plain)
-    one, other = (
-        apply_of(net, train=True, mutable=("batch_stats",))(
-            variables, example, 3 * audio + 1
-        )[0].coefficients
-        for net in (plain, relative)
-    )
-    np.testing.assert_allclose(other, one + example[:, None], atol=1e-6)
-    quieter = apply_of(plain, train=True, mutable=("batch_stats",))(
-        variables, example, audio
-    )[0].coefficients
-    np.testing.assert_allclose(quieter, one, atol=2e-4)
-
-
 def small_vg_net(**options):
     return VGNet(width=4, num_blocks=1, image_size=32, **options)
 
@@ -196,6 +178,24 @@ def test_equal_landmarks_leave_nothing_to_draw_but_the_bias_of_the_bottleneck():
     landmarks = np.repeat(example[:, None], FRAMES, 1)
     frames = apply_of(module)(variables_of(module), image, landmarks, example).frames
     assert_same(frames, jnp.broadcast_to(frames[:, :1], frames.shape), 1e-6)
+
+
+def test_relative_coefficients_are_added_to_the_photos():
+    """And without convolutions the sound is normalised, not scaled."""
+    plain = small_at_net().clone(audio_widths=())
+    relative = plain.clone(relative=True)
+    variables, (example, audio) = variables_of(plain), inputs_of(plain)
+    one, other = (
+        apply_of(net, train=True, mutable=("batch_stats",))(
+            variables, example, 3 * audio + 1
+        )[0].coefficients
+        for net in (plain, relative)
+    )
+    np.testing.assert_allclose(other, one + example[:, None], atol=1e-6)
+    quieter = apply_of(plain, train=True, mutable=("batch_stats",))(
+        variables, example, audio
+    )[0].coefficients
+    np.testing.assert_allclose(quieter, one, atol=2e-4)
 
 
 def test_without_recurrence_every_frame_is_what_it_is_alone():
