@@ -18,7 +18,7 @@ from input_pipeline.batches import Batches, local_rows, pipeline
 from input_pipeline.clip import AtBatch, EvaluationBatch, InputError, Pca, VgBatch
 
 KINDS = ("at", "vg")
-ORDERS = ("clips", "speakers")
+BALANCES = {"sqrt": 0.5, "speakers": 0.0}  # exponents, see speaker_balanced
 NUM_THREADS = 8
 
 
@@ -40,7 +40,8 @@ def training_batches(
     """Endless batches of AtBatch (kind "at", needs pca) or VgBatch ("vg").
 
     batch_size: of the global batch; this process gets batch_size / process_count rows.
-    balance: "clips", each clip once an epoch, or "speakers", each speaker as often.
+    balance: "clips", each clip once an epoch; "speakers", each speaker as often; or
+    "sqrt", half-way: as the square root of the speaker's number of clips.
     augment: mirrored, moved, in another light; see augment.py.
     num_threads, num_workers: threads, in each of so many processes beside this one (0:
     in this one).  Worker processes need parsed absl flags and `if __name__ ==
@@ -49,8 +50,8 @@ def training_batches(
     """
     if kind not in KINDS:
         raise InputError(f"kind={kind}: say one of {' '.join(KINDS)}")
-    if balance not in ORDERS:
-        raise InputError(f"balance={balance}: say one of {' '.join(ORDERS)}")
+    if balance not in ("clips", *BALANCES):
+        raise InputError(f"balance={balance}: say one of clips {' '.join(BALANCES)}")
     if kind == "at" and pca is None:
         raise InputError("kind=at without pca; give the one of the dataset")
     if seed < 0 or num_frames < 1:
@@ -64,7 +65,7 @@ def training_batches(
     def example(place: int) -> AtBatch | VgBatch:
         epoch, place = divmod(place, len(usable))
         index = int(order(epoch)[place])
-        clip, key = sampling.read(clips, index), (seed, epoch, index)
+        clip, key = sampling.read(clips, index), (seed, epoch, place)
         if kind == "at":
             return sampling.at_example(clip, pca, key, num_frames, augment)
         return sampling.vg_example(clip, key, num_frames, augment)
@@ -131,10 +132,12 @@ class Order:
     def __call__(self, epoch: int) -> np.ndarray:
         kept = self.kept
         if epoch not in kept:
-            if self.by == "speakers":
-                order = sampling.speaker_balanced(self.speakers, self.seed, epoch)
-            else:
+            if self.by == "clips":
                 order = sampling.shuffled(len(self.usable), self.seed, epoch)
+            else:
+                order = sampling.speaker_balanced(
+                    self.speakers, self.seed, epoch, BALANCES[self.by]
+                )
             near = {e: o for e, o in kept.items() if abs(e - epoch) == 1}
             self.kept = kept = near | {epoch: self.usable[order]}
         return kept[epoch]

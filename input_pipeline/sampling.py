@@ -1,4 +1,4 @@
-"""(clip, seed, epoch, index) -> one training example; the order of the clips.  Pure.
+"""(clip, seed, epoch, place) -> one training example; the order of the clips.  Pure.
 
 Nothing random is stored: the same key gives the same example on any machine of any
 number, in any order of asking.  Letters: see clip.py; here without the batch axis B.
@@ -23,7 +23,7 @@ from input_pipeline.clip import (
     VgBatch,
 )
 
-Key = tuple[int, int, int]  # seed, epoch, index of the clip in its split
+Key = tuple[int, int, int]  # seed, epoch, place in the epoch's order
 
 
 def random_numbers(seed: int, *key: int) -> np.random.Generator:
@@ -44,21 +44,24 @@ def shuffled(num_clips: int, seed: int, epoch: int) -> Int[np.ndarray, "N"]:
 
 
 def speaker_balanced(
-    speakers: Shaped[np.ndarray, "N"], seed: int, epoch: int
+    speakers: Shaped[np.ndarray, "N"], seed: int, epoch: int, exponent: float = 0.0
 ) -> Int[np.ndarray, "N"]:
-    """N clips in rounds: each round one clip of every speaker, in shuffled order.
+    """N clips, of a speaker who has n in proportion to n^exponent, evenly spread.
 
-    A speaker with few clips starts over; of one with many, an epoch sees a part, and
-    another part the next time.
+    exponent 0: rounds, each with one clip of every speaker.  A speaker with few clips
+    starts over; of one with many, an epoch sees a part, and another part the next time.
     """
     random = random_numbers(seed, epoch)
-    names, speaker_of = np.unique(speakers, return_inverse=True)
-    rounds = -(-len(speakers) // len(names))
-    clips = [
-        np.resize(random.permutation(np.flatnonzero(speaker_of == i)), rounds)
-        for i in range(len(names))
-    ]
-    return random.permuted(np.stack(clips, axis=1), axis=1).ravel()[: len(speakers)]
+    _, speaker_of, counts = np.unique(speakers, return_inverse=True, return_counts=True)
+    shares = counts**exponent / np.sum(counts**exponent)
+    clips, times = [], []
+    for speaker, share in enumerate(shares):
+        quota = int(np.ceil(len(speakers) * share))
+        own = random.permutation(np.flatnonzero(speaker_of == speaker))
+        clips.append(np.resize(own, quota))
+        times.append((np.arange(quota) + random.random(quota)) / share)
+    soonest = np.argsort(np.concatenate(times))
+    return np.concatenate(clips)[soonest][: len(speakers)]
 
 
 # --- one example ---

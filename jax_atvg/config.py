@@ -92,9 +92,9 @@ class Optimizer:
 
 @dataclasses.dataclass
 class Data:
-    """num_frames: of a window.  num_coefficients: K.  balance: "clips", or "speakers":
-    every speaker as often.  augment: see input_pipeline/augment.py.  validation_clips:
-    scored during training, 0 for all."""
+    """num_frames: of a window.  num_coefficients: K.  balance: "clips", "speakers"
+    (every speaker as often) or "sqrt", half-way.  augment: see
+    input_pipeline/augment.py.  validation_clips: scored in training, 0 for all."""
 
     num_frames: int = 16
     num_coefficients: int = 6
@@ -139,7 +139,7 @@ CHOICES = {
     "vg_net.recurrence": ("time", "batch", "none"),
     "at_loss.target": ("coefficients", "landmarks"),
     "optimizer.schedule": ("constant", "cosine"),
-    "data.balance": ("clips", "speakers"),
+    "data.balance": ("clips", "sqrt", "speakers"),
 }
 AT_LEAST = {
     "steps": 1,

@@ -59,7 +59,7 @@ def assert_same(batches, others):
 
 
 @pytest.mark.parametrize("kind", ["at", "vg"])
-@pytest.mark.parametrize("balance", ["clips", "speakers"])
+@pytest.mark.parametrize("balance", ["clips", "sqrt", "speakers"])
 def test_batches_are_the_examples_in_the_order_of_the_epochs(
     open_loader, clips, pca, kind, balance
 ):
@@ -68,10 +68,11 @@ def test_batches_are_the_examples_in_the_order_of_the_epochs(
     for epoch in range(2):
         order = {
             "clips": sampling.shuffled(N, 5, epoch),
+            "sqrt": sampling.speaker_balanced(speakers, 5, epoch, 0.5),
             "speakers": sampling.speaker_balanced(speakers, 5, epoch),
         }[balance]
-        for i in map(int, order):
-            key = 5, epoch, i
+        for place, i in enumerate(map(int, order)):
+            key = 5, epoch, place
             want.append(
                 sampling.at_example(clips[i], pca, key, T)
                 if kind == "at"
@@ -341,7 +342,7 @@ def test_a_damaged_evaluation_clip_is_named(pca):
     ("settings", "message"),
     [
         ({"kind": "av"}, "kind=av: say one of at vg"),
-        ({"balance": "words"}, "balance=words: say one of clips speakers"),
+        ({"balance": "words"}, "balance=words: say one of clips sqrt speakers"),
         ({"pca": None}, "kind=at without pca"),
         ({"seed": -1}, "seed=-1"),
         ({"num_frames": 0}, "num_frames=0: must be"),
