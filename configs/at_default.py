@@ -23,7 +23,7 @@ def get_config() -> Experiment:
             lstm_layers=1,
             relative=True,
         ),
-        at_loss=AtLoss(target="landmarks", mouth_weight=12.0, velocity_weight=2.0),
+        at_loss=AtLoss(target="landmarks", mouth_weight=30.0, velocity_weight=2.0),
         optimizer=Optimizer(learning_rate=1e-3, b1=0.9, schedule="cosine"),
-        data=Data(num_coefficients=32, balance="speakers", augment=True),
+        data=Data(num_coefficients=32, balance="sqrt", augment=True),
     )

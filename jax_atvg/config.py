@@ -77,8 +77,9 @@ class GanLoss:
 
 @dataclasses.dataclass
 class Optimizer:
-    """Adam.  schedule: "constant", or "cosine" down to zero at the last step; warmup:
-    steps of linear rise before.  clip_norm: of the whole gradient, 0 for none.
+    """Adam.  schedule: "constant"; "cosine" down to zero at the last step; "wsd":
+    constant, then over the last fifth linearly down to zero.  warmup: steps of linear
+    rise before.  clip_norm: of the whole gradient, 0 for none.
     accumulate: batches a step's gradient is averaged over."""
 
     learning_rate: float = 2e-4
@@ -138,7 +139,7 @@ CHOICES = {
     "compute": ("float32", "bfloat16"),
     "vg_net.recurrence": ("time", "batch", "none"),
     "at_loss.target": ("coefficients", "landmarks"),
-    "optimizer.schedule": ("constant", "cosine"),
+    "optimizer.schedule": ("constant", "cosine", "wsd"),
     "data.balance": ("clips", "sqrt", "speakers"),
 }
 AT_LEAST = {

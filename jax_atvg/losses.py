@@ -18,16 +18,29 @@ def at_landmark_loss(
     mouth_weight: float = 1.0,
     velocity_weight: float = 0.0,
 ) -> Scalar:
-    """mean W |p^ - p|^2 + velocity_weight mean W |d p^ - d p|^2, d from frame to frame.
+    """mean W |p^ - p| + velocity_weight mean W |d p^ - d p|, d from frame to frame.
 
-    W: mouth_weight for the mouth's points, 1 elsewhere.  Not in the paper.
+    A mean over points, of their distances, as LMD is.  W: mouth_weight for the mouth's
+    points, 1 elsewhere.  Not in the paper.
     """
-    weight = jnp.ones((NUM_POINTS, 2)).at[MOUTH].set(mouth_weight).reshape(-1)
+    weight = jnp.ones(NUM_POINTS).at[MOUTH].set(mouth_weight)
     error = predicted - target
-    loss = jnp.mean(weight * error**2)
+    loss = jnp.mean(weight * point_distances(error))
     if velocity_weight:
-        loss += velocity_weight * jnp.mean(weight * jnp.diff(error, axis=1) ** 2)
+        loss += velocity_weight * jnp.mean(
+            weight * point_distances(jnp.diff(error, axis=1))
+        )
     return loss
+
+
+def point_distances(error: Landmarks) -> Float[Array, "B T 68"]:
+    """sqrt(x^2 + y^2 + s^2) - s of every point: its length, smooth at 0.
+
+    s: a third of a crop pixel.
+    """
+    smooth = 0.005
+    x_y = error.reshape(*error.shape[:-1], NUM_POINTS, 2)
+    return jnp.sqrt(jnp.sum(x_y**2, -1) + smooth**2) - smooth
 
 
 def coefficient_loss(predicted: Coefficients, target: Coefficients) -> Scalar:

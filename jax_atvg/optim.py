@@ -13,7 +13,7 @@ def adam(
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """steps: of the whole run, for the schedule."""
+    """steps: in which this optimiser is used, for the schedule."""
     updates = max(steps // config.accumulate, 1)
     optimizer = adam(schedule(config, updates), config.b1, config.b2)
     if config.clip_norm:
@@ -31,6 +31,9 @@ def schedule(config: Optimizer, updates: int) -> optax.Schedule:
     after = max(updates - config.warmup, 1)
     if config.schedule == "cosine":
         main = optax.cosine_decay_schedule(peak, after)
+    elif config.schedule == "wsd":
+        fall = max(after // 5, 1)
+        main = optax.linear_schedule(peak, 0.0, fall, transition_begin=after - fall)
     else:
         main = optax.constant_schedule(peak)
     if not config.warmup:

@@ -96,17 +96,21 @@ def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:
         flat = flatten(sizes)
         return {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
 
-    def optimizer():
-        return make_optimizer(experiment.optimizer, experiment.steps)
+    def optimizer(steps: int):
+        return make_optimizer(experiment.optimizer, steps)
+
+    steps = experiment.steps
 
     if experiment.network == "at":
         net = ATNet(experiment.data.num_coefficients, **attributes(experiment.at_net))
-        return AtNets(net, optimizer(), experiment.at_loss, pca, experiment.compute)
+        return AtNets(
+            net, optimizer(steps), experiment.at_loss, pca, experiment.compute
+        )
     return GanNets(
         VGNet(image_size=CROP_SIZE, **attributes(experiment.vg_net)),
         Discriminator(**attributes(experiment.discriminator)),
-        optimizer(),
-        optimizer(),
+        optimizer(steps),
+        optimizer(max(steps - experiment.gan_loss.pixel_steps, 1)),
         experiment.gan_loss,
         experiment.ema,
         experiment.compute,

@@ -89,12 +89,18 @@ def test_balanced_rounds_hold_every_speaker_once(counts, seed):
 
 def test_the_exponent_shares_the_epoch_among_speakers():
     speakers = np.repeat(["a", "b", "c"], [64, 16, 4])
-    for exponent, want in [(0.0, (28, 28, 28)), (0.5, (48, 24, 12)), (1.0, (64, 16, 4))]:
+    for exponent, want in [
+        (0.0, (28, 28, 28)),
+        (0.5, (48, 24, 12)),
+        (1.0, (64, 16, 4)),
+    ]:
         order = sampling.speaker_balanced(speakers, 3, 0, exponent)
         counts = np.array([np.sum(speakers[order] == name) for name in "abc"])
         np.testing.assert_allclose(counts, want, atol=1)
         half = speakers[order[: len(order) // 2]]  # evenly spread
-        np.testing.assert_allclose([np.sum(half == n) for n in "abc"], counts / 2, atol=1)
+        np.testing.assert_allclose(
+            [np.sum(half == n) for n in "abc"], counts / 2, atol=1
+        )
         if exponent == 1.0:
             assert sorted(order) == list(range(len(speakers)))
 

@@ -62,13 +62,27 @@ def assert_same(a, b, limit=0.0):
 def test_landmark_target_of_at_net_is_weighted_position_and_velocity(mouth, velocity):
     random = np.random.default_rng(0).normal
     p, q = random(size=(2, BATCH, 5, 136)).astype(np.float32)
-    weight = np.ones((68, 2), np.float32)
+    weight = np.ones(68, np.float32)
     weight[MOUTH] = mouth
-    error = p - q
-    expected = np.mean(weight.ravel() * error**2)
-    expected += velocity * np.mean(weight.ravel() * np.diff(error, axis=1) ** 2)
+
+    def term(error):
+        points = error.reshape(*error.shape[:2], 68, 2)
+        smooth = np.sqrt(np.sum(points**2, -1) + 0.005**2) - 0.005
+        return np.mean(weight * smooth)
+
+    expected = term(p - q) + velocity * term(np.diff(p - q, axis=1))
     loss = losses.at_landmark_loss(p, q, mouth_weight=mouth, velocity_weight=velocity)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_landmark_target_is_the_landmark_distance():
+    """Far off, the metric itself; at 0, nothing, with a gradient that is finite."""
+    random = np.random.default_rng(0).normal
+    p, q = random(size=(2, BATCH, 5, 136)).astype(np.float32)
+    distance = np.linalg.norm((p - q).reshape(BATCH, 5, 68, 2), axis=-1).mean()
+    np.testing.assert_allclose(losses.at_landmark_loss(p, q), distance, atol=0.005)
+    value, slope = jax.value_and_grad(losses.at_landmark_loss)(p, p)
+    assert value == 0 and np.all(slope == 0)
 
 
 def test_at_loss_on_landmarks_goes_through_the_pca():
@@ -84,8 +98,10 @@ def test_at_loss_on_landmarks_goes_through_the_pca():
         by_target[target], _ = jax.jit(functools.partial(at_loss, nets))(
             variables["params"], variables["batch_stats"], AtBatch(*inputs)
         )
-    # Orthonormal components keep lengths: 136 coordinates share what 4 had.
-    expected = by_target["coefficients"] * 4 / 136
+    h = net.apply(variables, *inputs[:2], train=True, mutable=["batch_stats"])[0][0]
+    error = h - inputs[2]
+    np.testing.assert_allclose(by_target["coefficients"], np.mean(error**2), rtol=1e-4)
+    expected = losses.at_landmark_loss(error @ components.T, np.zeros((2, 3, 136)))
     np.testing.assert_allclose(by_target["landmarks"], expected, rtol=1e-4)
 
 
@@ -187,10 +203,13 @@ def test_warm_up_lasts_its_steps():
     ]
 
 
-def test_cosine_schedule_rises_then_falls_to_zero():
+def test_schedules_rise_then_fall_to_zero():
     lr = schedule(Optimizer(0.1, schedule="cosine", warmup=10), 110)
     values = [float(lr(i)) for i in (0, 5, 10, 60, 110)]
     np.testing.assert_allclose(values, [0, 0.05, 0.1, 0.05, 0], atol=1e-7)
+    late = schedule(Optimizer(0.1, schedule="wsd", warmup=10), 110)
+    values = [float(late(i)) for i in (0, 10, 90, 100, 110)]
+    np.testing.assert_allclose(values, [0, 0.1, 0.1, 0.05, 0], atol=1e-7)
     constant = schedule(Optimizer(0.1), 100)
     assert float(constant(0)) == float(constant(99)) == pytest.approx(0.1)
 
