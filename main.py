@@ -234,7 +234,7 @@ def chosen_template():
 
 def evaluate() -> int:
     """A bundle's scores on a split of clips, as a folder with a report."""
-    require(BUNDLE, DATA_DIR, OUT)
+    require(DATA_DIR, OUT)
     set_up_jax()
     from input_pipeline import dataset
     from jax_atvg import report
@@ -279,8 +279,9 @@ def import_torch() -> int:
 
 def animate() -> int:
     """A photo and a recording, or a list of them, become videos."""
-    require(BUNDLE, BATCH) if BATCH.value else require(BUNDLE, IMAGE, AUDIO, OUT)
-    if BATCH.value:
+    if not BATCH.value:
+        require(IMAGE, AUDIO, OUT)
+    else:
         refuse_beside_batch(IMAGE, AUDIO, OUT, LANDMARKS_OUT)
     from input_pipeline.perception import perceive
     from input_pipeline.workers import assistant
