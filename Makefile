@@ -1,6 +1,7 @@
 # Every target sets up its own environment: `make test` works in a fresh clone.
 #   make test      format and lint checks, then all tests
 #   make lint      the checks alone
+#   make demo      a photo and a sentence become demo.mp4: a face that talks
 #   make smoke     the whole path with tiny networks: train, export, evaluate, animate
 #   make format    let ruff format and fix
 #   make clean     remove the environment and what the tests left
@@ -18,7 +19,14 @@ REQUIREMENTS ?= requirements/dev.txt requirements/torch.txt requirements/beam.tx
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: test lint smoke format clean
+PROGRAM := $(VENV)/program_installed
+
+.PHONY: demo test lint smoke format clean
+
+# The astronaut Eileen Collins (NASA, public domain) comes with scikit-image.
+demo: $(PROGRAM)
+	$(BIN)/python main.py animate --panels --audio=demo/speech.flac --out=demo.mp4 \
+		--image=$$($(BIN)/python -c "import skimage.data as d; print(d.__path__[0])")/astronaut.png
 
 test: lint
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -41,6 +49,13 @@ $(INSTALLED): requirements.txt $(REQUIREMENTS)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 		$(addprefix -r ,$(REQUIREMENTS))
+	@touch $@
+
+# What the program needs, without the tests'.
+$(PROGRAM): requirements.txt
+	@echo "Installing requirements.txt into $(VENV): a minute or two, 2 GB"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 clean:

@@ -15,7 +15,12 @@ OUT = flags.DEFINE_string("out", None, "what to write: a bundle's folder, an .mp
 AT_NET = flags.DEFINE_string("at_net", None, "import_torch: AT-net's .pth or .npz")
 VG_NET = flags.DEFINE_string("vg_net", None, "import_torch: VG-net's .pth or .npz")
 BASICS = flags.DEFINE_string("basics", None, "import_torch: the folder ATVGnet/basics")
-BUNDLE = flags.DEFINE_string("bundle", None, "animate, evaluate: the bundle's folder")
+DEFAULT_BUNDLE = pathlib.Path(__file__).resolve().parent / "default_model"
+BUNDLE = flags.DEFINE_string(
+    "bundle",
+    str(DEFAULT_BUNDLE),
+    "animate, evaluate: the bundle's folder; unless given, the one in default_model/",
+)
 IMAGE = flags.DEFINE_string("image", None, "animate: a photo with a face")
 AUDIO = flags.DEFINE_string("audio", None, "animate: a recording of speech")
 FACE = flags.DEFINE_string(
@@ -67,6 +72,7 @@ LIMIT = flags.DEFINE_integer(
 SPLIT = flags.DEFINE_string(
     "split", None, "which clips; inspect: train, evaluate: validation unless given"
 )
+SPEAKERS = flags.DEFINE_list("speakers", [], "evaluate: only their clips, as s1,s2")
 INDEX = flags.DEFINE_integer("index", 0, "inspect: which of them to plot")
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "train: an experiment, such as configs/vg_small.py"

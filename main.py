@@ -50,6 +50,7 @@ from command_line import (
     RUNNER,
     SEVERAL_FACES,
     SOURCE,
+    SPEAKERS,
     SPLIT,
     SPLIT_RULE,
     TEMPLATE,
@@ -234,7 +235,7 @@ def chosen_template():
 
 def evaluate() -> int:
     """A bundle's scores on a split of clips, as a folder with a report."""
-    require(BUNDLE, DATA_DIR, OUT)
+    require(DATA_DIR, OUT)
     set_up_jax()
     from input_pipeline import dataset
     from jax_atvg import report
@@ -247,6 +248,7 @@ def evaluate() -> int:
         dataset.open_clips(DATA_DIR.value, split),
         OUT.value,
         protocol=PROTOCOL.value,
+        speakers=SPEAKERS.value,
         limit=LIMIT.value,
         title=f"{BUNDLE.value} on {split}",
         progress=True,
@@ -279,8 +281,9 @@ def import_torch() -> int:
 
 def animate() -> int:
     """A photo and a recording, or a list of them, become videos."""
-    require(BUNDLE, BATCH) if BATCH.value else require(BUNDLE, IMAGE, AUDIO, OUT)
-    if BATCH.value:
+    if not BATCH.value:
+        require(IMAGE, AUDIO, OUT)
+    else:
         refuse_beside_batch(IMAGE, AUDIO, OUT, LANDMARKS_OUT)
     from input_pipeline.perception import perceive
     from input_pipeline.workers import assistant

@@ -18,6 +18,7 @@ Letters: B clips, T frames, S the networks' picture size; points are pixels of t
 
 import contextlib
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ def evaluate(
     out: str | pathlib.Path,
     *,
     protocol: str = "true",
+    speakers: Collection[str] = (),
     limit: int = 0,
     title: str = "evaluation",
     batch_size: int = 1,
@@ -50,13 +52,15 @@ def evaluate(
 ) -> Results:
     """Scores the clips and writes the report's folder, or nothing.
 
-    clips: as dataset.open_clips gives them.  limit: only so many, evenly over the
-    split; 0 for all.  batch_size: clips the networks see at once, raised to a multiple
-    of the mesh's devices (this process's own unless given); it changes no score.
-    InputError: no clips, an unknown protocol, `out` is taken, a damaged clip.
+    clips: as dataset.open_clips gives them.  speakers: only theirs, held against the
+    sound of any clip of the split.  limit: only so many, evenly; 0 for all.
+    batch_size: clips the networks see at once, raised to a multiple of the mesh's
+    devices (this process's own unless given); it changes no score.
+    InputError: no clips, an unknown speaker or protocol, `out` is taken, a damaged
+    clip.
     """
     theirs = find_protocol(protocol) if protocol != "true" else None
-    chosen, other = choose(len(clips), limit), other_clips(clips.speakers)
+    chosen, other = choose(clips.speakers, speakers, limit), other_clips(clips.speakers)
     check_out(out)
     networks = Networks(bundle, batch_size, mesh)
     rows = []
@@ -86,14 +90,23 @@ def evaluate(
 # --- clips ---
 
 
-def choose(num_clips: int, limit: int) -> list[int]:
-    """`limit` clips evenly over the split, or all.  InputError: none to choose."""
+def choose(speakers: list[str], wanted: Collection[str], limit: int) -> list[int]:
+    """The clips of the wanted speakers, or of all; `limit` evenly over them, or all.
+
+    InputError: none to choose, a speaker the split has not.
+    """
     if limit < 0:
         raise InputError(f"limit={limit}: must be 0 (all clips) or more; raise it")
-    if not num_clips:
+    if not speakers:
         raise InputError("the split holds no clips; prepare some, or name another")
-    count = min(limit or num_clips, num_clips)
-    return [i * num_clips // count for i in range(count)]
+    if unknown := sorted(set(wanted) - set(speakers)):
+        raise InputError(
+            f"speakers={','.join(unknown)}: not in the split, which has "
+            f"{','.join(sorted(set(speakers)))}; name some of them"
+        )
+    of_them = [i for i, name in enumerate(speakers) if not wanted or name in wanted]
+    count = min(limit or len(of_them), len(of_them))
+    return [of_them[i * len(of_them) // count] for i in range(count)]
 
 
 def other_clips(speakers: list[str]) -> list[int | None]:

@@ -88,7 +88,7 @@ WRONG = {
     "animate animate asked for": ["animate", "animate"],
     "command line flag 'frames'": ["animate", "--frames=3"],
     "--full_frame=maybe": ["animate", *GOOD, "--full_frame=maybe"],
-    "--bundle --image --audio --out missing": ["animate"],
+    "--image --audio --out missing": ["animate"],
     "--audio missing": ["animate", *but(audio=None)],
     "--at_net --vg_net --basics missing": ["import_torch", "--out=new"],
     "--basics missing": ["import_torch", "--at_net=a", "--vg_net=b", "--out=new"],

@@ -278,6 +278,25 @@ def test_an_older_report_is_replaced_and_a_failure_leaves_it(
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
+def test_chosen_clips_are_the_speakers_evenly():
+    speakers = ["a", "b", "a", "b", "b", "c", "b"]
+    assert evaluation.choose(speakers, (), 0) == list(range(7))
+    assert evaluation.choose(speakers, (), 3) == [0, 2, 4]
+    assert evaluation.choose(speakers, ["b"], 0) == [1, 3, 4, 6]
+    assert evaluation.choose(speakers, ["b"], 2) == [1, 4]
+    assert evaluation.choose(speakers, ["c", "a"], 9) == [0, 2, 5]
+
+
+def test_a_speakers_scores_are_those_of_the_whole_report(done, tmp_path):
+    """The sound it is held against is any clip's of the split, too."""
+    whole, name = done[0], clips().speakers[-1]
+    options = {"protocol": "atvg-compat", "mesh": one_device(), "speakers": [name]}
+    own = evaluate(bundle(), clips(), tmp_path / "r", **options)
+    np.testing.assert_equal(
+        own.rows, [row for row in whole.rows if row["speaker"] == name]
+    )
+
+
 # --- what is refused, before anything is computed ---
 
 
@@ -300,6 +319,9 @@ class Broken(SyntheticClips):
 REFUSED = {
     "protocol='nice' is unknown; choose": {"protocol": "nice"},
     "limit=-1: must be 0": {"limit": -1},
+    "speakers=s9,s99: not in the split, which has cartoon0": {
+        "speakers": ["s99", "s9"]
+    },
     "the split holds no clips": {"clips": Nothing()},
     "cartoon0/0000: 5 frames, num_frames=8": {"clips": SyntheticClips(2, 5)},
     "cartoon0/0000: clip 0 of the split cannot be read (lost)": {"clips": Broken(2, 9)},
@@ -363,7 +385,9 @@ def test_the_command_writes_a_report_and_prints_its_table(call, tmp_path):
     assert "bundle on validation: protocol true, clips 1" in output
     assert "at_shuffled" in output and output.endswith("wrote reports/r/report.html\n")
     assert (tmp_path / "reports" / "r" / "report.html").is_file()
+    code, _, errors = call(*given, "--speakers=nobody")
+    assert code == 2 and "speakers=nobody: not in the split" in errors
     code, _, errors = call(*given, "--split=tset")
     assert code == 2 and "no split 'tset'; it has train, validation" in errors
     code, _, errors = call()
-    assert code == 2 and "--bundle --data_dir --out missing" in errors
+    assert code == 2 and "--data_dir --out missing" in errors
