@@ -73,6 +73,9 @@ SPLIT = flags.DEFINE_string(
     "split", None, "which clips; inspect: train, evaluate: validation unless given"
 )
 SPEAKERS = flags.DEFINE_list("speakers", [], "evaluate: only their clips, as s1,s2")
+LANDMARKS_ONLY = flags.DEFINE_bool(
+    "landmarks_only", False, "evaluate: AT-net alone, no frames: seconds, not minutes"
+)
 INDEX = flags.DEFINE_integer("index", 0, "inspect: which of them to plot")
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "train: an experiment, such as configs/vg_small.py"

@@ -38,6 +38,7 @@ from command_line import (
     HALF,
     IMAGE,
     INDEX,
+    LANDMARKS_ONLY,
     LANDMARKS_OUT,
     LIMIT,
     MAX_SECONDS,
@@ -250,6 +251,7 @@ def evaluate() -> int:
         protocol=PROTOCOL.value,
         speakers=SPEAKERS.value,
         limit=LIMIT.value,
+        landmarks_only=LANDMARKS_ONLY.value,
         title=f"{BUNDLE.value} on {split}",
         progress=True,
     )

@@ -45,6 +45,7 @@ def evaluate(
     protocol: str = "true",
     speakers: Collection[str] = (),
     limit: int = 0,
+    landmarks_only: bool = False,
     title: str = "evaluation",
     batch_size: int = 1,
     mesh: Mesh | None = None,
@@ -54,6 +55,7 @@ def evaluate(
 
     clips: as dataset.open_clips gives them.  speakers: only theirs, held against the
     sound of any clip of the split.  limit: only so many, evenly; 0 for all.
+    landmarks_only: AT-net's modes, without frames: seconds instead of minutes.
     batch_size: clips the networks see at once, raised to a multiple of the mesh's
     devices (this process's own unless given); it changes no score.
     InputError: no clips, an unknown speaker or protocol, `out` is taken, a damaged
@@ -70,7 +72,9 @@ def evaluate(
         for start in range(0, len(chosen), networks.batch_size):
             indices = chosen[start : start + networks.batch_size]
             takes = [read_take(clips, i, other[i]) for i in indices]
-            for i, take, made in zip(indices, takes, networks(takes), strict=True):
+            for i, take, made in zip(
+                indices, takes, networks(takes, landmarks_only), strict=True
+            ):
                 names = {"clip": clips.clip_ids[i], "speaker": clips.speakers[i]}
                 names["frames"] = len(take.frames) - 1
                 for mode, scores in score(bundle, take, made, theirs).items():
@@ -79,7 +83,7 @@ def evaluate(
         about = {"title": title, "protocol": protocol, "clips": len(chosen)}
         about |= {"batch_size": networks.batch_size, **networks.pace()}
         strips = []
-        for name, place in best_median_worst(rows):
+        for name, place in [] if landmarks_only else best_median_worst(rows):
             take = read_take(clips, chosen[place], None)
             strips.append((name, strip(take, networks([take])[0])))
     results = Results(rows, about, strips)
@@ -157,16 +161,23 @@ def score(
     at = {name: points[1:] for name, points in made.at.items()}
     at |= {name: np.broadcast_to(p, truth.shape) for name, p in still.items()}
     table = {name: point_scores(truth, points) for name, points in at.items()}
+    if not made.frames:
+        return to_static(table)
     face = Face(photo, real, truth)
     fake = {name: frames[1:] for name, frames in made.frames.items()}
     fake["static"] = np.broadcast_to(photo, real.shape)
     table |= {
         name: frame_scores(face, frames, protocol) for name, frames in fake.items()
     }
+    return to_static(table) | {"real": face.own_scores()}
+
+
+def to_static(table: dict[str, Scores]) -> dict[str, Scores]:
+    """Adds lmd_to_static: the share of the mouth's error of doing nothing."""
     for name, scores in table.items():
         doing_nothing = table["at_static" if name.startswith("at") else "static"]
         scores["lmd_to_static"] = scores["lmd"] / max(doing_nothing["lmd"], 1e-9)
-    return table | {"real": face.own_scores()}
+    return table
 
 
 def best_median_worst(rows: list[dict]) -> list[tuple[str, int]]:

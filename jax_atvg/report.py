@@ -255,8 +255,10 @@ def plots(summary: dict[str, Any]) -> dict[str, bytes]:
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
     overall, speakers = summary["overall"], summary["speakers"]
-    lags = Figure(figsize=(9, 3.5), layout="constrained")
-    for axes, mode in zip(lags.subplots(1, 2), ("at", "end_to_end"), strict=True):
+    heard = [mode for mode in ("at", "end_to_end") if mode in overall]
+    lags = Figure(figsize=(4.5 * len(heard), 3.5), layout="constrained")
+    panes = lags.subplots(1, len(heard), squeeze=False)[0]
+    for axes, mode in zip(panes, heard, strict=True):
         for name in (mode, f"{mode}_shuffled"):
             if name in overall:
                 curve = [overall[name][f"r_lag_{k:+d}"] for k in LAGS]
@@ -270,7 +272,9 @@ def plots(summary: dict[str, Any]) -> dict[str, bytes]:
         axes.legend()
     names = list(speakers)[:MOST_BARS]
     bars = Figure(figsize=(max(6, 0.5 * len(names) + 2), 3.5), layout="constrained")
-    axes, modes = bars.subplots(), ("end_to_end", "end_to_end_shuffled", "static")
+    axes, modes = bars.subplots(), ("at", "at_shuffled", "at_static")
+    if "end_to_end" in overall:
+        modes = ("end_to_end", "end_to_end_shuffled", "static")
     for i, mode in enumerate(modes):
         found = [speakers[name].get(mode, {}).get("lmd") for name in names]
         height = [f["mean"] if f else math.nan for f in found]

@@ -35,11 +35,11 @@ class Take(NamedTuple):
 
 class Made(NamedTuple):
     """What the networks make of a take: at: f64[T,68,2], and frames, by mode;
-    attention of end_to_end: u8[T,128,128]."""
+    attention of end_to_end: u8[T,128,128].  Of landmarks alone: {} and None."""
 
     at: dict[str, Points]
     frames: dict[str, Frames]
-    attention: np.ndarray
+    attention: np.ndarray | None
 
 
 class Networks:
@@ -58,7 +58,8 @@ class Networks:
         self.weights = jax.device_put(bundle.variables, replicated(mesh))
         self.seconds, self.made, self.warm = 0.0, 0, False
 
-    def __call__(self, takes: list[Take]) -> list[Made]:
+    def __call__(self, takes: list[Take], landmarks_only: bool = False) -> list[Made]:
+        """landmarks_only: no frames, no attention; VG-net rests."""
         bundle, count = self.bundle, len(takes)
         takes = takes + takes[-1:] * (self.batch_size - count)
         image = sampling.to_float(
@@ -77,18 +78,22 @@ class Networks:
         if not self.warm:  # compiled before it is timed
             self.warm = True
             short = speak([take.sound[:1] for take in takes])
-            self._run("vg_net", face, short)
+            if not landmarks_only:
+                self._run("vg_net", face, short)
         begin = time.perf_counter()
-        spoken = {"": speak([take.sound for take in takes])}
-        drawn = {"end_to_end": self._run("vg_net", face, spoken[""])}
+        spoken, drawn = {"": speak([take.sound for take in takes])}, {}
+        if not landmarks_only:
+            drawn["end_to_end"] = self._run("vg_net", face, spoken[""])
         self.seconds += time.perf_counter() - begin
-        self.made += drawn["end_to_end"][0].shape[1] * self.batch_size
-        drawn["teacher"] = self._run("vg_net", (image, first), truth)
+        self.made += spoken[""].shape[1] * self.batch_size
         if all(take.other_sound is not None for take in takes):
             spoken["_shuffled"] = speak([take.other_sound for take in takes])
-            drawn["end_to_end_shuffled"] = self._run(
-                "vg_net", face, spoken["_shuffled"]
-            )
+        if not landmarks_only:
+            drawn["teacher"] = self._run("vg_net", (image, first), truth)
+            if "_shuffled" in spoken:
+                drawn["end_to_end_shuffled"] = self._run(
+                    "vg_net", face, spoken["_shuffled"]
+                )
 
         def made(row: int, length: int) -> Made:
             at = {
@@ -101,6 +106,8 @@ class Networks:
                 name: resized(pictures[row, :length], CROP_SIZE)
                 for name, (pictures, _) in drawn.items()
             }
+            if landmarks_only:
+                return Made(at, frames, None)
             attention = drawn["end_to_end"][1][row, :length]
             return Made(at, frames, resized(attention, CROP_SIZE))
 
@@ -127,7 +134,8 @@ class Networks:
         return [np.concatenate(part, axis=1) for part in zip(*parts, strict=True)]
 
     def pace(self) -> dict[str, Any]:
-        """Frames of end_to_end a second, from sound to pictures on the host."""
+        """Frames of end_to_end a second, from sound to pictures (or to landmarks, where
+        those are all) on the host."""
         return {
             "frames_per_second": round(self.made / max(self.seconds, 1e-9), 2),
             "device": f"{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}",

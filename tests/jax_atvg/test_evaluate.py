@@ -297,6 +297,15 @@ def test_a_speakers_scores_are_those_of_the_whole_report(done, tmp_path):
     )
 
 
+def test_landmarks_alone_score_as_beside_frames(done, tmp_path):
+    whole = [row for row in done[0].rows if row["mode"].startswith("at")]
+    options = {"mesh": one_device(), "landmarks_only": True}
+    alone = evaluate(bundle(), clips(), tmp_path / "r", **options)
+    np.testing.assert_equal(alone.rows, whole)
+    assert not alone.strips and "Landmarks from sound" in report.plain_text(alone)
+    assert (tmp_path / "r" / "report.html").is_file()
+
+
 # --- what is refused, before anything is computed ---
 
 
