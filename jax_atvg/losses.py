@@ -23,24 +23,26 @@ def at_landmark_loss(
     A mean over points, of their distances, as LMD is.  W: mouth_weight for the mouth's
     points, 1 elsewhere.  Not in the paper.
     """
-    weight = jnp.ones(NUM_POINTS).at[MOUTH].set(mouth_weight)
     error = predicted - target
-    loss = jnp.mean(weight * point_distances(error))
+    loss = jnp.mean(landmark_distance(error, mouth_weight))
     if velocity_weight:
-        loss += velocity_weight * jnp.mean(
-            weight * point_distances(jnp.diff(error, axis=1))
-        )
+        velocity = jnp.diff(error, axis=1)
+        loss += velocity_weight * jnp.mean(landmark_distance(velocity, mouth_weight))
     return loss
 
 
-def point_distances(error: Landmarks) -> Float[Array, "B T 68"]:
-    """sqrt(x^2 + y^2 + s^2) - s of every point: its length, smooth at 0.
+def landmark_distance(
+    error: Landmarks, mouth_weight: float = 1.0
+) -> Float[Array, "B T"]:
+    """mean over points of W (sqrt(x^2 + y^2 + s^2) - s): lengths, smooth at 0.
 
-    s: a third of a crop pixel.
+    s: a third of a crop pixel.  W: see at_landmark_loss.
     """
     smooth = 0.005
+    weight = jnp.ones(NUM_POINTS).at[MOUTH].set(mouth_weight)
     x_y = error.reshape(*error.shape[:-1], NUM_POINTS, 2)
-    return jnp.sqrt(jnp.sum(x_y**2, -1) + smooth**2) - smooth
+    length = jnp.sqrt(jnp.sum(x_y**2, -1) + smooth**2) - smooth
+    return jnp.mean(weight * length, -1)
 
 
 def coefficient_loss(predicted: Coefficients, target: Coefficients) -> Scalar:

@@ -18,6 +18,7 @@ from input_pipeline.clip import EvaluationBatch, InputError, Pca
 from jax_atvg.animate import draw_points, to_u8
 from jax_atvg.checkpoint import BEST, Checkpoints, claim_workdir
 from jax_atvg.config import Experiment, validate
+from jax_atvg.losses import landmark_distance
 from jax_atvg.reporting import Reporter
 from jax_atvg.sharding import data_mesh, replicated, split, to_devices
 from jax_atvg.state import AtNets, AtState, GanState
@@ -245,14 +246,20 @@ def variables_of(state: State) -> dict[str, Any]:
 def validator(nets: Nets, mesh: Mesh) -> Callable[[State, Iterable], float]:
     """(state, pass over the split) -> the split's loss, every valid frame alike.
 
-    AT-net: mean squared error of the coefficients.  VG-net: mean |v^ - v|.
+    AT-net: mean squared error of the coefficients, or the landmarks' distance, as it is
+    trained.  VG-net: mean |v^ - v|.
     """
 
     def sums(variables, batch: EvaluationBatch):
         if isinstance(nets, AtNets):
             inputs = batch.at
             output = nets.net.apply(variables, inputs.example, inputs.audio)
-            error = jnp.mean((output.coefficients - inputs.coefficients) ** 2, -1)
+            error = output.coefficients - inputs.coefficients
+            if nets.loss.target == "landmarks":
+                moved = error @ nets.pca.components.T
+                error = landmark_distance(moved, nets.loss.mouth_weight)
+            else:
+                error = jnp.mean(error**2, -1)
         else:
             inputs = batch.vg
             output = nets.generator.apply(

@@ -251,6 +251,35 @@ def test_what_a_run_writes(tmp_path):
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
+@pytest.mark.parametrize("target", ["coefficients", "landmarks"])
+def test_at_net_is_validated_by_what_it_is_trained_on(target, tmp_path):
+    """Every clip alone, in numpy, against one padded pass."""
+    config = experiment("at", steps=1)
+    config.at_loss.target, config.at_loss.mouth_weight = target, 4.0
+    state, mesh = run(config, tmp_path), data_mesh(jax.devices()[:1])
+    varied = synthetic.SyntheticClips(3, [9, 12, 10])
+    pca = clips().pca(config.data.num_coefficients)
+    nets = training.build(config, mesh, pca).nets
+    kept = dict(pca=pca, frames=False, num_threads=1)
+    batches = loader.evaluation_batches(varied, batch_size=2, **kept)
+    with contextlib.closing(batches):
+        score = training.validator(nets, mesh)(state, batches)
+    errors = []
+    for batch in loader.evaluation_batches(varied, batch_size=1, **kept):
+        length = int(batch.frame_valid.sum())
+        h = nets.net.apply(state.net.variables, *batch.at[:2]).coefficients
+        error = (h - batch.at.coefficients)[0, :length]
+        if target == "landmarks":
+            x_y = (error @ pca.components.T).reshape(length, 68, 2)
+            weight = np.where(np.arange(68) < 48, 1, 4)
+            smooth = np.sqrt(np.sum(x_y**2, -1) + 0.005**2) - 0.005
+            errors.extend(np.mean(weight * smooth, -1))
+        else:
+            errors.extend(np.mean(error**2, -1))
+    assert len(errors) == 31
+    assert score == pytest.approx(np.mean(errors), rel=1e-5)
+
+
 def test_picture_shows_photo_target_result_attention_color_and_landmarks(tmp_path):
     config = experiment("vg", steps=1)
     nets = training.build(config, data_mesh(jax.devices()[:1])).nets
