@@ -29,7 +29,7 @@ class Strength(NamedTuple):
     offset: float = 0.06
     gamma: float = 0.2
     saturation: float = 0.3
-    noise: float = 0.1
+    noise: float = 0.3
 
 
 USUAL = Strength()
