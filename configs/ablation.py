@@ -1,16 +1,47 @@
-"""The paper's ablations, at the size of vg_small.
+"""What each part is worth: the paper's switches of VG-net, and ours of AT-net.
 
     python main.py train --config=configs/ablation.py:no_dynamic_loss \\
-        --workdir=runs/no_dynamic_loss --data_dir=~/atvg_data
+        --config.seed=1 --workdir=runs/no_dynamic_loss_1 --data_dir=~/atvg_data
 
-Hardware: 2 CPU cores.  Scores: not measured yet.
+benchmarks/ablation.py trains and scores all of them; docs/results.md has its table.
+Hardware: 2 CPU cores, three to six minutes each.
 """
 
 from collections.abc import Callable
 
-from configs import vg_small
+from configs import at_default
 from input_pipeline.clip import InputError
-from jax_atvg.config import Experiment
+from jax_atvg.config import (
+    Data,
+    DiscriminatorSizes,
+    Experiment,
+    GanLoss,
+    Optimizer,
+    VgNetSizes,
+)
+
+
+def small_vg() -> Experiment:
+    """VG-net small enough to be trained dozens of times.
+
+    The paper's loss from the first step.  Several clips a step, or a recurrence over
+    the batch would be none.
+    """
+    return Experiment(
+        network="gan",
+        batch_size=4,
+        steps=800,
+        vg_net=VgNetSizes(width=12, num_blocks=2, dropout=0.1),
+        discriminator=DiscriminatorSizes(
+            width=8, fc_width=64, lstm_width=32, lstm_layers=1
+        ),
+        gan_loss=GanLoss(),
+        optimizer=Optimizer(learning_rate=5e-4, schedule="wsd"),
+        data=Data(num_frames=4),
+    )
+
+
+# --- VG-net ---
 
 
 def full(config: Experiment) -> None:
@@ -43,30 +74,79 @@ def no_recurrence(config: Experiment) -> None:
 
 
 def recurrence_over_batch(config: Experiment) -> None:
-    """The authors' code: with one clip a batch, no recurrence at all."""
+    """The authors' code."""
     config.vg_net.recurrence = "batch"
 
 
-VARIANTS: dict[str, Callable[[Experiment], None]] = {
-    variant.__name__: variant
-    for variant in (
-        full,
-        no_dynamic_loss,
-        no_landmark_discriminator,
-        no_score_discriminator,
-        no_attention,
-        no_recurrence,
-        recurrence_over_batch,
-    )
-}
+# --- AT-net ---
+
+
+def at_full(config: Experiment) -> None:
+    """configs/at_default.py."""
+
+
+def at_coefficient_loss(config: Experiment) -> None:
+    """Squared error of the coefficients, as the authors."""
+    config.at_loss.target = "coefficients"
+
+
+def at_six_coefficients(config: Experiment) -> None:
+    """As the authors."""
+    config.data.num_coefficients = 6
+
+
+def at_absolute(config: Experiment) -> None:
+    """Coefficients in place of the photo's, not added to them; as the authors."""
+    config.at_net.relative = False
+
+
+def at_convolutions(config: Experiment) -> None:
+    """The authors' encoder of the sound, an eighth as wide."""
+    config.at_net.audio_widths = (8, 16, 32, 32, 64)
+
+
+def at_no_augmentation(config: Experiment) -> None:
+    """Faces and sounds as they were recorded."""
+    config.data.augment = False
+
+
+def at_by_clips(config: Experiment) -> None:
+    """Every clip once an epoch, whoever speaks."""
+    config.data.balance = "clips"
+
+
+Change = Callable[[Experiment], None]
+
+
+def by_name(*changes: Change) -> dict[str, Change]:
+    return {change.__name__: change for change in changes}
+
+
+VG_VARIANTS = by_name(
+    full,
+    no_dynamic_loss,
+    no_landmark_discriminator,
+    no_score_discriminator,
+    no_attention,
+    no_recurrence,
+    recurrence_over_batch,
+)
+AT_VARIANTS = by_name(
+    at_full,
+    at_coefficient_loss,
+    at_six_coefficients,
+    at_absolute,
+    at_convolutions,
+    at_no_augmentation,
+    at_by_clips,
+)
+VARIANTS = VG_VARIANTS | AT_VARIANTS
 
 
 def get_config(variant: str = "full") -> Experiment:
     """InputError: no such variant."""
     if variant not in VARIANTS:
         raise InputError(f"ablation:{variant}: choose one of {', '.join(VARIANTS)}")
-    config = vg_small.get_config()
-    config.gan_loss.mouth_weight = 1.0
-    config.gan_loss.pixel_steps = 0
+    config = at_default.get_config() if variant in AT_VARIANTS else small_vg()
     VARIANTS[variant](config)
     return config

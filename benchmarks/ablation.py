@@ -1,0 +1,291 @@
+"""What each part is worth: trains the variants of configs/ablation.py and compares.
+
+    python benchmarks/ablation.py --data_dir=DATA --out=runs/ablation
+    python benchmarks/ablation.py --data_dir=DATA --out=OUT --only=full,no_attention
+
+Every variant is trained with every seed and scored on the same validation clips;
+OUT/VARIANT_SEED.json keeps the scores, so that a run that was stopped goes on where it
+was.  VG-net draws the true landmarks, so that AT-net has no part in it; AT-net is
+scored on landmarks.  Beside the variants of the config file, three of the authors'
+choices that no config can express:
+
+    each_frame_normalised    BatchNorm sees one frame at a time
+    generator_twice          D and G see two forward passes, with other dropout
+    same_photo_landmarks     every photo is given the mean face's landmarks
+
+The table: means over clips and seeds, and the difference to the full model, paired by
+clip and seed, with its 95 % bootstrap interval over clips and seeds.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from command_line import keep_freed_memory, set_up_jax  # noqa: E402
+from configs import ablation  # noqa: E402
+
+AUTHORS = ("each_frame_normalised", "generator_twice", "same_photo_landmarks")
+VG_METRICS = {
+    "mouth_psnr": "mouth PSNR dB ↑",
+    "mouth_ssim": "mouth SSIM ↑",
+    "mouth_sharpness": "sharpness (1)",
+    "lmd": "LMD px ↓",
+    "r": "r ↑",
+}
+AT_METRICS = {
+    "lmd": "LMD px ↓",
+    "r": "r ↑",
+    "velocity_error": "velocity error ↓",
+    "jitter_ratio": "jitter (1)",
+}
+
+
+def main() -> None:
+    options = parse()
+    names = options.only or [*ablation.VG_VARIANTS, *AUTHORS, *ablation.AT_VARIANTS]
+    options.out.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory(one_heap=False)
+    set_up_jax()
+    for seed in range(options.seeds):
+        for name in names:
+            path = options.out / f"{name}_{seed}.json"
+            if path.exists():
+                continue
+            begin = time.perf_counter()
+            rows = scores(name, seed, options)
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(json.dumps(rows))
+            partial.replace(path)
+            print(f"{name} {seed}: {time.perf_counter() - begin:.0f} s", flush=True)
+    vg = [name for name in names if not name.startswith("at_")]
+    at = [name for name in names if name.startswith("at_")]
+    for group, metrics in ((vg, VG_METRICS), (at, AT_METRICS)):
+        if group:
+            print(table(group, metrics, options), "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=0, help="0: the config's")
+    parser.add_argument(
+        "--clips", type=int, default=12, help="that VG-net is scored on"
+    )
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[])
+    return parser.parse_args()
+
+
+def scores(name: str, seed: int, options) -> list[dict]:
+    """A row of scores for every clip."""
+    config = ablation.get_config("full" if name in AUTHORS else name)
+    config.seed = seed
+    if options.steps:
+        config.steps = options.steps
+    score = at_scores if config.network == "at" else vg_scores
+    return score(name, config, options)
+
+
+# --- VG-net ---
+
+
+def vg_scores(name: str, config, options) -> list[dict]:
+    import jax
+
+    from input_pipeline import landmarks, sampling
+    from input_pipeline.dataset import open_clips, open_pca
+    from jax_atvg.evaluate import choose
+    from jax_atvg.scores import Face, frame_scores
+    from jax_atvg.synthesis import to_u8
+
+    mean = open_pca(options.data_dir, 6).mean
+    nets, state = trained(name, config, options, mean)
+    variables = {"params": state.gen.params, "batch_stats": state.gen.batch_stats}
+
+    @jax.jit
+    def draw(image, points, example):
+        return to_u8(
+            nets.generator.apply(variables, image, points[None], example).frames[0]
+        )
+
+    clips = open_clips(options.data_dir, "validation")
+    rows = []
+    for i in choose(clips.speakers, (), options.clips):
+        clip = clips[i]
+        frames = sampling.decode(clip, range(len(clip.frames)))
+        points = sampling.flat_landmarks(clip)
+        example = points[:1] if name != "same_photo_landmarks" else mean[None]
+        made = jax.device_get(draw(sampling.to_float(frames[:1]), points, example))
+        found = landmarks.to_pixels(points).reshape(-1, 68, 2)
+        face = Face(frames[0], frames[1:], found[1:])
+        rows.append({"clip": clips.clip_ids[i], **frame_scores(face, made[1:])})
+    return rows
+
+
+def trained(name: str, config, options, mean):
+    """(nets, state) after config.steps."""
+    import jax
+    import numpy as np
+
+    from input_pipeline import dataset, loader
+    from jax_atvg import gan_step
+    from jax_atvg.sharding import data_mesh, to_devices
+    from jax_atvg.train_step import build
+
+    mesh = data_mesh(jax.devices()[:1])
+    built = build(config, mesh)
+    nets, init, step = built.nets, built.init, built.step
+    if name == "each_frame_normalised":
+        from tests.reference_networks import PerFrameBatchNorm
+
+        nets = dataclasses.replace(
+            nets, generator=nets.generator.clone(norm=PerFrameBatchNorm)
+        )
+        step = jax.jit(functools.partial(gan_step.gan_step, nets), donate_argnums=0)
+    if name == "generator_twice":
+        step = jax.jit(functools.partial(two_forwards, nets), donate_argnums=0)
+    batches = loader.training_batches(
+        dataset.open_clips(options.data_dir, "train"),
+        "vg",
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_frames=config.data.num_frames,
+        balance=config.data.balance,
+        augment=config.data.augment,
+    )
+    state = init(config.seed)
+    for i in range(config.steps):
+        batch = next(batches)
+        if name == "same_photo_landmarks":
+            batch = batch._replace(example=np.broadcast_to(mean, batch.example.shape))
+        state, losses = step(state, to_devices(batch, mesh), config.seed)
+        if i % 8 == 7:
+            jax.block_until_ready(losses)
+    batches.close()
+    return nets, state
+
+
+def two_forwards(nets, state, batch, seed):
+    """gan_step as the authors have it: D learns from one pass, G from another."""
+    import jax
+
+    from jax_atvg import gan_step as g
+
+    first, _, batch_stats = g.generate(nets, state, batch, seed)
+    disc, d = g.discriminator_update(nets, state.disc, first, batch)
+    again = state._replace(gen=state.gen._replace(batch_stats=batch_stats))
+    fake, pull_back, batch_stats = g.generate(nets, again, batch, seed + 1_000_003)
+    (_, terms), cotangent = jax.value_and_grad(g.generator_loss, 2, has_aux=True)(
+        nets, disc, fake, batch
+    )
+    (gradients,) = pull_back(cotangent)
+    return g.moved(nets, state, disc, gradients, batch_stats), d | terms
+
+
+# --- AT-net ---
+
+
+def at_scores(name: str, config, options) -> list[dict]:
+    import jax
+    import numpy as np
+
+    from input_pipeline import dataset, loader, sampling
+    from input_pipeline.align import DEFAULT_TEMPLATE
+    from input_pipeline.clip import CROP_SIZE
+    from jax_atvg.bundle import Bundle
+    from jax_atvg.evaluate import other_clips, read_take, score
+    from jax_atvg.export import seen_faces
+    from jax_atvg.models.vg_net import VGNet
+    from jax_atvg.sharding import data_mesh, to_devices
+    from jax_atvg.synthesis import Networks
+    from jax_atvg.train_step import build
+
+    data, mesh = config.data, data_mesh(jax.devices()[:1])
+    pca = dataset.open_pca(options.data_dir, data.num_coefficients)
+    built = build(config, mesh, pca)
+    clips = dataset.open_clips(options.data_dir, "train")
+    batches = loader.training_batches(
+        clips,
+        "at",
+        batch_size=config.batch_size,
+        seed=config.seed,
+        pca=pca,
+        num_frames=data.num_frames,
+        balance=data.balance,
+        augment=data.augment,
+    )
+    state = built.init(config.seed)
+    for i in range(config.steps):
+        state, losses = built.step(state, to_devices(next(batches), mesh), config.seed)
+        if i % 8 == 7:
+            jax.block_until_ready(losses)
+    batches.close()
+    half = CROP_SIZE / 2
+    bundle = Bundle(
+        built.nets.net,
+        VGNet(),
+        {"at_net": state.net.variables, "vg_net": {}},
+        pca,
+        np.ones(data.num_coefficients, np.float32),
+        np.array([[half, 0, half - 0.5], [0, half, half - 0.5]]),
+        DEFAULT_TEMPLATE.points,
+        DEFAULT_TEMPLATE.indices,
+        seen=seen_faces(pca, map(sampling.flat_landmarks, clips)),
+    )
+    held_out = dataset.open_clips(options.data_dir, "validation")
+    networks, other = Networks(bundle, 1, mesh), other_clips(held_out.speakers)
+    rows = []
+    for i in range(len(held_out)):
+        take = read_take(held_out, i, other[i])
+        (made,) = networks([take], landmarks_only=True)
+        rows.append(
+            {"clip": held_out.clip_ids[i], **score(bundle, take, made, None)["at"]}
+        )
+    return rows
+
+
+# --- the table ---
+
+
+def table(names: list[str], metrics: dict[str, str], options) -> str:
+    """Markdown.  A cell: mean (difference to the full model [its interval])."""
+    import numpy as np
+
+    from jax_atvg.statistics import bootstrap
+
+    def read(name: str) -> np.ndarray:
+        runs = [
+            json.loads((options.out / f"{name}_{seed}.json").read_text())
+            for seed in range(options.seeds)
+        ]
+        return np.array([[row[m] for m in metrics] for run in runs for row in run])
+
+    full = read("at_full" if names[0].startswith("at_") else "full")
+    lines = [["", *metrics.values()], ["---"] * (len(metrics) + 1)]
+    for name in names:
+        values = read(name)
+        cells = [name]
+        for mean, change in zip(
+            np.nanmean(values, 0), bootstrap(values - full), strict=True
+        ):
+            cell = f"{mean:.3g}"
+            if np.any(values != full):
+                cell += " ({mean:+.2g} [{low:+.2g}, {high:+.2g}])".format(**change)
+            cells.append(cell)
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
