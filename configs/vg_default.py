@@ -18,12 +18,11 @@ from jax_atvg.config import (
 
 def get_config() -> Experiment:
     """Many clips of few frames a step: different faces teach more than more frames of
-    one, and BatchNorm's running statistics fit them all.  The pixel loss alone at
-    first: it finds the lips, the discriminator makes them sharp."""
+    one, and BatchNorm's running statistics fit them all.  The pixel loss alone."""
     return Experiment(
         network="gan",
         batch_size=6,
-        steps=7000,
+        steps=6000,
         save_every=500,
         validate_every=1000,
         image_every=500,
@@ -31,7 +30,7 @@ def get_config() -> Experiment:
         discriminator=DiscriminatorSizes(
             width=16, fc_width=128, lstm_width=64, lstm_layers=1
         ),
-        gan_loss=GanLoss(mouth_weight=8.0, pixel_steps=4000),
+        gan_loss=GanLoss(mouth_weight=8.0, pixel_steps=6000),
         optimizer=Optimizer(learning_rate=5e-4, schedule="wsd"),
         data=Data(num_frames=3, balance="sqrt", augment=True, validation_clips=12),
     )

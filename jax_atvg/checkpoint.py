@@ -6,11 +6,13 @@ workdir/checkpoints/1000/    state, data iterator, metrics after step 1000
 
 import json
 import pathlib
+import shutil
 import sys
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline.clip import InputError
@@ -92,8 +94,9 @@ class Checkpoints:
         """(state, data iterator's state) of the newest checkpoint, None if there is
         none.  shapes: ShapeDtypeStructs with shardings, as the state is wanted.
 
-        A damaged checkpoint is reported on standard error, removed, and the one before
-        taken.  InputError: all are damaged.
+        A damaged checkpoint is reported on standard error, moved to workdir/damaged,
+        and the one before taken.  InputError: all are damaged; one is whole, but of
+        other networks than this state's.
         """
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
@@ -107,21 +110,57 @@ class Checkpoints:
                 )
                 return found.state, found.data
             except Exception as error:  # orbax and tensorstore raise many kinds
+                if other := self._foreign(step, shapes):
+                    raise InputError(
+                        f"{self.folder / str(step)}: of other networks than this run's "
+                        f"({other}); go on with the version that wrote it, or start in "
+                        "another --workdir"
+                    ) from error
                 reason = (str(error).splitlines() or [""])[0][:200]
                 print(
                     f"warning: checkpoint {self.folder / str(step)} is damaged "
                     f"({type(error).__name__}: {reason}); taking the one before",
                     file=sys.stderr,
                 )
-                self.manager.delete(step)
-                self.manager.close()
-                self.manager = self._open()
+                self._set_aside(step)
         if steps:
             raise InputError(
                 f"{self.folder}: all checkpoints are damaged; start in another "
                 "--workdir"
             )
         return None
+
+    def _foreign(self, step: int, shapes: Any) -> str:
+        """What the checkpoint holds otherwise than the state wants it; "" if nothing,
+        or if that cannot be read."""
+        try:
+            handler = ocp.PyTreeCheckpointHandler()
+            stored = handler.metadata(self.folder / str(step) / "state").tree
+        except Exception:  # damaged there, too
+            return ""
+        wanted, stored = (
+            {
+                "/".join(path): leaf.shape
+                for path, leaf in ocp.tree.to_flat_dict(x).items()
+            }
+            for x in (ocp.tree.serialize_tree(shapes), stored)
+        )
+        for name in sorted(wanted | stored):
+            if wanted.get(name) != stored.get(name):
+                return f"{name} is {stored.get(name)} there, {wanted.get(name)} here"
+        return ""
+
+    def _set_aside(self, step: int) -> None:
+        """Nothing is deleted: somebody may yet rescue it."""
+        self.manager.close()
+        if jax.process_index() == 0:
+            aside = self.folder.with_name("damaged") / str(step)
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)  # of the same step, damaged before
+            (self.folder / str(step)).rename(aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
+        self.manager = self._open()
 
     def save(self, step: int, state: Any, data: dict, metrics: dict) -> None:
         """Returns before all is written.  InputError: the disk is full, this or the

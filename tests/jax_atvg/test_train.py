@@ -14,6 +14,7 @@ import pytest
 from configs import smoke
 from input_pipeline import loader, synthetic
 from input_pipeline.clip import InputError
+from jax_atvg import config as configuration
 from jax_atvg import train as training
 from jax_atvg.checkpoint import Checkpoints
 from jax_atvg.sharding import data_mesh
@@ -134,6 +135,21 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys
     again = run(config, tmp_path)
     assert "checkpoints/6 is damaged" in capsys.readouterr().err
     assert_bit_for_bit(again, whole)
+    assert (tmp_path / "damaged" / "6" / "state").is_dir()
+
+
+def test_a_checkpoint_of_other_networks_is_refused_and_kept(tmp_path):
+    """Not the config is another, but the program."""
+    run(experiment("at", steps=3), tmp_path)
+    other = experiment("at", steps=3)
+    other.at_net.lstm_width += 1
+    (tmp_path / "config.json").write_text(json.dumps(configuration.flatten(other)))
+    with pytest.raises(
+        InputError, match=r"checkpoints/3: of other networks .* there, "
+    ):
+        run(other, tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert run(experiment("at", steps=3), tmp_path).step == 3
 
 
 def test_all_checkpoints_damaged_is_an_error(tmp_path):
