@@ -15,7 +15,7 @@ OUT = flags.DEFINE_string("out", None, "what to write: a bundle's folder, an .mp
 AT_NET = flags.DEFINE_string("at_net", None, "import_torch: AT-net's .pth or .npz")
 VG_NET = flags.DEFINE_string("vg_net", None, "import_torch: VG-net's .pth or .npz")
 BASICS = flags.DEFINE_string("basics", None, "import_torch: the folder ATVGnet/basics")
-DEFAULT_BUNDLE = pathlib.Path(__file__).resolve().parent / "default_model"
+DEFAULT_BUNDLE = pathlib.Path(__file__).resolve().parent / "default_model" / "bundle"
 BUNDLE = flags.DEFINE_string(
     "bundle",
     str(DEFAULT_BUNDLE),

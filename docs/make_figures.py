@@ -1,5 +1,10 @@
-"""Draws the README's figure: python docs/make_figures.py."""
+"""Draws the README's figures.
 
+python docs/make_figures.py                         # pipeline.png
+python docs/make_figures.py --data_dir=DATA         # talking.png as well
+"""
+
+import argparse
 import pathlib
 import sys
 
@@ -10,14 +15,66 @@ from skimage.data import astronaut
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from input_pipeline import align, faces, image  # noqa: E402
+from command_line import DEFAULT_BUNDLE  # noqa: E402
+from input_pipeline import align, dataset, faces, image  # noqa: E402
 from input_pipeline.clip import CROP_SIZE  # noqa: E402
-from jax_atvg.animate import draw_points  # noqa: E402
+from jax_atvg.animate import (  # noqa: E402
+    Networks,
+    draw_points,
+    read_speech,
+    read_subject,
+    talk,
+    to_u8,
+)
+from jax_atvg.bundle import load_bundle  # noqa: E402
+from jax_atvg.evaluate import read_take  # noqa: E402
+from jax_atvg.synthesis import Networks as ClipNetworks  # noqa: E402
 
 SIDE = 384
+COLUMNS = 8
+SEEN, UNSEEN = "s1", "s20"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir")
+    data_dir = parser.parse_args().data_dir
+    image.write_image(ROOT / "docs" / "pipeline.png", pipeline())
+    if data_dir:
+        image.write_image(ROOT / "docs" / "talking.png", talking(data_dir))
+
+
+def talking(data_dir: str) -> np.ndarray:
+    """The default model on a speaker it knows, on one it does not (rows real,
+    generated, attention), and on a portrait (generated, attention)."""
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    rows = []
+    for split, speaker in (("validation", SEEN), ("test", UNSEEN)):
+        clips = dataset.open_clips(data_dir, split)
+        take = read_take(clips, clips.speakers.index(speaker), None)
+        (made,) = ClipNetworks(bundle)([take])
+        rows += strip(take.frames, made.frames["end_to_end"], gray(made.attention))
+    subject = read_subject(astronaut(), bundle, "largest")
+    networks = Networks(bundle)
+    speech = read_speech(ROOT / "demo" / "speech.flac")
+    made = list(talk(networks, subject.photo, speech))
+    frames = np.stack([to_u8(p.frames[0]) for p in made])
+    attention = np.stack([to_u8(2 * p.attention[0, ..., 0] - 1) for p in made])
+    return np.concatenate(rows + strip(frames, gray(attention)))
+
+
+def strip(*sequences: np.ndarray) -> list[np.ndarray]:
+    """COLUMNS moments of u8[T,H,W,3] side by side, a row a sequence, and a gap."""
+    which = np.linspace(1, len(sequences[0]) - 1, COLUMNS + 2).astype(int)[1:-1]
+    rows = [np.concatenate(frames[which], axis=1) for frames in sequences]
+    return [*rows, np.full((6, rows[0].shape[1], 3), 255, np.uint8)]
+
+
+def gray(pictures: np.ndarray) -> np.ndarray:
+    return np.repeat(pictures[..., None], 3, axis=-1)
+
+
+def pipeline() -> np.ndarray:
     """The photo with points and crop, the aligned crop, its landmarks."""
     photo = astronaut()
     points = faces.photo_points(photo)
@@ -39,7 +96,7 @@ def main() -> None:
     ]
     gap = np.full((SIDE, 8, 3), 255, np.uint8)
     rows = [panels[0], gap, panels[1], gap, panels[2]]
-    image.write_image(ROOT / "docs" / "pipeline.png", np.concatenate(rows, 1))
+    return np.concatenate(rows, 1)
 
 
 if __name__ == "__main__":
