@@ -1,4 +1,5 @@
-"""One example seen otherwise: mirrored, moved, in another light, less clearly heard.
+"""One example seen otherwise: mirrored, moved, another face's shape and colour, in
+another light, less clearly heard.
 
 Drawn once per example, so that the photo, all its frames, their landmarks and the sound
 change together.  Positions are the landmarks' (landmarks.normalise): the crop's centre
@@ -14,10 +15,12 @@ from input_pipeline.clip import CROP_SIZE
 
 
 class Strength(NamedTuple):
-    """How far a change may go; each is drawn uniformly from -x to x.
+    """How far a change may go; each but warp is drawn uniformly from -x to x.
 
     mirror: probability.  rotation: degrees.  scale: share of 1.  shift: crop pixels.
-    gain, saturation: share of 1.  offset: of the full range.  gamma: its logarithm.
+    warp: standard deviation of the control points' displacements, crop pixels.
+    gain, tint, saturation: share of 1.  offset: of the full range.  gamma: its
+    logarithm.
     noise: standard deviation, as a share of every cepstral column's own; from 0 to x.
     """
 
@@ -25,7 +28,9 @@ class Strength(NamedTuple):
     rotation: float = 4.0
     scale: float = 0.04
     shift: float = 3.0
+    warp: float = 2.5
     gain: float = 0.15
+    tint: float = 0.12
     offset: float = 0.06
     gamma: float = 0.2
     saturation: float = 0.3
@@ -33,18 +38,24 @@ class Strength(NamedTuple):
 
 
 USUAL = Strength()
+GRID = 5  # control points a side
+INVERSIONS = 4  # steps; each leaves a seventh of the error at the usual strength
 
 
 class Augmentation(NamedTuple):
     """What was drawn.  motion: f64[2,3], similarity of positions, after the mirror.
+    warp: f32[GRID,GRID,2], how far the control points of a grid over the crop are moved
+    then, positions; between them cubically interpolated.
 
-    A colour c in [0,1] becomes gain c^gamma + offset, and its distance to grey
+    A colour c in [0,1] becomes gain tint c^gamma + offset, and its distance to grey
     saturation times as large.  noise: see Strength; noise_seed: which noise.
     """
 
     mirror: bool
     motion: Float64[np.ndarray, "2 3"]
+    warp: Float32[np.ndarray, "grid grid 2"]
     gain: float
+    tint: Float64[np.ndarray, "3"]
     offset: float
     gamma: float
     saturation: float
@@ -56,13 +67,17 @@ def draw(random: np.random.Generator, strength: Strength = USUAL) -> Augmentatio
     """Asks for equally many random numbers whatever the strength."""
     turn, grow, x, y, gain, offset, gamma, colour = random.uniform(-1, 1, 8)
     mirror, noise = random.random(2)
+    warp = random.standard_normal((GRID, GRID, 2), dtype=np.float32)
+    tint = random.uniform(-1, 1, 3)
     scale = 1 + strength.scale * grow
     a = scale * np.exp(1j * np.deg2rad(strength.rotation * turn))
     shift = strength.shift * 2 / CROP_SIZE
     return Augmentation(
         mirror=bool(mirror < strength.mirror),
         motion=np.array([[a.real, -a.imag, shift * x], [a.imag, a.real, shift * y]]),
+        warp=np.float32(strength.warp * 2 / CROP_SIZE) * warp,
         gain=1 + strength.gain * gain,
+        tint=1 + strength.tint * tint,
         offset=strength.offset * offset,
         gamma=float(np.exp(strength.gamma * gamma)),
         saturation=1 + strength.saturation * colour,
@@ -93,7 +108,10 @@ def change_landmarks(
     if change.mirror:
         landmarks = landmarks[:, mirrored_points()] * np.array([-1, 1])
     linear, shift = change.motion[:, :2], change.motion[:, 2]
-    return (landmarks @ linear.T + shift).astype(np.float32)
+    moved = landmarks @ linear.T + shift
+    if change.warp.any():
+        moved = moved + displacement(change.warp, moved)
+    return moved.astype(np.float32)
 
 
 def change_frames(
@@ -102,26 +120,33 @@ def change_frames(
     """RGB; the crop's edge pixels are repeated where the picture ends."""
     if change.mirror:
         frames = frames[:, :, ::-1]
-    return change_colour(change, move(change.motion, frames))
+    return change_colour(change, move(change.motion, change.warp, frames))
 
 
 def move(
-    motion: Float[np.ndarray, "2 3"], frames: UInt8[np.ndarray, "T H W 3"]
+    motion: Float[np.ndarray, "2 3"],
+    warp: Float32[np.ndarray, "grid grid 2"],
+    frames: UInt8[np.ndarray, "T H W 3"],
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """What lies at position p goes to motion(p): pixel u = (p + 1) size / 2 - 1/2."""
+    """What lies at position p goes to q = m + displacement(m), m = motion(p)."""
     import cv2
 
-    if np.array_equal(motion, np.eye(2, 3)):
+    if np.array_equal(motion, np.eye(2, 3)) and not warp.any():
         return frames
-    half, centre = CROP_SIZE / 2, (CROP_SIZE - 1) / 2
-    pixels = motion.copy()
-    pixels[:, 2] = half * motion[:, 2] + centre - motion[:, :2].sum(1) * centre
+    centres = (2 * np.arange(CROP_SIZE) + 1) / CROP_SIZE - 1
+    q = np.stack(np.meshgrid(centres, centres), -1)
+    m = q
+    if warp.any():
+        for _ in range(INVERSIONS):
+            m = q - displacement(warp, m)
+    p = (m - motion[:, 2]) @ np.linalg.inv(motion[:, :2]).T
+    source = ((p + 1) * (CROP_SIZE / 2) - 0.5).astype(np.float32)
     moved = [
-        cv2.warpAffine(
+        cv2.remap(
             np.ascontiguousarray(frame),
-            pixels,
-            (CROP_SIZE, CROP_SIZE),
-            flags=cv2.INTER_LINEAR,
+            source,
+            None,
+            cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
         for frame in frames
@@ -129,16 +154,29 @@ def move(
     return np.stack(moved)
 
 
+def displacement(
+    warp: Float32[np.ndarray, "grid grid 2"], positions: Float[np.ndarray, "A B 2"]
+) -> Float32[np.ndarray, "A B 2"]:
+    """How far these positions are moved; beyond the crop, as its edge."""
+    import cv2
+
+    field = cv2.resize(warp, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC)
+    pixels = ((positions + 1) * (CROP_SIZE / 2) - 0.5).astype(np.float32)
+    return cv2.remap(
+        field, pixels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
 def change_colour(
     change: Augmentation, frames: UInt8[np.ndarray, "T H W 3"]
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """One curve for every channel, then more or less colour."""
+    """A curve for every channel, then more or less colour."""
     import cv2
 
-    levels = np.linspace(0, 1, 256)
-    curve = 255 * (change.gain * levels**change.gamma + change.offset)
+    levels = np.linspace(0, 1, 256)[:, None]
+    curve = 255 * (change.gain * change.tint * levels**change.gamma + change.offset)
     tall = np.ascontiguousarray(frames).reshape(-1, *frames.shape[2:])
-    lit = cv2.LUT(tall, curve.astype(np.float32))
+    lit = cv2.LUT(tall, curve.astype(np.float32)[:, None])
     if change.saturation != 1:
         grey = np.full((3, 3), (1 - change.saturation) / 3)
         lit = cv2.transform(lit, change.saturation * np.eye(3) + grey)

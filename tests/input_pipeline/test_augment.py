@@ -105,6 +105,31 @@ def test_the_motion_is_a_similarity_within_its_bounds():
         assert np.abs(change.motion[:, 2] * 64).max() <= 3
 
 
+def test_the_warp_moves_its_control_points_by_what_was_drawn():
+    change, n = drawn(3, warp=2.5), augment.GRID
+    assert 1.5 < change.warp.std() * 64 < 3.5
+    nodes = (2 * np.arange(n) + 1) / n - 1
+    p = np.stack(np.meshgrid(nodes, nodes), -1).reshape(1, -1, 2)
+    moved = augment.displacement(change.warp, p).reshape(n, n, 2)
+    np.testing.assert_allclose(64 * moved, 64 * change.warp, atol=0.1)
+
+
+def test_the_warp_is_inverted_to_a_tenth_of_a_pixel():
+    """Of a ramp, the colour seen where a landmark goes is that where it came from."""
+    change = drawn(5, warp=2.5)
+    ramp = np.arange(128, dtype=np.uint8)
+    frame = np.stack([*np.meshgrid(ramp, ramp), np.zeros((128, 128))], -1)
+    seen = augment.change_frames(change, frame[None].astype(np.uint8))[0]
+    p = np.random.default_rng(0).uniform(-0.7, 0.7, (1, 68, 2)).astype(np.float32)
+    came, gone = (
+        landmarks.to_pixels(x.reshape(1, 136))[0]
+        for x in (p, augment.change_landmarks(change, p))
+    )
+    x, y = np.round(gone).astype(int).T
+    error = seen[y, x, :2] - came - (np.round(gone) - gone)
+    assert np.abs(error).mean() < 0.35  # the ramp itself is rounded to whole numbers
+
+
 def test_what_comes_in_from_outside_is_the_edge_repeated():
     frames = np.full((1, 128, 128, 3), 90, np.uint8)
     change = drawn(1, rotation=9.0, shift=20.0)
@@ -133,6 +158,14 @@ def test_saturation_scales_the_distance_to_grey():
     np.testing.assert_array_equal(
         augment.change_colour(change, frames)[0, 0, 0], expected
     )
+
+
+def test_tint_scales_the_channels():
+    frames = np.full((1, 128, 128, 3), 100, np.uint8)
+    change = drawn(2, tint=0.1)
+    seen = augment.change_colour(change, frames)[0, 0, 0]
+    np.testing.assert_allclose(seen, 100 * change.tint, atol=0.501)
+    assert len(set(seen)) == 3 and np.all(np.abs(change.tint - 1) <= 0.1)
 
 
 # --- sound ---
