@@ -62,11 +62,13 @@ class AtLoss:
 
 @dataclasses.dataclass
 class GanLoss:
-    """pixel_weight: lambda.  dynamic: weigh the pixel loss by attention + beta; else
-    plain L1.  score, landmark: the terms of D_s and D_p.  mouth_weight: of the mouth's
-    pixels.  pixel_steps: so many first steps train on the pixel loss alone."""
+    """pixel_weight: lambda.  texture_weight: tau, of losses.texture_loss, 0 for none.
+    dynamic: weigh the pixel loss by attention + beta; else plain L1.  score, landmark:
+    the terms of D_s and D_p.  mouth_weight: of the mouth's pixels.  pixel_steps: so
+    many first steps train on the pixel and texture losses alone."""
 
     pixel_weight: float = 10.0
+    texture_weight: float = 0.0
     beta: float = 0.5
     dynamic: bool = True
     score: bool = True
@@ -181,6 +183,7 @@ def validate(experiment: Experiment) -> None:
             raise InputError(f"config.{name}={values[name]}: must be in [0, 1)")
     if experiment.network == "gan" and not (
         experiment.gan_loss.pixel_weight
+        or experiment.gan_loss.texture_weight
         or experiment.gan_loss.score
         or experiment.gan_loss.landmark
     ):

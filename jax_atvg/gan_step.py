@@ -1,7 +1,7 @@
 """One training step of VG-net and its discriminator.  CVPR 2019, section 3.3.
 
     L_D = BCE(D_s(real), 1) + BCE(D_s(fake), 0) + L_p(real) + L_p(fake)
-    L_G = lambda L_pix + BCE(D_s(fake), 1) + L_p(fake)
+    L_G = lambda L_pix + tau L_tex + BCE(D_s(fake), 1) + L_p(fake)
 
 with L_p the squared, mouth-weighted error of the landmarks that D_p reads off the
 frames.  D is updated first and G is judged by the updated D, as in the authors' code.
@@ -14,7 +14,7 @@ import jax
 from jax import Array
 
 from input_pipeline.clip import VgBatch
-from jax_atvg.arrays import Attention, Scalar, Video
+from jax_atvg.arrays import Attention, Video
 from jax_atvg.losses import (
     dynamic_pixel_loss,
     landmark_loss,
@@ -22,6 +22,7 @@ from jax_atvg.losses import (
     mouth_pixels,
     pixel_loss,
     score_loss,
+    texture_loss,
 )
 from jax_atvg.rng import stream
 from jax_atvg.state import GanNets, GanState, NetState, run
@@ -53,13 +54,14 @@ def gan_step(
 def pixel_step(
     nets: GanNets, state: GanState, batch: VgBatch, seed: int | Array
 ) -> tuple[GanState, dict[str, Array]]:
-    """The generator alone, on lambda L_pix: how a run may begin (not in the paper)."""
+    """The generator alone, on lambda L_pix + tau L_tex: how a run may begin (not in the
+    paper)."""
     fake, pull_back, batch_stats = generate(nets, state, batch, seed)
-    pixel, cotangent = jax.value_and_grad(generated_pixel_loss, 1)(nets, fake, batch)
-    (gradients,) = pull_back(
-        jax.tree.map(lambda x: nets.loss.pixel_weight * x, cotangent)
+    (_, terms), cotangent = jax.value_and_grad(likeness_loss, 1, has_aux=True)(
+        nets, fake, batch
     )
-    terms = {"gen/pixel": pixel, "gen/attention": fake.attention.mean()}
+    (gradients,) = pull_back(cotangent)
+    terms |= {"gen/attention": fake.attention.mean()}
     return moved(nets, state, state.disc, gradients, batch_stats), terms
 
 
@@ -143,8 +145,7 @@ def discriminator_loss(nets: GanNets, params, batch_stats, fake: Video, batch: V
 def generator_loss(nets: GanNets, disc: NetState, fake: Fake, batch: VgBatch):
     """(L_G, its terms).  The discriminator is frozen: neither its parameters nor its
     running statistics move."""
-    pixel = generated_pixel_loss(nets, fake, batch)
-    loss, terms = nets.loss.pixel_weight * pixel, {"gen/pixel": pixel}
+    loss, terms = likeness_loss(nets, fake, batch)
     if nets.loss.score or nets.loss.landmark:
         judged, _ = run(
             nets.discriminator,
@@ -165,14 +166,21 @@ def generator_loss(nets: GanNets, disc: NetState, fake: Fake, batch: VgBatch):
     return loss, terms | {"gen/attention": fake.attention.mean(), "gen/loss": loss}
 
 
-def generated_pixel_loss(nets: GanNets, fake: Fake, batch: VgBatch) -> Scalar:
-    """L_pix, unweighted: dynamic or plain L1."""
+def likeness_loss(nets: GanNets, fake: Fake, batch: VgBatch):
+    """(lambda L_pix + tau L_tex, its terms unweighted); L_pix dynamic or plain L1."""
     weight = 1.0
     if nets.loss.mouth_weight != 1.0:
         size = fake.frames.shape[2]
         weight = mouth_pixels(batch.landmarks, size, nets.loss.mouth_weight)
-    if not nets.loss.dynamic:
-        return pixel_loss(fake.frames, batch.frames, weight=weight)
-    return dynamic_pixel_loss(
-        fake.frames, batch.frames, fake.attention, beta=nets.loss.beta, weight=weight
-    )
+    pictures = fake.frames, batch.frames
+    if nets.loss.dynamic:
+        pixel = dynamic_pixel_loss(
+            *pictures, fake.attention, beta=nets.loss.beta, weight=weight
+        )
+    else:
+        pixel = pixel_loss(*pictures, weight=weight)
+    loss, terms = nets.loss.pixel_weight * pixel, {"gen/pixel": pixel}
+    if nets.loss.texture_weight:
+        terms["gen/texture"] = texture_loss(*pictures, weight=weight)
+        loss += nets.loss.texture_weight * terms["gen/texture"]
+    return loss, terms
