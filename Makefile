@@ -44,18 +44,20 @@ format: $(INSTALLED)
 
 # Made anew whenever a requirement changes; the stamp comes last, so that an
 # installation that failed is tried again.
+define install
+@echo "Installing $(1) into $(VENV): a minute or two, 2 GB"
+@$(PYTHON) -m venv $(VENV)
+@$(BIN)/python -m pip install -qq --disable-pip-version-check $(addprefix -r ,$(1))
+endef
+
+# requirements.txt is part of each of the others.
 $(INSTALLED): requirements.txt $(REQUIREMENTS)
-	@echo "Installing $(REQUIREMENTS) into $(VENV): a minute or two, 2 GB"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		$(addprefix -r ,$(REQUIREMENTS))
-	@touch $@
+	$(call install,$(REQUIREMENTS))
+	@touch $@ $(PROGRAM)
 
 # What the program needs, without the tests'.
 $(PROGRAM): requirements.txt
-	@echo "Installing requirements.txt into $(VENV): a minute or two, 2 GB"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt
+	$(call install,requirements.txt)
 	@touch $@
 
 clean:

@@ -3,8 +3,8 @@
     python main.py train --config=configs/ablation.py:no_dynamic_loss \\
         --config.seed=1 --workdir=runs/no_dynamic_loss_1 --data_dir=~/atvg_data
 
-benchmarks/ablation.py trains and scores all of them; docs/results.md has its table.
-Hardware: 2 CPU cores, three to six minutes each.
+benchmarks/ablation.py trains, scores and compares all of them.
+Hardware: 2 CPU cores.  Scores: not measured yet.
 """
 
 from collections.abc import Callable

@@ -110,7 +110,7 @@ def change_landmarks(
     linear, shift = change.motion[:, :2], change.motion[:, 2]
     moved = landmarks @ linear.T + shift
     if change.warp.any():
-        moved = moved + displacement(change.warp, moved)
+        moved = moved + displacement(dense(change.warp), moved)
     return moved.astype(np.float32)
 
 
@@ -137,8 +137,9 @@ def move(
     q = np.stack(np.meshgrid(centres, centres), -1)
     m = q
     if warp.any():
+        field = dense(warp)
         for _ in range(INVERSIONS):
-            m = q - displacement(warp, m)
+            m = q - displacement(field, m)
     p = (m - motion[:, 2]) @ np.linalg.inv(motion[:, :2]).T
     source = ((p + 1) * (CROP_SIZE / 2) - 0.5).astype(np.float32)
     moved = [
@@ -154,13 +155,21 @@ def move(
     return np.stack(moved)
 
 
+def dense(
+    warp: Float32[np.ndarray, "grid grid 2"],
+) -> Float32[np.ndarray, "H W 2"]:
+    """The warp's displacement of every pixel of the crop."""
+    import cv2
+
+    return cv2.resize(warp, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC)
+
+
 def displacement(
-    warp: Float32[np.ndarray, "grid grid 2"], positions: Float[np.ndarray, "A B 2"]
+    field: Float32[np.ndarray, "H W 2"], positions: Float[np.ndarray, "A B 2"]
 ) -> Float32[np.ndarray, "A B 2"]:
     """How far these positions are moved; beyond the crop, as its edge."""
     import cv2
 
-    field = cv2.resize(warp, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC)
     pixels = ((positions + 1) * (CROP_SIZE / 2) - 0.5).astype(np.float32)
     return cv2.remap(
         field, pixels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

@@ -129,6 +129,8 @@ def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
         # Compressed, weights are 7 % smaller and take half as long again to read.
         with ocp.PyTreeCheckpointer(use_compression=False) as checkpointer:
             checkpointer.save(partial / "arrays", arrays(bundle))
+        # Orbax notes there where on this machine the folder was made.
+        (partial / "arrays" / "commit_success.txt").unlink(missing_ok=True)
         if path.exists():
             shutil.rmtree(path)
         os.replace(partial, path)

@@ -86,6 +86,8 @@ def texture_loss(
     """
     frames = jnp.stack([fake, real]).mean(-1, keepdims=True)
     frames = frames.reshape(-1, *frames.shape[-3:])  # one picture a row
+    whole = jnp.broadcast_to(weight, (*fake.shape[:-1], 1))
+    weight = nn.avg_pool(whole.reshape(-1, *whole.shape[2:]), (8, 8), (4, 4))
     loss = 0.0
     for scale, orders in ((1, (1, 2)), (2, (1,))):
         pictures = nn.avg_pool(frames, (scale, scale), (scale, scale))
@@ -95,8 +97,7 @@ def texture_loss(
                 detail = derivative(pictures, order, axis) ** 2
                 rms = jnp.sqrt(nn.avg_pool(detail, window, stride) + 1e-5)
                 of_fake, of_real = jnp.split(rms, 2)
-                error = jnp.abs(of_fake - of_real)
-                loss += jnp.mean(window_weight(weight, fake) * error)
+                loss += jnp.mean(weight * jnp.abs(of_fake - of_real))
     return loss
 
 
@@ -105,12 +106,6 @@ def derivative(pictures: Array, order: int, axis: int) -> Array:
     pads = [(0, 0)] * pictures.ndim
     pads[axis] = (0, order)
     return jnp.pad(jnp.diff(pictures, order, axis), pads)
-
-
-def window_weight(weight: Attention | float, frames: Video) -> Array:
-    """Of texture_loss's windows."""
-    whole = jnp.broadcast_to(weight, (*frames.shape[:-1], 1))
-    return nn.avg_pool(whole.reshape(-1, *whole.shape[2:]), (8, 8), (4, 4))
 
 
 def mouth_pixels(landmarks: Landmarks, size: int, weight: float) -> Attention:

@@ -96,11 +96,8 @@ def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:
         flat = flatten(sizes)
         return {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
 
-    def optimizer(steps: int):
-        return make_optimizer(experiment.optimizer, steps)
-
+    optimizer = functools.partial(make_optimizer, experiment.optimizer)
     steps = experiment.steps
-
     if experiment.network == "at":
         net = ATNet(experiment.data.num_coefficients, **attributes(experiment.at_net))
         return AtNets(
