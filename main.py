@@ -106,6 +106,7 @@ def train() -> int:
     import jax
 
     from input_pipeline import dataset, loader, synthetic
+    from input_pipeline.augment import Strength
     from jax_atvg import config, train
 
     experiment = CONFIG.value
@@ -137,7 +138,7 @@ def train() -> int:
         pca=pca,
         num_frames=data.num_frames,
         balance=data.balance,
-        augment=data.augment,
+        augment=Strength(**vars(data.augment)),
         num_workers=data.num_workers,
         **place,
     )

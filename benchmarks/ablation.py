@@ -139,6 +139,7 @@ def trained(name: str, config, options, mean):
     import numpy as np
 
     from input_pipeline import dataset, loader
+    from input_pipeline.augment import Strength
     from jax_atvg import gan_step
     from jax_atvg.sharding import data_mesh, to_devices
     from jax_atvg.train_step import build
@@ -162,7 +163,7 @@ def trained(name: str, config, options, mean):
         seed=config.seed,
         num_frames=config.data.num_frames,
         balance=config.data.balance,
-        augment=config.data.augment,
+        augment=Strength(**vars(config.data.augment)),
     )
     state = init(config.seed)
     for i in range(config.steps):
@@ -202,6 +203,7 @@ def at_scores(name: str, config, options) -> list[dict]:
 
     from input_pipeline import dataset, loader, sampling
     from input_pipeline.align import DEFAULT_TEMPLATE
+    from input_pipeline.augment import Strength
     from input_pipeline.clip import CROP_SIZE
     from jax_atvg.bundle import Bundle
     from jax_atvg.evaluate import other_clips, read_take, score
@@ -223,7 +225,7 @@ def at_scores(name: str, config, options) -> list[dict]:
         pca=pca,
         num_frames=data.num_frames,
         balance=data.balance,
-        augment=data.augment,
+        augment=Strength(**vars(data.augment)),
     )
     state = built.init(config.seed)
     for i in range(config.steps):

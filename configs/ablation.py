@@ -12,6 +12,7 @@ from collections.abc import Callable
 from configs import at_default
 from input_pipeline.clip import InputError
 from jax_atvg.config import (
+    Augment,
     Data,
     DiscriminatorSizes,
     Experiment,
@@ -39,6 +40,13 @@ def small_vg() -> Experiment:
         optimizer=Optimizer(learning_rate=5e-4, schedule="wsd"),
         data=Data(num_frames=4),
     )
+
+
+def small_at() -> Experiment:
+    """The default AT-net, in fewer steps."""
+    config = at_default.get_config()
+    config.steps = 2000
+    return config
 
 
 # --- VG-net ---
@@ -82,7 +90,7 @@ def recurrence_over_batch(config: Experiment) -> None:
 
 
 def at_full(config: Experiment) -> None:
-    """configs/at_default.py."""
+    """configs/at_default.py, in fewer steps."""
 
 
 def at_coefficient_loss(config: Experiment) -> None:
@@ -107,7 +115,7 @@ def at_convolutions(config: Experiment) -> None:
 
 def at_no_augmentation(config: Experiment) -> None:
     """Faces and sounds as they were recorded."""
-    config.data.augment = False
+    config.data.augment = Augment()
 
 
 def at_by_clips(config: Experiment) -> None:
@@ -147,6 +155,6 @@ def get_config(variant: str = "full") -> Experiment:
     """InputError: no such variant."""
     if variant not in VARIANTS:
         raise InputError(f"ablation:{variant}: choose one of {', '.join(VARIANTS)}")
-    config = at_default.get_config() if variant in AT_VARIANTS else small_vg()
+    config = small_at() if variant in AT_VARIANTS else small_vg()
     VARIANTS[variant](config)
     return config

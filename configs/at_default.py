@@ -3,10 +3,10 @@
     python main.py train --config=configs/at_default.py --workdir=runs/at_default \\
         --data_dir=~/atvg_data
 
-Hardware: one CPU core, 70 steps a second.  Score: docs/default_model.md.
+Hardware: one CPU core, 40 to 70 steps a second.  Score: docs/default_model.md.
 """
 
-from jax_atvg.config import AtLoss, AtNetSizes, Data, Experiment, Optimizer
+from jax_atvg.config import AtLoss, AtNetSizes, Augment, Data, Experiment, Optimizer
 
 
 def get_config() -> Experiment:
@@ -14,7 +14,7 @@ def get_config() -> Experiment:
     return Experiment(
         network="at",
         batch_size=16,
-        steps=6000,
+        steps=9000,
         at_net=AtNetSizes(
             example_widths=(64, 64),
             audio_widths=(),
@@ -25,5 +25,9 @@ def get_config() -> Experiment:
         ),
         at_loss=AtLoss(target="landmarks", mouth_weight=30.0, velocity_weight=2.0),
         optimizer=Optimizer(learning_rate=1e-3, b1=0.9, schedule="cosine"),
-        data=Data(num_coefficients=32, balance="sqrt", augment=True),
+        data=Data(
+            num_coefficients=32,
+            balance="sqrt",
+            augment=Augment(mirror=0.5, rotation=4.0, scale=0.04, shift=3.0, noise=0.3),
+        ),
     )

@@ -1,5 +1,5 @@
-"""One example seen otherwise: mirrored, moved, another face's shape and colour, in
-another light, less clearly heard.
+"""One example seen otherwise: mirrored, moved, another face's shape, mouth and colour,
+in another light, less clearly heard.
 
 Drawn once per example, so that the photo, all its frames, their landmarks and the sound
 change together.  Positions are the landmarks' (landmarks.normalise): the crop's centre
@@ -19,33 +19,40 @@ class Strength(NamedTuple):
 
     mirror: probability.  rotation: degrees.  scale: share of 1.  shift: crop pixels.
     warp: standard deviation of the control points' displacements, crop pixels.
+    mouth_width, mouth_rise, mouth_curl: of the face around the mouth, see mouth_field.
     gain, tint, saturation: share of 1.  offset: of the full range.  gamma: its
     logarithm.
     noise: standard deviation, as a share of every cepstral column's own; from 0 to x.
     """
 
-    mirror: float = 0.5
-    rotation: float = 4.0
-    scale: float = 0.04
-    shift: float = 3.0
-    warp: float = 2.5
-    gain: float = 0.15
-    tint: float = 0.12
-    offset: float = 0.06
-    gamma: float = 0.2
-    saturation: float = 0.3
-    noise: float = 0.3
+    mirror: float = 0.0
+    rotation: float = 0.0
+    scale: float = 0.0
+    shift: float = 0.0
+    warp: float = 0.0
+    mouth_width: float = 0.0
+    mouth_rise: float = 0.0
+    mouth_curl: float = 0.0
+    gain: float = 0.0
+    tint: float = 0.0
+    offset: float = 0.0
+    gamma: float = 0.0
+    saturation: float = 0.0
+    noise: float = 0.0
 
 
-USUAL = Strength()
 GRID = 5  # control points a side
-INVERSIONS = 4  # steps; each leaves a seventh of the error at the usual strength
+INVERSIONS = 24  # steps; each leaves a half of the error or less
+PIXEL = 2 / CROP_SIZE  # of the crop, in positions
+MOUTH_CENTRE = np.array([0.0, 0.18])
+MOUTH_REACH = 26 * PIXEL, 18 * PIXEL  # standard deviations, to the side and up
+MOUTH_CORNER = 17 * PIXEL  # from the centre
 
 
 class Augmentation(NamedTuple):
     """What was drawn.  motion: f64[2,3], similarity of positions, after the mirror.
-    warp: f32[GRID,GRID,2], how far the control points of a grid over the crop are moved
-    then, positions; between them cubically interpolated.
+    field: f32[H,W,2], where every pixel's content then comes from: position q shows
+    what lies at q - field(q).  None: from where it is.
 
     A colour c in [0,1] becomes gain tint c^gamma + offset, and its distance to grey
     saturation times as large.  noise: see Strength; noise_seed: which noise.
@@ -53,7 +60,7 @@ class Augmentation(NamedTuple):
 
     mirror: bool
     motion: Float64[np.ndarray, "2 3"]
-    warp: Float32[np.ndarray, "grid grid 2"]
+    field: Float32[np.ndarray, "H W 2"] | None
     gain: float
     tint: Float64[np.ndarray, "3"]
     offset: float
@@ -63,27 +70,64 @@ class Augmentation(NamedTuple):
     noise_seed: int
 
 
-def draw(random: np.random.Generator, strength: Strength = USUAL) -> Augmentation:
+def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
     """Asks for equally many random numbers whatever the strength."""
     turn, grow, x, y, gain, offset, gamma, colour = random.uniform(-1, 1, 8)
     mirror, noise = random.random(2)
     warp = random.standard_normal((GRID, GRID, 2), dtype=np.float32)
     tint = random.uniform(-1, 1, 3)
+    noise_seed = int(random.integers(1 << 62))
+    width, rise, curl = random.uniform(-1, 1, 3)
     scale = 1 + strength.scale * grow
     a = scale * np.exp(1j * np.deg2rad(strength.rotation * turn))
-    shift = strength.shift * 2 / CROP_SIZE
+    shift = strength.shift * PIXEL
+    field = None
+    if strength.warp:
+        field = dense(np.float32(strength.warp * PIXEL) * warp)
+    mouth = np.array([width, rise, curl]) * strength[5:8]
+    if mouth.any():
+        field = mouth_field(*mouth) + (0 if field is None else field)
     return Augmentation(
         mirror=bool(mirror < strength.mirror),
         motion=np.array([[a.real, -a.imag, shift * x], [a.imag, a.real, shift * y]]),
-        warp=np.float32(strength.warp * 2 / CROP_SIZE) * warp,
+        field=field,
         gain=1 + strength.gain * gain,
         tint=1 + strength.tint * tint,
         offset=strength.offset * offset,
         gamma=float(np.exp(strength.gamma * gamma)),
         saturation=1 + strength.saturation * colour,
         noise=strength.noise * noise,
-        noise_seed=int(random.integers(1 << 62)),
+        noise_seed=noise_seed,
     )
+
+
+def pixel_centres() -> Float64[np.ndarray, "H W 2"]:
+    """Their positions (x, y)."""
+    centres = (np.arange(CROP_SIZE) + 0.5) * PIXEL - 1
+    return np.stack(np.meshgrid(centres, centres), -1)
+
+
+def dense(
+    warp: Float32[np.ndarray, "grid grid 2"],
+) -> Float32[np.ndarray, "H W 2"]:
+    """Control points over the crop, between them cubically interpolated."""
+    import cv2
+
+    return cv2.resize(warp, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC)
+
+
+def mouth_field(width: float, rise: float, curl: float) -> Float32[np.ndarray, "H W 2"]:
+    """A face with a wider (width > 0), lower (rise > 0) or less smiling (curl > 0)
+    mouth: few speakers smile while they speak, most photos do.
+
+    width: 1 - 1 / (factor of the width).  rise: crop pixels.  curl: crop pixels that
+    the corners are lowered.  The change fades out smoothly around the mouth.
+    """
+    u = pixel_centres() - MOUTH_CENTRE
+    near = np.exp(-0.5 * np.sum((u / MOUTH_REACH) ** 2, -1))
+    lowered = PIXEL * (rise + curl * (u[..., 0] / MOUTH_CORNER) ** 2)
+    field = np.stack([width * u[..., 0], lowered], -1)
+    return (near[..., None] * field).astype(np.float32)
 
 
 def mirrored_points() -> np.ndarray:
@@ -108,10 +152,11 @@ def change_landmarks(
     if change.mirror:
         landmarks = landmarks[:, mirrored_points()] * np.array([-1, 1])
     linear, shift = change.motion[:, :2], change.motion[:, 2]
-    moved = landmarks @ linear.T + shift
-    if change.warp.any():
-        moved = moved + displacement(dense(change.warp), moved)
-    return moved.astype(np.float32)
+    moved = shown = landmarks @ linear.T + shift
+    if change.field is not None:
+        for _ in range(INVERSIONS):
+            shown = moved + at_positions(change.field, shown)
+    return shown.astype(np.float32)
 
 
 def change_frames(
@@ -120,28 +165,23 @@ def change_frames(
     """RGB; the crop's edge pixels are repeated where the picture ends."""
     if change.mirror:
         frames = frames[:, :, ::-1]
-    return change_colour(change, move(change.motion, change.warp, frames))
+    return change_colour(change, move(change.motion, change.field, frames))
 
 
 def move(
     motion: Float[np.ndarray, "2 3"],
-    warp: Float32[np.ndarray, "grid grid 2"],
+    field: Float32[np.ndarray, "H W 2"] | None,
     frames: UInt8[np.ndarray, "T H W 3"],
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """What lies at position p goes to q = m + displacement(m), m = motion(p)."""
+    """Position q shows what lay at p, motion(p) = q - field(q)."""
     import cv2
 
-    if np.array_equal(motion, np.eye(2, 3)) and not warp.any():
+    if np.array_equal(motion, np.eye(2, 3)) and field is None:
         return frames
-    centres = (2 * np.arange(CROP_SIZE) + 1) / CROP_SIZE - 1
-    q = np.stack(np.meshgrid(centres, centres), -1)
-    m = q
-    if warp.any():
-        field = dense(warp)
-        for _ in range(INVERSIONS):
-            m = q - displacement(field, m)
+    q = pixel_centres()
+    m = q if field is None else q - field
     p = (m - motion[:, 2]) @ np.linalg.inv(motion[:, :2]).T
-    source = ((p + 1) * (CROP_SIZE / 2) - 0.5).astype(np.float32)
+    source = ((p + 1) / PIXEL - 0.5).astype(np.float32)
     moved = [
         cv2.remap(
             np.ascontiguousarray(frame),
@@ -155,22 +195,13 @@ def move(
     return np.stack(moved)
 
 
-def dense(
-    warp: Float32[np.ndarray, "grid grid 2"],
-) -> Float32[np.ndarray, "H W 2"]:
-    """The warp's displacement of every pixel of the crop."""
-    import cv2
-
-    return cv2.resize(warp, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC)
-
-
-def displacement(
+def at_positions(
     field: Float32[np.ndarray, "H W 2"], positions: Float[np.ndarray, "A B 2"]
 ) -> Float32[np.ndarray, "A B 2"]:
-    """How far these positions are moved; beyond the crop, as its edge."""
+    """The field there; beyond the crop, as at its edge."""
     import cv2
 
-    pixels = ((positions + 1) * (CROP_SIZE / 2) - 0.5).astype(np.float32)
+    pixels = ((positions + 1) / PIXEL - 0.5).astype(np.float32)
     return cv2.remap(
         field, pixels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )

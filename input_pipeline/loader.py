@@ -14,6 +14,7 @@ import grain
 import numpy as np
 
 from input_pipeline import sampling
+from input_pipeline.augment import Strength
 from input_pipeline.batches import Batches, local_rows, pipeline
 from input_pipeline.clip import AtBatch, EvaluationBatch, InputError, Pca, VgBatch
 
@@ -31,7 +32,7 @@ def training_batches(
     pca: Pca | None = None,
     num_frames: int = 16,
     balance: str = "clips",
-    augment: bool = False,
+    augment: Strength | None = None,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = NUM_THREADS,
@@ -42,7 +43,8 @@ def training_batches(
     batch_size: of the global batch; this process gets batch_size / process_count rows.
     balance: "clips", each clip once an epoch; "speakers", each speaker as often; or
     "sqrt", half-way: as the square root of the speaker's number of clips.
-    augment: mirrored, moved, in another light; see augment.py.
+    augment: how strongly examples are mirrored, moved and so on; None, or all zeros:
+    not at all.
     num_threads, num_workers: threads, in each of so many processes beside this one (0:
     in this one).  Worker processes need parsed absl flags and `if __name__ ==
     "__main__"`.  Clips shorter than num_frames are left out, with a warning.
@@ -59,6 +61,7 @@ def training_batches(
             f"seed={seed} num_frames={num_frames}: must be 0 and 1 at least; raise it"
         )
     rows = local_rows(batch_size, process_index, process_count)
+    strength = augment if augment and any(augment) else None
     usable = long_enough(clips, num_frames)
     order = Order(usable, seed, np.asarray(clips.speakers)[usable], balance)
 
@@ -67,8 +70,8 @@ def training_batches(
         index = int(order(epoch)[place])
         clip, key = sampling.read(clips, index), (seed, epoch, place)
         if kind == "at":
-            return sampling.at_example(clip, pca, key, num_frames, augment)
-        return sampling.vg_example(clip, key, num_frames, augment)
+            return sampling.at_example(clip, pca, key, num_frames, strength)
+        return sampling.vg_example(clip, key, num_frames, strength)
 
     def open_at(first: int) -> grain.IterDataset:
         endless = sys.maxsize // batch_size
@@ -78,7 +81,7 @@ def training_batches(
 
     data = {"kind": kind, "num_clips": len(usable), "batch_size": batch_size}
     data |= {"seed": seed, "num_frames": num_frames, "balance": balance}
-    data |= {"augment": augment}
+    data |= {"augment": strength and strength._asdict()}
     return Batches(open_at, data)
 
 

@@ -78,24 +78,28 @@ def draw(length: int, key: Key, num_frames: int) -> tuple[int, int]:
     return reference, int(random.integers(length - num_frames + 1))
 
 
-def augmentation(key: Key) -> augmenting.Augmentation:
+def augmentation(key: Key, strength: augmenting.Strength) -> augmenting.Augmentation:
     """Of other random numbers than `draw`: the windows stay where they were."""
-    return augmenting.draw(random_numbers(*key, 1))
+    return augmenting.draw(random_numbers(*key, 1), strength)
 
 
 def at_example(
-    clip: Clip, pca: Pca, key: Key, num_frames: int, augment: bool = False
+    clip: Clip,
+    pca: Pca,
+    key: Key,
+    num_frames: int,
+    augment: augmenting.Strength | None = None,
 ) -> AtBatch:
     """example f32[K], audio f32[T,28,12], coefficients f32[T,K]; decodes no frame.
 
-    augment: face and sound as augment.py changes them.
+    augment: how strongly face and sound change, see augment.py.
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
     reference, first = draw(len(clip.frames), key, num_frames)
     window = slice(first, first + num_frames)
     if augment:
-        change = augmentation(key)
+        change = augmentation(key, augment)
         clip = clip._replace(
             landmarks=augmenting.change_landmarks(change, clip.landmarks),
             mfcc=augmenting.change_sound(change, clip.mfcc),
@@ -108,27 +112,32 @@ def at_example(
     )
 
 
-def vg_example(clip: Clip, key: Key, num_frames: int, augment: bool = False) -> VgBatch:
+def vg_example(
+    clip: Clip,
+    key: Key,
+    num_frames: int,
+    augment: augmenting.Strength | None = None,
+) -> VgBatch:
     """image f32[H,W,3], example f32[L], frames f32[T,H,W,3], landmarks f32[T,L].
 
-    augment: photo, frames and landmarks alike as augment.py changes them.
+    augment: how strongly photo, frames and landmarks change alike, see augment.py.
     Of the clip's frames only the window's and the reference are decoded.
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
     reference, first = draw(len(clip.frames), key, num_frames)
-    pictures = decode(clip, [reference, *range(first, first + num_frames)])
+    which = [reference, *range(first, first + num_frames)]
+    pictures, points = decode(clip, which), clip.landmarks[which]
     if augment:
-        change = augmentation(key)
+        change = augmentation(key, augment)
         pictures = augmenting.change_frames(change, pictures)
-        points = augmenting.change_landmarks(change, clip.landmarks)
-        clip = clip._replace(landmarks=points)
-    frames, landmarks = to_float(pictures), flat_landmarks(clip)
+        points = augmenting.change_landmarks(change, points)
+    frames, landmarks = to_float(pictures), points.reshape(len(which), -1)
     return VgBatch(
         image=frames[0],
-        example=landmarks[reference],
+        example=landmarks[0],
         frames=frames[1:],
-        landmarks=landmarks[first : first + num_frames],
+        landmarks=landmarks[1:],
     )
 
 

@@ -94,15 +94,35 @@ class Optimizer:
 
 
 @dataclasses.dataclass
+class Augment:
+    """How strongly training examples are changed: see input_pipeline/augment.py."""
+
+    mirror: float = 0.0
+    rotation: float = 0.0
+    scale: float = 0.0
+    shift: float = 0.0
+    warp: float = 0.0
+    mouth_width: float = 0.0
+    mouth_rise: float = 0.0
+    mouth_curl: float = 0.0
+    gain: float = 0.0
+    tint: float = 0.0
+    offset: float = 0.0
+    gamma: float = 0.0
+    saturation: float = 0.0
+    noise: float = 0.0
+
+
+@dataclasses.dataclass
 class Data:
     """num_frames: of a window.  num_coefficients: K.  balance: "clips", "speakers"
-    (every speaker as often) or "sqrt", half-way.  augment: see
-    input_pipeline/augment.py.  validation_clips: scored in training, 0 for all."""
+    (every speaker as often) or "sqrt", half-way.  validation_clips: scored in training,
+    0 for all."""
 
     num_frames: int = 16
     num_coefficients: int = 6
     balance: str = "clips"
-    augment: bool = False
+    augment: Augment = field(default_factory=Augment)
     validation_clips: int = 64
     num_threads: int = 8
     num_workers: int = 0
@@ -114,9 +134,11 @@ class Experiment:
     """network: "at" or "gan".  batch_size: clips a step, over all devices; BatchNorm
     sees all of them.  compute: "float32" or "bfloat16"; parameters and statistics are
     float32.  ema: decay of the generator's averaged copy, 0 for none; evaluation and
-    export use it.  *_every: in steps.  keep: newest checkpoints, beside the best."""
+    export use it.  *_every: in steps.  keep: newest checkpoints, beside the best.
+    init: a bundle whose network the run begins with, "" for random values."""
 
     network: str = "gan"
+    init: str = ""
     seed: int = 0
     steps: int = 100_000
     batch_size: int = 16
@@ -163,6 +185,7 @@ AT_LEAST = {
     "data.num_coefficients": 1,
     "data.synthetic": 0,
     "gan_loss.pixel_steps": 0,
+    **{f"data.augment.{one.name}": 0.0 for one in dataclasses.fields(Augment)},
 }
 BELOW_ONE = ("ema", "vg_net.dropout", "optimizer.b1", "optimizer.b2")
 

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from input_pipeline.clip import EvaluationBatch, InputError, Pca
 from jax_atvg.animate import draw_points, to_u8
+from jax_atvg.bundle import Bundle, load_bundle, sizes
 from jax_atvg.checkpoint import BEST, Checkpoints, claim_workdir
-from jax_atvg.config import Experiment, validate
+from jax_atvg.config import Experiment, differences, validate
 from jax_atvg.losses import landmark_distance
 from jax_atvg.reporting import Reporter
 from jax_atvg.sharding import data_mesh, replicated, split, to_devices
@@ -106,17 +107,46 @@ def start(
     batches: Any,
     mesh: Mesh,
 ) -> tuple[State, int]:
-    """(state, steps done): of the newest checkpoint, or initial."""
+    """(state, steps done): of the newest checkpoint, or initial: random, or with the
+    network of the bundle config.init."""
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
         jax.eval_shape(step_of.init, experiment.seed),
     )
     restored = checkpoints.restore(shapes)
     if restored is None:
-        return step_of.init(experiment.seed), 0
+        state = step_of.init(experiment.seed)
+        if experiment.init:
+            state = begin_with(step_of.nets, state, load_bundle(experiment.init), mesh)
+        return state, 0
     state, data = restored
     batches.set_state(data)
     return state, int(state.step)
+
+
+def begin_with(nets: Nets, state: State, bundle: Bundle, mesh: Mesh) -> State:
+    """A first state with the bundle's network in place of random values: fine-tuning.
+
+    InputError: its network is of other sizes, or AT-net's of another PCA.
+    """
+    at = isinstance(nets, AtNets)
+    name, net = ("at_net", nets.net) if at else ("vg_net", nets.generator)
+    if other := differences(sizes(getattr(bundle, name)), sizes(net)):
+        raise InputError(
+            f"config.init: the bundle's {name} has {', '.join(other)}; take its sizes "
+            "in the config, or another bundle"
+        )
+    if at and not all(map(np.allclose, bundle.pca, nets.pca)):
+        raise InputError(
+            "config.init: the bundle's coefficients are of another PCA than the data's; "
+            "prepare the data it was trained on, or train AT-net from the start"
+        )
+    variables = jax.device_put(bundle.variables[name], replicated(mesh))
+    if at:
+        return state._replace(net=state.net._replace(**variables))
+    gen = state.gen._replace(**variables)
+    ema = jax.tree.map(jnp.copy, gen.params) if nets.ema else None
+    return state._replace(gen=gen, ema=ema)
 
 
 def save_pca(path: pathlib.Path, pca: Pca) -> None:

@@ -23,6 +23,7 @@ from jax_atvg.models import winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 NARROW = 16  # Winograd's transforms cost more than they save on fewer channels
+FEW = 8  # channels, too few for XLA's large kernels
 LARGE = 2**23  # floats of one temporary, 32 MiB
 FORMS = ("by platform", "native", "cpu")
 
@@ -104,6 +105,12 @@ def conv_forms(
         kernel_gradient_by_taps, strides=strides, padding=padding, dilation=dilation
     )
     cpu = dataclasses.replace(native, kernel_gradient=taps)
+    if size > 3 and strides == dilation == 1 and kernel[2] < FEW:
+        rows = functools.partial(conv_by_rows, padding=padding)
+        cpu = dataclasses.replace(cpu, apply=rows)
+    if size > 3 and strides == dilation == 1 and max(kernel[2:]) < NARROW:
+        both = functools.partial(kernel_gradient_by_rows_and_columns, padding=padding)
+        cpu = dataclasses.replace(cpu, kernel_gradient=both)
     if size == 3 and (strides, padding, dilation) == (2, 1, 1) and even:
         cpu = dataclasses.replace(cpu, input_gradient=strided_input_gradient)
     return Pair(cpu, native)
@@ -201,6 +208,19 @@ def flat(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
+def conv_by_rows(x: Array, kernel: Array, *, padding: int) -> Array:
+    """One matrix product k C -> k D of what each row of taps sees, shifted and added;
+    stride 1."""
+    size, c, d = kernel.shape[1:]
+    x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+    height, width = (side - size + 1 for side in x.shape[1:3])
+    seen = jnp.concatenate([x[:, :, tap : tap + width] for tap in range(size)], -1)
+    rows = seen @ kernel.transpose(1, 2, 0, 3).reshape(size * c, size * d)
+    return sum(
+        rows[:, tap : tap + height, :, tap * d : (tap + 1) * d] for tap in range(size)
+    )
+
+
 def kernel_gradient_by_taps(
     x: Array, dy: Array, kernel: tuple, *, strides: int, padding: int, dilation: int
 ) -> Array:
@@ -222,6 +242,25 @@ def kernel_gradient_by_taps(
         return flat(taps).T @ flat(dy)
 
     return summed(product, x, dy, size**2 * c).reshape(kernel)
+
+
+def kernel_gradient_by_rows_and_columns(
+    x: Array, dy: Array, kernel: tuple, *, padding: int
+) -> Array:
+    """One matrix product of x, seen by a column of taps, with dy, seen by a row of
+    them; stride 1.  With few channels that is less to copy than all taps of either."""
+    size, c, d = kernel[1:]
+
+    def product(x, dy):
+        x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+        height, width = dy.shape[1], x.shape[2]
+        dy = jnp.pad(dy, [(0, 0), (0, 0), (size - 1, size - 1), (0, 0)])
+        column = [x[:, tap : tap + height] for tap in range(size)]
+        row = [dy[:, :, tap : tap + width] for tap in reversed(range(size))]
+        return flat(jnp.concatenate(column, -1)).T @ flat(jnp.concatenate(row, -1))
+
+    total = summed(product, x, dy, size * (c + d))
+    return total.reshape(size, c, size, d).transpose(0, 2, 1, 3)
 
 
 def summed(product: Callable, x: Array, dy: Array, width: int) -> Array:

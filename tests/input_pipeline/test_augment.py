@@ -8,7 +8,23 @@ import pytest
 from input_pipeline import audio, augment, landmarks, loader, sampling, synthetic
 from input_pipeline.clip import INNER_LIPS, MOUTH
 
-OFF = augment.Strength(*[0.0] * len(augment.Strength._fields))
+OFF = augment.Strength()
+STRONG = augment.Strength(
+    mirror=0.5,
+    rotation=4.0,
+    scale=0.04,
+    shift=3.0,
+    warp=2.5,
+    mouth_width=0.3,
+    mouth_rise=7.0,
+    mouth_curl=3.0,
+    gain=0.15,
+    tint=0.12,
+    offset=0.06,
+    gamma=0.2,
+    saturation=0.3,
+    noise=0.3,
+)
 KEY, T = (3, 1, 0), 4
 
 
@@ -79,7 +95,7 @@ def test_half_of_the_examples_are_mirrored():
 @pytest.mark.parametrize("seed", range(6))
 def test_landmarks_follow_the_picture(seed):
     """A dot drawn at a point is found where its landmark goes, to 0.7 pixels."""
-    change = augment.draw(np.random.default_rng(seed))
+    change = augment.draw(np.random.default_rng(seed), STRONG)
     p, mirrored = points()[:1], augment.mirrored_points()
     moved = landmarks.to_pixels(augment.change_landmarks(change, p).reshape(1, 136))[0]
     y, x = np.mgrid[:128, :128]
@@ -105,29 +121,48 @@ def test_the_motion_is_a_similarity_within_its_bounds():
         assert np.abs(change.motion[:, 2] * 64).max() <= 3
 
 
-def test_the_warp_moves_its_control_points_by_what_was_drawn():
+def test_the_warp_is_as_strong_as_stated_and_passes_through_its_control_points():
     change, n = drawn(3, warp=2.5), augment.GRID
-    assert 1.5 < change.warp.std() * 64 < 3.5
+    assert 1.5 < change.field.std() * 64 < 3.5
+    control = np.random.default_rng(0).normal(size=(n, n, 2)).astype(np.float32)
     nodes = (2 * np.arange(n) + 1) / n - 1
     p = np.stack(np.meshgrid(nodes, nodes), -1).reshape(1, -1, 2)
-    moved = augment.displacement(augment.dense(change.warp), p).reshape(n, n, 2)
-    np.testing.assert_allclose(64 * moved, 64 * change.warp, atol=0.1)
+    found = augment.at_positions(augment.dense(control), p).reshape(n, n, 2)
+    np.testing.assert_allclose(found, control, atol=0.04)
 
 
-def test_the_warp_is_inverted_to_a_tenth_of_a_pixel():
-    """Of a ramp, the colour seen where a landmark goes is that where it came from."""
-    change = drawn(5, warp=2.5)
-    ramp = np.arange(128, dtype=np.uint8)
-    frame = np.stack([*np.meshgrid(ramp, ramp), np.zeros((128, 128))], -1)
-    seen = augment.change_frames(change, frame[None].astype(np.uint8))[0]
-    p = np.random.default_rng(0).uniform(-0.7, 0.7, (1, 68, 2)).astype(np.float32)
-    came, gone = (
-        landmarks.to_pixels(x.reshape(1, 136))[0]
-        for x in (p, augment.change_landmarks(change, p))
-    )
-    x, y = np.round(gone).astype(int).T
-    error = seen[y, x, :2] - came - (np.round(gone) - gone)
-    assert np.abs(error).mean() < 0.35  # the ramp itself is rounded to whole numbers
+def test_the_mouth_is_widened_lowered_and_its_corners_more():
+    """The field by hand: at the mouth's centre, at its corner, and far from it."""
+    width, rise, curl = 0.25, 6.0, 3.0
+    field = augment.mouth_field(width, rise, curl)
+    x, y = augment.MOUTH_CENTRE
+    corner = 17 / 64
+    at = np.array([[[x, y], [x + corner, y], [x, y - 1.1]]])
+    centre, side, brow = 64 * augment.at_positions(field, at)[0]
+    near = np.exp(-0.5 * (17 / 26) ** 2)
+    np.testing.assert_allclose(centre, (0, rise), atol=0.05)
+    np.testing.assert_allclose(side, (near * 0.25 * 17, near * (rise + curl)), atol=0.1)
+    np.testing.assert_allclose(brow, 0, atol=0.02)
+
+
+def test_a_mouth_drawn_wider_is_wider_by_the_stated_factor():
+    change = drawn(0)._replace(field=augment.mouth_field(0.2, 0.0, 0.0))
+    eyes_and_lips = np.zeros((1, 68, 2))
+    eyes_and_lips[:, 0] = augment.MOUTH_CENTRE - (0.02, 0)
+    eyes_and_lips[:, 1] = augment.MOUTH_CENTRE + (0.02, 0)
+    left, right = augment.change_landmarks(change, eyes_and_lips)[0, :2]
+    np.testing.assert_allclose(right - left, (0.04 / (1 - 0.2), 0), atol=2e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_field_is_inverted_for_landmarks_to_a_twentieth_of_a_pixel(seed):
+    """Where a landmark goes, the picture shows what was where it came from; cv2.remap
+    itself rounds positions to a 32nd."""
+    change = drawn(seed, warp=2.5, mouth_width=0.3, mouth_rise=7.0, mouth_curl=3.0)
+    p = points()
+    q = augment.change_landmarks(change, p)
+    came_from = q - augment.at_positions(change.field, q)
+    assert 64 * np.abs(came_from - p).max() < 0.05
 
 
 def test_what_comes_in_from_outside_is_the_edge_repeated():
@@ -198,7 +233,7 @@ def test_photo_and_frames_change_alike(clips):
         key = (0, 0, index)
         reference, first = sampling.draw(len(clip.frames), key, T)
         if first <= reference < first + T:
-            example = sampling.vg_example(clip, key, T, augment=True)
+            example = sampling.vg_example(clip, key, T, augment=STRONG)
             same = reference - first
             np.testing.assert_array_equal(example.image, example.frames[same])
             np.testing.assert_array_equal(example.example, example.landmarks[same])
@@ -209,24 +244,24 @@ def test_photo_and_frames_change_alike(clips):
 def test_the_same_key_gives_the_same_change_and_another_key_another(clips):
     pca = clips.pca(3)
     for make in (
-        lambda key: sampling.vg_example(clips[0], key, T, augment=True),
-        lambda key: sampling.at_example(clips[0], pca, key, T, augment=True),
+        lambda key: sampling.vg_example(clips[0], key, T, augment=STRONG),
+        lambda key: sampling.at_example(clips[0], pca, key, T, augment=STRONG),
     ):
         a, b, other = make(KEY), make(KEY), make((3, 2, 0))
         for x, y, z in zip(a, b, other, strict=True):
             np.testing.assert_array_equal(x, y)
             assert not np.array_equal(x, z)
-    changes = {sampling.augmentation((3, epoch, 0)).gain for epoch in range(20)}
+    changes = {sampling.augmentation((3, epoch, 0), STRONG).gain for epoch in range(20)}
     assert len(changes) == 20
 
 
 def test_at_examples_move_face_and_sound_as_one_change(clips):
     """Coefficients are those of the changed landmarks, at the place drawn without."""
     pca, clip = clips.pca(6), clips[1]
-    change = sampling.augmentation(KEY)
+    change = sampling.augmentation(KEY, STRONG)
     reference, first = sampling.draw(len(clip.frames), KEY, T)
     p = augment.change_landmarks(change, clip.landmarks).reshape(-1, 136)
-    example = sampling.at_example(clip, pca, KEY, T, augment=True)
+    example = sampling.at_example(clip, pca, KEY, T, augment=STRONG)
     np.testing.assert_array_equal(example.example, pca.project(p[reference]))
     window = pca.project(p[first : first + T])
     np.testing.assert_array_equal(example.coefficients, window)
@@ -238,8 +273,8 @@ def test_at_examples_move_face_and_sound_as_one_change(clips):
 
 def test_the_clip_itself_is_left_alone(clips):
     before = clips[0].landmarks.copy(), clips[0].mfcc.copy()
-    sampling.at_example(clips[0], clips.pca(3), KEY, T, augment=True)
-    sampling.vg_example(clips[0], KEY, T, augment=True)
+    sampling.at_example(clips[0], clips.pca(3), KEY, T, augment=STRONG)
+    sampling.vg_example(clips[0], KEY, T, augment=STRONG)
     np.testing.assert_array_equal(clips[0].landmarks, before[0])
     np.testing.assert_array_equal(clips[0].mfcc, before[1])
 
@@ -260,7 +295,7 @@ def test_the_loader_augments_training_where_asked(kind, clips):
         with contextlib.closing(batches):
             return next(batches)
 
-    plain, off, on = first(), first(augment=False), first(augment=True)
+    plain, off, on = first(), first(augment=OFF), first(augment=STRONG)
     for x, y, z in zip(plain, off, on, strict=True):
         np.testing.assert_array_equal(x, y)
         assert z.shape == x.shape and z.dtype == x.dtype

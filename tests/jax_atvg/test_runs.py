@@ -195,8 +195,10 @@ def test_a_config_of_another_version_is_an_error(change, complaint, own_run):
 
 def test_a_field_left_out_is_named(own_run):
     flat = flatten(smoke.get_config("at"))
-    del flat["data.augment"], flat["ema"]
-    with pytest.raises(InputError, match=r"without data.augment, without ema; give ev"):
+    del flat["data.augment.warp"], flat["ema"]
+    with pytest.raises(
+        InputError, match=r"without data.augment.warp, without ema; give ev"
+    ):
         from_flat(flat)
     (own_run / "config.json").write_text("{")
     with pytest.raises(InputError, match="not an experiment of this version"):
