@@ -138,8 +138,8 @@ def begin_with(nets: Nets, state: State, bundle: Bundle, mesh: Mesh) -> State:
         )
     if at and not all(map(np.allclose, bundle.pca, nets.pca)):
         raise InputError(
-            "config.init: the bundle's coefficients are of another PCA than the data's; "
-            "prepare the data it was trained on, or train AT-net from the start"
+            "config.init: the bundle's coefficients are of another PCA than the data's;"
+            " prepare the data it was trained on, or train AT-net from the start"
         )
     variables = jax.device_put(bundle.variables[name], replicated(mesh))
     if at:

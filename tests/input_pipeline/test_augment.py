@@ -148,8 +148,8 @@ def test_the_mouth_is_widened_lowered_and_its_corners_more():
 def test_a_mouth_drawn_wider_is_wider_by_the_stated_factor():
     change = drawn(0)._replace(field=augment.mouth_field(0.2, 0.0, 0.0))
     eyes_and_lips = np.zeros((1, 68, 2))
-    eyes_and_lips[:, 0] = augment.MOUTH_CENTRE - (0.02, 0)
-    eyes_and_lips[:, 1] = augment.MOUTH_CENTRE + (0.02, 0)
+    eyes_and_lips[:, 0] = np.subtract(augment.MOUTH_CENTRE, (0.02, 0))
+    eyes_and_lips[:, 1] = np.add(augment.MOUTH_CENTRE, (0.02, 0))
     left, right = augment.change_landmarks(change, eyes_and_lips)[0, :2]
     np.testing.assert_allclose(right - left, (0.04 / (1 - 0.2), 0), atol=2e-4)
 
