@@ -23,6 +23,7 @@ NUM_POINTS = 68  # facial points in the 300-W order
 NOSE = slice(27, 36)
 MOUTH = slice(48, 68)
 INNER_LIPS = slice(60, 68)
+UPPER_RIM, LOWER_RIM = (61, 62, 63), (67, 66, 65)  # of the inner lips
 
 
 class InputError(ValueError):

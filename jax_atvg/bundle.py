@@ -29,6 +29,7 @@ from input_pipeline.clip import (
     InputError,
     Pca,
 )
+from jax_atvg.metrics import as_points, opening
 from jax_atvg.models import convolutions
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.vg_net import VGNet
@@ -51,12 +52,14 @@ class SeenFaces(NamedTuple):
     """What the landmarks of the training clips were like.
 
     low, high: f32[K], nearly all of their coefficients lie between.  residual: f32[],
-    the mean of |p - PCA_R(PCA(p))|^2.
+    the mean of |p - PCA_R(PCA(p))|^2.  opening: f32[136], how a face's landmarks move
+    while the inner lips open by 1.
     """
 
     low: Any
     high: Any
     residual: Any
+    opening: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,26 +85,31 @@ class Bundle:
     photo_landmarks: np.ndarray | None = None
     seen: SeenFaces | None = None
 
-    def recognise(self, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A photo's landmarks f32[B,136] -> (h_p, p_p), as the networks take them.
+    def recognise(
+        self, landmarks: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A photo's landmarks f32[B,136] -> (h_p, p_p, own), as a Photo has them.
 
-        The paper's p_p is PCA_R(h_p).  With `seen`, h_p is kept in the range that
-        AT-net knows, and p_p also has what then is missing, r = p - PCA_R(h_p), less
-        what is usual for training faces (the jitter of detection): (1 - residual /
-        |r|^2) r, or nothing; the positive-part James-Stein estimate.
+        The paper's p_p is PCA_R(h_p), and its own is 0.  With `seen`, h_p is kept in
+        the range that AT-net knows, and p_p also has what then is missing, r = p -
+        PCA_R(h_p), less what is usual for training faces (the jitter of detection): (1
+        - residual / |r|^2) r, or nothing; the positive-part James-Stein estimate.  own
+        is the same, but with closed lips: the face keeps its shape, not its smile.
         """
         if self.photo_landmarks is not None:
             landmarks = np.broadcast_to(self.photo_landmarks, landmarks.shape)
         landmarks = landmarks.astype(np.float32)
         h = self.pca.project(landmarks)
         if self.seen is None:
-            return h, self.pca.reconstruct(h)
+            return h, self.pca.reconstruct(h), np.zeros_like(landmarks, np.float32)
         h = np.clip(h, self.seen.low, self.seen.high)
         shape = self.pca.reconstruct(h)
         r = landmarks - shape
         energy = np.maximum(np.sum(r**2, -1, keepdims=True), 1e-12)
         share = np.maximum(1 - self.seen.residual / energy, 0)
-        return h, (shape + share * r).astype(np.float32)
+        r *= share
+        own = r - opening(as_points(r))[:, None] * self.seen.opening
+        return h, (shape + r).astype(np.float32), own.astype(np.float32)
 
 
 def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
@@ -258,7 +266,7 @@ def expected_arrays(
     if photo_landmarks:
         tree["photo_landmarks"] = np.zeros(landmarks)
     if seen:
-        zeros = SeenFaces(np.zeros(k), np.zeros(k), np.zeros(()))
+        zeros = SeenFaces(*map(np.zeros, (k, k, (), landmarks)))
         tree["seen"] = zeros._asdict()
     return tree
 

@@ -29,6 +29,7 @@ from input_pipeline.clip import (
     Pca,
 )
 from jax_atvg.bundle import Bundle, SeenFaces, as_float32, save_bundle
+from jax_atvg.metrics import as_points, opening
 from jax_atvg.runs import Run
 from jax_atvg.train_step import make_nets
 
@@ -56,15 +57,17 @@ next frames it continues them, so that a long recording may pass in pieces.
     # p: f32[b,136], the photo's landmarks, x0 y0 x1 y1 ..; crop pixels are
     # landmark_to_crop @ (x, y, 1).  audio: f32[b,t,28,12], MFCC windows.
     # image: the photo's crop, [-1,1].  *_zeros: see signature.json.
-    # With low, high and residual in s (else h is not clipped and share is 0):
+    # With low, high, residual and opening in s (else h is not clipped and r is 0):
     h = np.clip((p - s["mean"]) @ s["components"], s["low"], s["high"])
     shape = h @ s["components"].T + s["mean"]
     energy = ((p - shape) ** 2).sum(-1, keepdims=True)
-    share = np.maximum(1 - s["residual"] / energy, 0)
-    example = shape + share * (p - shape)
+    r = np.maximum(1 - s["residual"] / energy, 0) * (p - shape)
+    example, y = shape + r, r[:, 1::2]
+    opened = y[:, [65, 66, 67]].mean(-1) - y[:, [61, 62, 63]].mean(-1)
+    own = r - opened[:, None] * s["opening"]
     coefficients, *at_state = at_net.call(h, audio, *at_zeros)
     landmarks = (s["boost"] * coefficients) @ s["components"].T + s["mean"]
-    landmarks += (example - shape)[:, None]
+    landmarks += own[:, None]
     frames, attention, color, *vg_state = vg_net.call(
         image, landmarks, example, *vg_zeros
     )
@@ -120,12 +123,19 @@ def to_half(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def seen_faces(pca: Pca, landmarks: Iterable[np.ndarray]) -> SeenFaces:
-    """Of AT-net's training clips, f32[T,136] each; see Bundle.recognise."""
-    p = np.concatenate(list(landmarks))
+    """Of AT-net's training clips, f32[T,136] each; see Bundle.recognise.
+
+    opening: the regression of the landmarks on the lips' opening, within clips.
+    """
+    clips = list(landmarks)
+    p = np.concatenate(clips)
     h = pca.project(p)
     low, high = np.quantile(h, OUTLIERS, axis=0).astype(np.float32)
     apart = np.sum((p - pca.reconstruct(h)) ** 2, -1)
-    return SeenFaces(low, high, np.float32(apart.mean()))
+    moved = np.concatenate([clip - clip.mean(0) for clip in clips])
+    opened = opening(as_points(moved))
+    direction = opened @ moved / max(opened @ opened, 1e-12)
+    return SeenFaces(low, high, np.float32(apart.mean()), direction.astype(np.float32))
 
 
 # --- the boost ---

@@ -33,11 +33,13 @@ class Weights(NamedTuple):
 
 class Photo(NamedTuple):
     """image: f32[B,S,S,3] in [-1,1].  coefficients: h_p, f32[B,K].  landmarks: p_p,
-    f32[B,136]."""
+    f32[B,136].  own: f32[B,136], what every frame's landmarks have of this face beside
+    the coefficients; see Bundle.recognise, zeros in the paper."""
 
     image: Image
     coefficients: Example
     landmarks: Reference
+    own: Reference
 
 
 class State(NamedTuple):
@@ -93,13 +95,8 @@ def predict(
 def spoken_landmarks(
     pca: Pca, boost: Array, coefficients: Coefficients, photo: Photo
 ) -> Landmarks:
-    """p^_t = PCA_R(w h_t) + (p_p - PCA_R(h_p)).
-
-    The term in brackets is what the coefficients do not say of the photo's face, see
-    Bundle.recognise; zero in the paper.
-    """
-    own = photo.landmarks - pca.reconstruct(photo.coefficients)
-    return pca.reconstruct(boost * coefficients) + own[:, None]
+    """p^_t = PCA_R(w h_t) + own."""
+    return pca.reconstruct(boost * coefficients) + photo.own[:, None]
 
 
 def first_state(at_net: ATNet, vg_net: VGNet) -> State:

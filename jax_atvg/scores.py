@@ -13,13 +13,12 @@ from jaxtyping import Float, UInt8
 
 from input_pipeline import faces
 from input_pipeline.clip import CROP_SIZE, MOUTH, InputError
-from jax_atvg.metrics import PROTOCOLS, Frames, Points, Protocol, luma
+from jax_atvg.metrics import PROTOCOLS, Frames, Points, Protocol, luma, opening
 from jax_atvg.statistics import LAGS
 
 IDENTITY_EVERY = 5  # frames between two looks at who it is
 MARGIN = 6  # pixels around the mouth's points
 LEAST_OVERLAP = 3  # frames that make a correlation
-UPPER_LIP, LOWER_LIP = [61, 62, 63], [67, 66, 65]  # the inner rims
 EMBEDDING = "dlib_face_recognition_resnet_model_v1.dat"
 TRUE = PROTOCOLS["true"]
 
@@ -45,11 +44,6 @@ def point_scores(real: Points, fake: Points) -> Scores:
         "velocity_error": velocity_error(real, fake),
         "jitter_ratio": jitter(fake) / max(jitter(real), 1e-9),
     } | {f"r_lag_{k:+d}": lagged_correlation(a, b, k) for k in LAGS}
-
-
-def opening(points: Points) -> Float[np.ndarray, "T"]:
-    """Mean height between the inner rims of the lips, pixels."""
-    return (points[:, LOWER_LIP, 1] - points[:, UPPER_LIP, 1]).mean(axis=1)
 
 
 def correlation(a: Float[np.ndarray, "T"], b: Float[np.ndarray, "T"]) -> float:

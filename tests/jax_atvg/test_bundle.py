@@ -17,6 +17,7 @@ from jax_atvg.bundle import (
     load_bundle,
     save_bundle,
 )
+from jax_atvg.metrics import as_points, opening
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.vg_net import VGNet
 
@@ -80,7 +81,7 @@ def faces_of(bundle: Bundle, residual: float):
     axes = np.linalg.qr(random(size=(136, 4)))[0].astype(np.float32)
     pca = Pca(random(size=136).astype(np.float32), axes[:, :3])
     one = np.ones(3, np.float32)
-    seen = SeenFaces(-one, one, np.float32(residual))
+    seen = SeenFaces(-one, one, np.float32(residual), np.zeros(136, np.float32))
     h = np.array([[0.5, -0.2, 0.1]], np.float32)
     inside = pca.reconstruct(h)
     beside = [inside + distance * axes[:, 3] for distance in (0, 0.5, 3)]
@@ -91,16 +92,17 @@ def faces_of(bundle: Bundle, residual: float):
 def test_what_is_outside_the_pca_is_kept_as_far_as_it_is_unusual(bundle):
     """(1 - residual / |r|^2) r of distances r = 0, 0.5, 3 with residual 1."""
     bundle, h, faces, inside = faces_of(bundle, 1.0)
-    coefficients, landmarks = bundle.recognise(faces)
+    coefficients, landmarks, own = bundle.recognise(faces)
     np.testing.assert_allclose(coefficients, np.repeat(h, 3, 0), atol=1e-6)
     apart = np.linalg.norm(landmarks - inside, axis=-1)
     np.testing.assert_allclose(apart, [0, 0, (1 - 1 / 9) * 3], atol=1e-5)
+    np.testing.assert_allclose(own, landmarks - inside, atol=1e-5)
 
 
 def test_coefficients_stay_in_the_range_and_the_face_keeps_its_landmarks(bundle):
     bundle, h, faces, _ = faces_of(bundle, 0.0)
     far = faces[:1] + 5 * bundle.pca.components[:, 1]
-    coefficients, landmarks = bundle.recognise(far)
+    coefficients, landmarks, _ = bundle.recognise(far)
     np.testing.assert_allclose(coefficients, [[h[0, 0], 1, h[0, 2]]], atol=1e-5)
     np.testing.assert_allclose(landmarks, far, atol=1e-5)
 
@@ -108,8 +110,25 @@ def test_coefficients_stay_in_the_range_and_the_face_keeps_its_landmarks(bundle)
 def test_without_knowledge_of_the_training_faces_the_pca_decides(bundle):
     """The paper's p_p."""
     bundle, _, faces, inside = faces_of(bundle, 1.0)
-    _, landmarks = dataclasses.replace(bundle, seen=None).recognise(faces)
+    _, landmarks, own = dataclasses.replace(bundle, seen=None).recognise(faces)
     np.testing.assert_allclose(landmarks, [inside] * 3, atol=1e-5)
+    np.testing.assert_array_equal(own, np.zeros((3, 136)))
+
+
+def test_a_face_keeps_its_shape_and_not_its_open_lips(bundle):
+    """The photo's landmarks stay as they are; its own have the lips' height of the PCA,
+    and differ in nothing else than along the direction of opening."""
+    bundle, _, faces, _ = faces_of(bundle, 0.0)
+    direction = np.random.default_rng(2).normal(size=136).astype(np.float32)
+    direction /= opening(as_points(direction[None]))
+    seen = bundle.seen._replace(opening=direction)
+    bundle = dataclasses.replace(bundle, seen=seen)
+    h, landmarks, own = bundle.recognise(faces)
+    np.testing.assert_allclose(landmarks, faces, atol=1e-5)
+    np.testing.assert_allclose(opening(as_points(own)), 0, atol=1e-5)
+    removed = landmarks - bundle.pca.reconstruct(h) - own
+    along = removed @ direction / (direction @ direction)
+    np.testing.assert_allclose(removed, along[:, None] * direction, atol=1e-5)
 
 
 # --- saving and loading ---

@@ -10,6 +10,7 @@ import command_line
 from input_pipeline import landmarks
 from jax_atvg.animate import Networks, read_speech, read_subject, talk
 from jax_atvg.bundle import load_bundle
+from jax_atvg.metrics import opening
 from jax_atvg.scores import correlation, mouth_box
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -29,11 +30,6 @@ def spoken(networks, speech):
     points = landmarks.to_pixels(np.stack([p.landmarks[0] for p in made]))
     frames = np.stack([p.frames[0] for p in made])
     return points.reshape(-1, 68, 2), frames, np.asarray(subject.photo.image[0])
-
-
-def opening(points):
-    """Distance of the inner lips, pixels."""
-    return (points[:, [67, 66, 65], 1] - points[:, [61, 62, 63], 1]).mean(-1)
 
 
 def loudness(count):

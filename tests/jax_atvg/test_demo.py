@@ -41,6 +41,7 @@ def photo(bundle, demo):
         nhwc(demo["network_image"]),
         coefficients,
         bundle.pca.reconstruct(coefficients),
+        np.zeros((1, 136), np.float32),
     )
 
 

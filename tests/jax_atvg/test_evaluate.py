@@ -142,7 +142,8 @@ def test_chunks_give_what_predict_gives_in_one_piece():
     coefficients = b.pca.project(
         sampling.flat_landmarks(clips()[0])[:1].astype(np.float32)
     )
-    photo = Photo(image, coefficients, b.pca.reconstruct(coefficients))
+    points = b.pca.reconstruct(coefficients)
+    photo = Photo(image, coefficients, points, np.zeros_like(points))
     whole = jax.jit(functools.partial(predict, b.at_net, b.vg_net, False))(
         weights, photo, take.sound[None]
     )

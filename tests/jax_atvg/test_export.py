@@ -13,6 +13,7 @@ from input_pipeline import align, landmarks, loader, sampling, synthetic
 from input_pipeline.clip import InputError, Pca
 from jax_atvg import export
 from jax_atvg.bundle import load_bundle
+from jax_atvg.metrics import as_points, opening
 from jax_atvg.runs import Run
 from jax_atvg.train_step import make_nets
 from tests.random_variables import random_variables
@@ -109,6 +110,17 @@ def test_seen_faces_are_the_range_of_all_frames_and_their_distance_from_the_pca(
     np.testing.assert_allclose(seen.low, [-0.99, 0.03], atol=1e-5)
     np.testing.assert_allclose(seen.high, [0.99, 5.97], atol=1e-5)
     np.testing.assert_allclose(seen.residual, 0.25, rtol=1e-4)
+
+
+def test_the_direction_of_opening_is_that_of_the_lips_whatever_the_clips_faces():
+    """Clips of faces that move along one direction d, differently far."""
+    random = np.random.default_rng(3).normal
+    d = random(size=136)
+    d /= opening(as_points(d[None]))
+    clips = [random(size=136) + np.outer(random(size=40), d) for _ in range(3)]
+    pca = Pca(np.zeros(136, np.float32), np.eye(136, 2, dtype=np.float32))
+    seen = export.seen_faces(pca, [clip.astype(np.float32) for clip in clips])
+    np.testing.assert_allclose(seen.opening, d, atol=1e-4)
 
 
 # --- the boost ---
