@@ -1,13 +1,16 @@
 """VG-net of the default bundle: three eighths of the original's widths, four blocks.
 
-    python main.py train --config=configs/vg_default.py:first \\
-        --workdir=runs/vg_first --data_dir=~/atvg_data
-    python main.py export --at=runs/at_default --vg=runs/vg_first --checkpoint=newest \\
-        --data_dir=~/atvg_data --out=bundles/first
-    python main.py train --config=configs/vg_default.py --config.init=bundles/first \\
-        --workdir=runs/vg_default --data_dir=~/atvg_data
+Three stages, each from the bundle of the one before (--config.init):
 
-Hardware: 2 CPU cores, 1 to 2 steps a second.  Score: docs/default_model.md.
+    python main.py train --config=configs/vg_default.py:plain \\
+        --workdir=runs/vg_plain --data_dir=DATA
+    python main.py train --config=configs/vg_default.py:faces \\
+        --config.init=bundles/plain --workdir=runs/vg_faces --data_dir=DATA
+    python main.py train --config=configs/vg_default.py:smiles \\
+        --config.init=bundles/faces --workdir=runs/vg_smiles --data_dir=DATA
+
+Hardware: 2 CPU cores, 1 to 2 steps a second.  Score, and the commands between these:
+docs/default_model.md.
 """
 
 from input_pipeline.clip import InputError
@@ -21,22 +24,24 @@ from jax_atvg.config import (
     VgNetSizes,
 )
 
+STAGES = ("plain", "faces", "smiles")
 
-def get_config(stage: str = "second") -> Experiment:
+
+def get_config(stage: str = "smiles") -> Experiment:
     """Many clips of few frames a step: different faces teach more than more frames of
     one, and BatchNorm's running statistics fit them all.  No discriminator: the texture
     loss keeps the lips sharp.
 
-    first: the pixel loss on faces as they are.  second: goes on from there with the
-    texture loss, on faces and mouths of more shapes and colours.
+    plain: the pixel loss.  faces: with the texture loss, on faces and mouths of more
+    shapes and colours.  smiles: with brighter teeth, and the learning rate down to 0.
     InputError: no such stage.
     """
-    if stage not in ("first", "second"):
-        raise InputError(f"vg_default:{stage}: choose first or second")
+    if stage not in STAGES:
+        raise InputError(f"vg_default:{stage}: choose one of {', '.join(STAGES)}")
     config = Experiment(
         network="gan",
         batch_size=6,
-        steps=6000,
+        steps={"plain": 6000, "faces": 3250, "smiles": 1700}[stage],
         save_every=250,
         validate_every=1500,
         image_every=500,
@@ -44,11 +49,12 @@ def get_config(stage: str = "second") -> Experiment:
         discriminator=DiscriminatorSizes(
             width=16, fc_width=128, lstm_width=64, lstm_layers=1
         ),
-        gan_loss=GanLoss(mouth_weight=8.0, pixel_steps=6000),
+        gan_loss=GanLoss(mouth_weight=8.0),
         optimizer=Optimizer(learning_rate=5e-4, schedule="wsd"),
         data=Data(num_frames=3, balance="sqrt", validation_clips=12),
     )
-    config.data.augment = Augment(
+    config.gan_loss.pixel_steps = config.steps
+    config.data.augment = augment = Augment(
         mirror=0.5,
         rotation=4.0,
         scale=0.04,
@@ -58,11 +64,13 @@ def get_config(stage: str = "second") -> Experiment:
         gamma=0.2,
         saturation=0.3,
     )
-    if stage == "second":
-        config.steps = config.gan_loss.pixel_steps = 4800
+    if stage != "plain":
         config.optimizer.warmup = 100
         config.gan_loss.texture_weight = 5.0
-        augment = config.data.augment
         augment.warp, augment.tint = 2.0, 0.12
         augment.mouth_width, augment.mouth_rise, augment.mouth_curl = 0.3, 7.0, 3.0
+    if stage == "faces":
+        config.optimizer.schedule = "constant"
+    if stage == "smiles":
+        augment.teeth = 0.9
     return config

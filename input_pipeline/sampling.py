@@ -132,6 +132,7 @@ def vg_example(
         change = augmentation(key, augment)
         pictures = augmenting.change_frames(change, pictures)
         points = augmenting.change_landmarks(change, points)
+        pictures = augmenting.brighten_mouth(change, pictures, points)
     frames, landmarks = to_float(pictures), points.reshape(len(which), -1)
     return VgBatch(
         image=frames[0],

@@ -110,6 +110,7 @@ class Augment:
     offset: float = 0.0
     gamma: float = 0.0
     saturation: float = 0.0
+    teeth: float = 0.0
     noise: float = 0.0
 
 

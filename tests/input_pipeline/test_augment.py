@@ -23,6 +23,7 @@ STRONG = augment.Strength(
     offset=0.06,
     gamma=0.2,
     saturation=0.3,
+    teeth=0.9,
     noise=0.3,
 )
 KEY, T = (3, 1, 0), 4
@@ -201,6 +202,28 @@ def test_tint_scales_the_channels():
     seen = augment.change_colour(change, frames)[0, 0, 0]
     np.testing.assert_allclose(seen, 100 * change.tint, atol=0.501)
     assert len(set(seen)) == 3 and np.all(np.abs(change.tint - 1) <= 0.1)
+
+
+def test_between_the_lips_and_only_there_colours_follow_the_stated_curve(clips):
+    """255 (c / 255)^(1 - teeth) in the middle of an open mouth."""
+    change = drawn(0)._replace(teeth=0.6)
+    p = np.zeros((1, 68, 2), np.float32)
+    turns = 2 * np.pi * np.arange(8) / 8
+    p[0, INNER_LIPS] = np.stack([0.2 * np.cos(turns), 0.3 + 0.1 * np.sin(turns)], -1)
+    frames = np.full((1, 128, 128, 3), (30, 90, 200), np.uint8)
+    seen = augment.brighten_mouth(change, frames, p)[0]
+    x, y = landmarks.to_pixels(np.tile([0, 0.3], (1, 68)).astype(np.float32))[0, 0]
+    curve = 255 * (frames[0, 0, 0] / 255) ** 0.4
+    np.testing.assert_allclose(seen[round(y), round(x)], curve, atol=1)
+    changed = np.argwhere(np.any(seen != frames[0], -1))
+    away = np.abs((changed[:, ::-1] + 0.5) / 64 - 1 - (0, 0.3))
+    np.testing.assert_allclose(away.max(0), (0.2, 0.1), atol=2.5 / 64)
+
+
+def test_a_third_of_the_examples_have_brighter_teeth():
+    teeth = np.array([drawn(seed, teeth=0.9).teeth for seed in range(600)])
+    assert 150 < np.sum(teeth > 0) < 250
+    assert 0.8 < teeth.max() <= 0.9
 
 
 # --- sound ---
