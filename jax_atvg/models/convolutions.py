@@ -23,7 +23,7 @@ from jax_atvg.models import winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 NARROW = 16  # Winograd's transforms cost more than they save on fewer channels
-FEW = 8  # channels, too few for XLA's large kernels
+FEW = 8  # channels; XLA is slow then, unless the features are a multiple of 16
 LARGE = 2**23  # floats of one temporary, 32 MiB
 FORMS = ("by platform", "native", "cpu")
 
@@ -105,7 +105,7 @@ def conv_forms(
         kernel_gradient_by_taps, strides=strides, padding=padding, dilation=dilation
     )
     cpu = dataclasses.replace(native, kernel_gradient=taps)
-    if size > 3 and strides == dilation == 1 and kernel[2] < FEW:
+    if size > 3 and strides == dilation == 1 and kernel[2] < FEW and kernel[3] % 16:
         rows = functools.partial(conv_by_rows, padding=padding)
         cpu = dataclasses.replace(cpu, apply=rows)
     if size > 3 and strides == dilation == 1 and max(kernel[2:]) < NARROW:
