@@ -5,9 +5,9 @@
 
 Every variant is trained with every seed and scored on the same validation clips;
 OUT/VARIANT_SEED.json keeps the scores, so that a run that was stopped goes on where it
-was.  VG-net draws the true landmarks, so that AT-net has no part in it; AT-net is
-scored on landmarks.  Beside the variants of the config file, three of the authors'
-choices that no config can express:
+was; those of docs/results.md are in docs/ablation.  VG-net draws the true landmarks, so
+that AT-net has no part in it; AT-net is scored on landmarks.  Beside the variants of the
+config file, three of the authors' choices that no config can express:
 
     each_frame_normalised    BatchNorm sees one frame at a time
     generator_twice          D and G see two forward passes, with other dropout
@@ -88,13 +88,16 @@ def parse() -> argparse.Namespace:
 
 
 def scores(name: str, seed: int, options) -> list[dict]:
-    """A row of scores for every clip."""
+    """A row for every clip: its name, and the scores of the table."""
     config = ablation.get_config("full" if name in AUTHORS else name)
     config.seed = seed
     if options.steps:
         config.steps = options.steps
-    score = at_scores if config.network == "at" else vg_scores
-    return score(name, config, options)
+    if config.network == "at":
+        rows, metrics = at_scores(name, config, options), AT_METRICS
+    else:
+        rows, metrics = vg_scores(name, config, options), VG_METRICS
+    return [{k: row[k] for k in ("clip", *metrics)} for row in rows]
 
 
 # --- VG-net ---
