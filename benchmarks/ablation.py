@@ -6,7 +6,7 @@
 Every variant is trained with every seed and scored on the same validation clips;
 OUT/VARIANT_SEED.json keeps the scores, so that a run that was stopped goes on where it
 was; those of docs/results.md are in docs/ablation.  VG-net draws the true landmarks, so
-that AT-net has no part in it; AT-net is scored on landmarks.  Beside the variants of the
+that AT-net has no part in it; AT-net is scored on landmarks.  Beside those of the
 config file, three of the authors' choices that no config can express:
 
     each_frame_normalised    BatchNorm sees one frame at a time
