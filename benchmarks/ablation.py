@@ -67,9 +67,11 @@ def main() -> None:
             print(f"{name} {seed}: {time.perf_counter() - begin:.0f} s", flush=True)
     vg = [name for name in names if not name.startswith("at_")]
     at = [name for name in names if name.startswith("at_")]
-    for group, metrics in ((vg, VG_METRICS), (at, AT_METRICS)):
-        if group:
-            print(table(group, metrics, options), "\n")
+    for group, base, metrics in ((vg, "full", VG_METRICS), (at, "at_full", AT_METRICS)):
+        if base in group:
+            print(table(group, base, metrics, options), "\n")
+        elif group:
+            print(f"no table without {base}; add it to --only")
 
 
 def parse() -> argparse.Namespace:
@@ -149,16 +151,20 @@ def trained(name: str, config, options, mean):
 
     mesh = data_mesh(jax.devices()[:1])
     built = build(config, mesh)
-    nets, init, step = built.nets, built.init, built.step
+    nets, init = built.nets, built.init
+    steps = {True: gan_step.pixel_step, False: gan_step.gan_step}
     if name == "each_frame_normalised":
-        from tests.reference_networks import PerFrameBatchNorm
+        from tests.per_frame_norm import PerFrameBatchNorm
 
         nets = dataclasses.replace(
             nets, generator=nets.generator.clone(norm=PerFrameBatchNorm)
         )
-        step = jax.jit(functools.partial(gan_step.gan_step, nets), donate_argnums=0)
     if name == "generator_twice":
-        step = jax.jit(functools.partial(two_forwards, nets), donate_argnums=0)
+        steps[False] = two_forwards
+    compiled = {
+        early: jax.jit(functools.partial(step, nets), donate_argnums=0)
+        for early, step in steps.items()
+    }
     batches = loader.training_batches(
         dataset.open_clips(options.data_dir, "train"),
         "vg",
@@ -173,6 +179,7 @@ def trained(name: str, config, options, mean):
         batch = next(batches)
         if name == "same_photo_landmarks":
             batch = batch._replace(example=np.broadcast_to(mean, batch.example.shape))
+        step = compiled[i < built.warm_up_steps]
         state, losses = step(state, to_devices(batch, mesh), config.seed)
         if i % 8 == 7:
             jax.block_until_ready(losses)
@@ -263,8 +270,8 @@ def at_scores(name: str, config, options) -> list[dict]:
 # --- the table ---
 
 
-def table(names: list[str], metrics: dict[str, str], options) -> str:
-    """Markdown.  A cell: mean (difference to the full model [its interval])."""
+def table(names: list[str], base: str, metrics: dict[str, str], options) -> str:
+    """Markdown.  A cell: mean (difference to the base [its interval])."""
     import numpy as np
 
     from jax_atvg.statistics import bootstrap
@@ -276,7 +283,7 @@ def table(names: list[str], metrics: dict[str, str], options) -> str:
         ]
         return np.array([[row[m] for m in metrics] for run in runs for row in run])
 
-    full = read("at_full" if names[0].startswith("at_") else "full")
+    full = read(base)
     lines = [["", *metrics.values()], ["---"] * (len(metrics) + 1)]
     for name in names:
         values = read(name)

@@ -11,8 +11,8 @@ from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.conv_gru import ConvGru
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
+from tests.per_frame_norm import PerFrameBatchNorm
 from tests.reference_networks import (
-    PerFrameBatchNorm,
     assert_near_in_deviations,
     assert_running_statistics,
     authors_variables,

@@ -16,8 +16,8 @@ from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.state import AtNets, GanNets
 from jax_atvg.torch_import import ENTRIES
+from tests.per_frame_norm import PerFrameBatchNorm
 from tests.reference_networks import (
-    PerFrameBatchNorm,
     assert_running_statistics,
     authors_variables,
     image,

@@ -11,7 +11,8 @@ from jax_atvg.models import layers
 from jax_atvg.models.conv_gru import ConvGru
 from jax_atvg.optim import adam
 from jax_atvg.torch_import import conv, conv_norm, norm, recurrent
-from tests.reference_networks import PerFrameBatchNorm, max_difference, nhwc
+from tests.per_frame_norm import PerFrameBatchNorm
+from tests.reference_networks import max_difference, nhwc
 
 pytestmark = pytest.mark.usefixtures("convolution_form")
 
