@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from configs import ablation, smoke, vg_default
+from input_pipeline.augment import Strength
 from input_pipeline.clip import MOUTH, AtBatch, InputError, Pca
 from jax_atvg import config as configuration
 from jax_atvg import gan_step as gan
@@ -349,6 +350,10 @@ def test_a_generator_without_any_loss_is_an_error():
 def test_unknown_variants_name_the_known(module):
     with pytest.raises(InputError, match=r":nothing: choose"):
         module.get_config("nothing")
+
+
+def test_a_config_has_every_strength_of_augmentation_and_none_by_default():
+    assert Strength(**vars(Augment())) == Strength()
 
 
 def test_default_experiments_are_the_authors_networks():
