@@ -151,20 +151,22 @@ def trained(name: str, config, options, mean):
 
     mesh = data_mesh(jax.devices()[:1])
     built = build(config, mesh)
-    nets, init = built.nets, built.init
-    steps = {True: gan_step.pixel_step, False: gan_step.gan_step}
+
+    def compiled(step):
+        return jax.jit(functools.partial(step, built.nets), donate_argnums=0)
+
     if name == "each_frame_normalised":
         from tests.per_frame_norm import PerFrameBatchNorm
 
-        nets = dataclasses.replace(
-            nets, generator=nets.generator.clone(norm=PerFrameBatchNorm)
+        generator = built.nets.generator.clone(norm=PerFrameBatchNorm)
+        built = built._replace(
+            nets=dataclasses.replace(built.nets, generator=generator)
+        )
+        built = built._replace(
+            step=compiled(gan_step.gan_step), warm_up=compiled(gan_step.pixel_step)
         )
     if name == "generator_twice":
-        steps[False] = two_forwards
-    compiled = {
-        early: jax.jit(functools.partial(step, nets), donate_argnums=0)
-        for early, step in steps.items()
-    }
+        built = built._replace(step=compiled(two_forwards))
     batches = loader.training_batches(
         dataset.open_clips(options.data_dir, "train"),
         "vg",
@@ -174,17 +176,17 @@ def trained(name: str, config, options, mean):
         balance=config.data.balance,
         augment=Strength(**vars(config.data.augment)),
     )
-    state = init(config.seed)
+    state = built.init(config.seed)
     for i in range(config.steps):
         batch = next(batches)
         if name == "same_photo_landmarks":
             batch = batch._replace(example=np.broadcast_to(mean, batch.example.shape))
-        step = compiled[i < built.warm_up_steps]
+        step = built.at(i)
         state, losses = step(state, to_devices(batch, mesh), config.seed)
         if i % 8 == 7:
             jax.block_until_ready(losses)
     batches.close()
-    return nets, state
+    return built.nets, state
 
 
 def two_forwards(nets, state, batch, seed):

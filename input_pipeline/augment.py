@@ -90,9 +90,13 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
     field = None
     if strength.warp:
         field = dense(np.float32(strength.warp * PIXEL) * warp)
-    mouth = np.array([width, rise, curl]) * strength[5:8]
-    if mouth.any():
-        field = mouth_field(*mouth) + (0 if field is None else field)
+    if strength.mouth_width or strength.mouth_rise or strength.mouth_curl:
+        mouth = mouth_field(
+            strength.mouth_width * width,
+            strength.mouth_rise * rise,
+            strength.mouth_curl * curl,
+        )
+        field = mouth if field is None else mouth + field
     return Augmentation(
         mirror=bool(mirror < strength.mirror),
         motion=np.array([[a.real, -a.imag, shift * x], [a.imag, a.real, shift * y]]),

@@ -182,8 +182,7 @@ def mouth_error(
 ) -> float:
     """Mean distance of the mouth's points, pixels of the crop."""
     apart = (predicted - true) @ pca.components.T * (CROP_SIZE / 2)
-    mouth = apart.reshape(len(apart), NUM_POINTS, 2)[:, MOUTH]
-    return float(np.linalg.norm(mouth, axis=-1).mean())
+    return float(np.linalg.norm(as_points(apart)[:, MOUTH], axis=-1).mean())
 
 
 # --- programs that need no Python of ours ---

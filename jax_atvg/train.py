@@ -141,7 +141,9 @@ def begin_with(nets: Nets, state: State, bundle: Bundle, mesh: Mesh) -> State:
             "config.init: the bundle's coefficients are of another PCA than the data's;"
             " prepare the data it was trained on, or train AT-net from the start"
         )
-    variables = jax.device_put(bundle.variables[name], replicated(mesh))
+    # By way of the host: the mesh may be of several processes' devices.
+    on_host = jax.device_get(bundle.variables[name])
+    variables = jax.device_put(on_host, replicated(mesh))
     if at:
         return state._replace(net=state.net._replace(**variables))
     gen = state.gen._replace(**variables)

@@ -155,6 +155,22 @@ def test_a_mouth_drawn_wider_is_wider_by_the_stated_factor():
     np.testing.assert_allclose(right - left, (0.04 / (1 - 0.2), 0), atol=2e-4)
 
 
+def test_the_warp_is_inverted_to_a_tenth_of_a_pixel():
+    """Of a ramp, the colour seen where a landmark goes is that where it came from."""
+    change = drawn(5, warp=2.5)
+    ramp = np.arange(128, dtype=np.uint8)
+    frame = np.stack([*np.meshgrid(ramp, ramp), np.zeros((128, 128))], -1)
+    seen = augment.change_frames(change, frame[None].astype(np.uint8))[0]
+    p = np.random.default_rng(0).uniform(-0.7, 0.7, (1, 68, 2)).astype(np.float32)
+    came, gone = (
+        landmarks.to_pixels(x.reshape(1, 136))[0]
+        for x in (p, augment.change_landmarks(change, p))
+    )
+    x, y = np.round(gone).astype(int).T
+    error = seen[y, x, :2] - came - (np.round(gone) - gone)
+    assert np.abs(error).mean() < 0.35  # the ramp itself is rounded to whole numbers
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_field_is_inverted_for_landmarks_to_a_twentieth_of_a_pixel(seed):
     """Where a landmark goes, the picture shows what was where it came from; cv2.remap
