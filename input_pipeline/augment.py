@@ -1,8 +1,8 @@
 """One example seen otherwise: mirrored, moved, another face's shape, mouth and colour,
-in another light, less clearly heard.
+in another light, less clearly heard, from a photo that smiles.
 
 Drawn once per example, so that the photo, all its frames, their landmarks and the sound
-change together.  Positions are the landmarks' (landmarks.normalise): the crop's centre
+change together; the smile is the photo's alone.  Positions are the landmarks' (landmarks.normalise): the crop's centre
 is 0, its edges are -1 and 1.
 """
 
@@ -20,6 +20,9 @@ class Strength(NamedTuple):
     mirror: probability.  rotation: degrees.  scale: share of 1.  shift: crop pixels.
     warp: standard deviation of the control points' displacements, crop pixels.
     mouth_width, mouth_rise, mouth_curl: of the face around the mouth, see mouth_field.
+    keep_shape: probability that an example is spared warp and mouth_*.
+    smile: how broadly the photo smiles where its frames do not, see smile_field; at
+    most 1.  From 0 to x in a third of the examples, 0 in the others.
     gain, tint, saturation: share of 1.  offset: of the full range.  gamma: its
     logarithm.
     teeth: how bright the open mouth gets, see brighten_mouth; below 1.  From 0 to x in
@@ -35,6 +38,8 @@ class Strength(NamedTuple):
     mouth_width: float = 0.0
     mouth_rise: float = 0.0
     mouth_curl: float = 0.0
+    keep_shape: float = 0.0
+    smile: float = 0.0
     gain: float = 0.0
     tint: float = 0.0
     offset: float = 0.0
@@ -50,12 +55,14 @@ PIXEL = 2 / CROP_SIZE  # of the crop, in positions
 MOUTH_CENTRE = np.array([0.0, 0.18])
 MOUTH_REACH = 26 * PIXEL, 18 * PIXEL  # standard deviations, to the side and up
 MOUTH_CORNER = 17 * PIXEL  # from the centre
+SMILE = {"width": 0.22, "curl": -4.0, "opening": 0.3}  # of mouth_field
 
 
 class Augmentation(NamedTuple):
     """What was drawn.  motion: f64[2,3], similarity of positions, after the mirror.
     field: f32[H,W,2], where every pixel's content then comes from: position q shows
-    what lies at q - field(q).  None: from where it is.
+    what lies at q - field(q).  None: from where it is.  smile: of the photo, see
+    smiling.
 
     A colour c in [0,1] becomes gain tint c^gamma + offset, and its distance to grey
     saturation times as large.  teeth: see brighten_mouth.  noise: see Strength;
@@ -65,6 +72,7 @@ class Augmentation(NamedTuple):
     mirror: bool
     motion: Float64[np.ndarray, "2 3"]
     field: Float32[np.ndarray, "H W 2"] | None
+    smile: float
     gain: float
     tint: Float64[np.ndarray, "3"]
     offset: float
@@ -83,11 +91,15 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
     tint = random.uniform(-1, 1, 3)
     noise_seed = int(random.integers(1 << 62))
     width, rise, curl = random.uniform(-1, 1, 3)
-    teeth = random.random()
+    teeth, smile, shape = random.random(3)
     scale = 1 + strength.scale * grow
     a = scale * np.exp(1j * np.deg2rad(strength.rotation * turn))
     shift = strength.shift * PIXEL
     field = None
+    if shape < strength.keep_shape:
+        strength = strength._replace(
+            warp=0.0, mouth_width=0.0, mouth_rise=0.0, mouth_curl=0.0
+        )
     if strength.warp:
         field = dense(np.float32(strength.warp * PIXEL) * warp)
     if strength.mouth_width or strength.mouth_rise or strength.mouth_curl:
@@ -101,14 +113,30 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
         mirror=bool(mirror < strength.mirror),
         motion=np.array([[a.real, -a.imag, shift * x], [a.imag, a.real, shift * y]]),
         field=field,
+        smile=strength.smile * in_a_third(smile),
         gain=1 + strength.gain * gain,
         tint=1 + strength.tint * tint,
         offset=strength.offset * offset,
         gamma=float(np.exp(strength.gamma * gamma)),
         saturation=1 + strength.saturation * colour,
-        teeth=strength.teeth * max(3 * teeth - 2, 0),
+        teeth=strength.teeth * in_a_third(teeth),
         noise=strength.noise * noise,
         noise_seed=noise_seed,
+    )
+
+
+def in_a_third(share: float) -> float:
+    """Uniform in [0,1] -> uniform in [0,1] in a third of the cases, otherwise 0."""
+    return max(3 * share - 2, 0.0)
+
+
+def smiling(change: Augmentation) -> Augmentation:
+    """What the photo gets in place of its frames' change: its smile on top."""
+    if not change.smile:
+        return change
+    smile = mouth_field(**{name: change.smile * x for name, x in SMILE.items()})
+    return change._replace(
+        field=smile if change.field is None else change.field + smile
     )
 
 
@@ -127,17 +155,19 @@ def dense(
     return cv2.resize(warp, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC)
 
 
-def mouth_field(width: float, rise: float, curl: float) -> Float32[np.ndarray, "H W 2"]:
-    """A face with a wider (width > 0), lower (rise > 0) or less smiling (curl > 0)
-    mouth: few speakers smile while they speak, most photos do.
+def mouth_field(
+    width: float = 0.0, rise: float = 0.0, curl: float = 0.0, opening: float = 0.0
+) -> Float32[np.ndarray, "H W 2"]:
+    """A face with a wider (width > 0), lower (rise > 0), less smiling (curl > 0) or
+    higher (opening > 0) mouth: few speakers smile while they speak, most photos do.
 
-    width: 1 - 1 / (factor of the width).  rise: crop pixels.  curl: crop pixels that
-    the corners are lowered.  The change fades out smoothly around the mouth.
+    width, opening: 1 - 1 / (factor of width or height).  rise: crop pixels.  curl: crop
+    pixels that the corners are lowered.  The change fades out smoothly around the mouth.
     """
     u = pixel_centres() - MOUTH_CENTRE
     near = np.exp(-0.5 * np.sum((u / MOUTH_REACH) ** 2, -1))
     lowered = PIXEL * (rise + curl * (u[..., 0] / MOUTH_CORNER) ** 2)
-    field = np.stack([width * u[..., 0], lowered], -1)
+    field = np.stack([width * u[..., 0], lowered + opening * u[..., 1]], -1)
     return (near[..., None] * field).astype(np.float32)
 
 

@@ -13,7 +13,9 @@ from input_pipeline import augment as augmenting
 from input_pipeline.clip import (
     CONTEXT_FRAMES,
     CROP_SIZE,
+    LOWER_RIM,
     ROWS_PER_FRAME,
+    UPPER_RIM,
     WINDOW_ROWS,
     AtBatch,
     Clip,
@@ -120,18 +122,23 @@ def vg_example(
 ) -> VgBatch:
     """image f32[H,W,3], example f32[L], frames f32[T,H,W,3], landmarks f32[T,L].
 
-    augment: how strongly photo, frames and landmarks change alike, see augment.py.
+    augment: how strongly photo, frames and landmarks change alike, see augment.py; a
+    photo that is to smile is the frame with the most open lips, to show teeth.
     Of the clip's frames only the window's and the reference are decoded.
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
     reference, first = draw(len(clip.frames), key, num_frames)
+    change = augmentation(key, augment) if augment else None
+    if change and change.smile:
+        reference = widest_open(clip)
     which = [reference, *range(first, first + num_frames)]
     pictures, points = decode(clip, which), clip.landmarks[which]
-    if augment:
-        change = augmentation(key, augment)
-        pictures = augmenting.change_frames(change, pictures)
-        points = augmenting.change_landmarks(change, points)
+    if change:
+        photos, frames = slice(1), slice(1, None)
+        for one, rows in (augmenting.smiling(change), photos), (change, frames):
+            pictures[rows] = augmenting.change_frames(one, pictures[rows])
+            points[rows] = augmenting.change_landmarks(one, points[rows])
         pictures = augmenting.brighten_mouth(change, pictures, points)
     frames, landmarks = to_float(pictures), points.reshape(len(which), -1)
     return VgBatch(
@@ -217,6 +224,12 @@ def check(clip: Clip, num_frames: int) -> None:
 
 def flat_landmarks(clip: Clip) -> Float32[np.ndarray, "T 136"]:
     return clip.landmarks.reshape(len(clip.landmarks), -1)
+
+
+def widest_open(clip: Clip) -> int:
+    """The frame whose inner lips are furthest apart."""
+    y = clip.landmarks[:, :, 1]
+    return int(np.argmax(np.sum(y[:, LOWER_RIM] - y[:, UPPER_RIM], 1)))
 
 
 def audio_windows(clip: Clip) -> Float32[np.ndarray, "T 28 12"]:

@@ -105,6 +105,8 @@ class Augment:
     mouth_width: float = 0.0
     mouth_rise: float = 0.0
     mouth_curl: float = 0.0
+    keep_shape: float = 0.0
+    smile: float = 0.0
     gain: float = 0.0
     tint: float = 0.0
     offset: float = 0.0
