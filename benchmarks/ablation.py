@@ -1,7 +1,7 @@
 """What each part is worth: trains the variants of configs/ablation.py and compares.
 
     python benchmarks/ablation.py --data_dir=DATA --out=runs/ablation
-    python benchmarks/ablation.py --data_dir=DATA --out=OUT --only=full,no_attention
+    python benchmarks/ablation.py --data_dir=DATA --out=OUT --only=pixels,no_attention
 
 Every variant is trained with every seed and scored on the same validation clips;
 OUT/VARIANT_SEED.json keeps the scores, so that a run that was stopped goes on where it
@@ -10,11 +10,12 @@ that AT-net has no part in it; AT-net is scored on landmarks.  Beside those of t
 config file, three of the authors' choices that no config can express:
 
     each_frame_normalised    BatchNorm sees one frame at a time
-    generator_twice          D and G see two forward passes, with other dropout
     same_photo_landmarks     every photo is given the mean face's landmarks
+    gan_generator_twice      D and G see two forward passes
 
-The table: means over clips and seeds, and the difference to the full model, paired by
-clip and seed, with its 95 % bootstrap interval over clips and seeds.
+Variants that begin with the same steps share them, when one process trains them after
+each other.  The tables: means over clips and seeds, and the difference to the first
+row, paired by clip and seed, with its 95 % bootstrap interval over clips and seeds.
 """
 
 import argparse
@@ -32,7 +33,11 @@ sys.path.insert(0, str(ROOT))
 from command_line import keep_freed_memory, set_up_jax  # noqa: E402
 from configs import ablation  # noqa: E402
 
-AUTHORS = ("each_frame_normalised", "generator_twice", "same_photo_landmarks")
+AUTHORS = {
+    "each_frame_normalised": "pixels",
+    "same_photo_landmarks": "pixels",
+    "gan_generator_twice": "gan",
+}
 VG_METRICS = {
     "mouth_psnr": "mouth PSNR dB ↑",
     "mouth_ssim": "mouth SSIM ↑",
@@ -50,7 +55,7 @@ AT_METRICS = {
 
 def main() -> None:
     options = parse()
-    names = options.only or [*ablation.VG_VARIANTS, *AUTHORS, *ablation.AT_VARIANTS]
+    names = options.only or [*ablation.VARIANTS, *AUTHORS]
     options.out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory(one_heap=False)
     set_up_jax()
@@ -65,13 +70,13 @@ def main() -> None:
             partial.write_text(json.dumps(rows))
             partial.replace(path)
             print(f"{name} {seed}: {time.perf_counter() - begin:.0f} s", flush=True)
-    vg = [name for name in names if not name.startswith("at_")]
     at = [name for name in names if name.startswith("at_")]
-    for group, base, metrics in ((vg, "full", VG_METRICS), (at, "at_full", AT_METRICS)):
-        if base in group:
-            print(table(group, base, metrics, options), "\n")
-        elif group:
-            print(f"no table without {base}; add it to --only")
+    gan = [name for name in names if name.startswith("gan")]
+    rest = [name for name in names if name not in at + gan]
+    if gan:
+        print_table("gan", gan + [n for n in rest if n == "pixels"], VG_METRICS, options)
+    print_table("pixels", rest, VG_METRICS, options)
+    print_table("at_full", at, AT_METRICS, options)
 
 
 def parse() -> argparse.Namespace:
@@ -91,7 +96,7 @@ def parse() -> argparse.Namespace:
 
 def scores(name: str, seed: int, options) -> list[dict]:
     """A row for every clip: its name, and the scores of the table."""
-    config = ablation.get_config("full" if name in AUTHORS else name)
+    config = ablation.get_config(AUTHORS.get(name, name))
     config.seed = seed
     if options.steps:
         config.steps = options.steps
@@ -141,6 +146,7 @@ def vg_scores(name: str, config, options) -> list[dict]:
 def trained(name: str, config, options, mean):
     """(nets, state) after config.steps."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
 
     from input_pipeline import dataset, loader
@@ -165,7 +171,7 @@ def trained(name: str, config, options, mean):
         built = built._replace(
             step=compiled(gan_step.gan_step), warm_up=compiled(gan_step.pixel_step)
         )
-    if name == "generator_twice":
+    if name == "gan_generator_twice":
         built = built._replace(step=compiled(two_forwards))
     batches = loader.training_batches(
         dataset.open_clips(options.data_dir, "train"),
@@ -176,8 +182,15 @@ def trained(name: str, config, options, mean):
         balance=config.data.balance,
         augment=Strength(**vars(config.data.augment)),
     )
-    state = built.init(config.seed)
-    for i in range(config.steps):
+    state, done, shared = built.init(config.seed), 0, first_steps(name, config)
+    if shared in FIRST:
+        state, done, place = FIRST[shared]
+        state = jax.tree.map(jnp.copy, state)
+        batches.set_state(place)
+    for i in range(done, config.steps):
+        if i == GAN_BEGINS:
+            FIRST.clear()
+            FIRST[shared] = jax.tree.map(jnp.copy, state), i, batches.get_state()
         batch = next(batches)
         if name == "same_photo_landmarks":
             batch = batch._replace(example=np.broadcast_to(mean, batch.example.shape))
@@ -187,6 +200,22 @@ def trained(name: str, config, options, mean):
             jax.block_until_ready(losses)
     batches.close()
     return built.nets, state
+
+
+GAN_BEGINS = ablation.get_config("gan").gan_loss.pixel_steps
+FIRST = {}  # first_steps -> (state, step, place in the data) when the GAN begins
+
+
+def first_steps(name: str, config) -> str:
+    """The same for runs whose steps before GAN_BEGINS are the same."""
+    from jax_atvg.config import flatten
+
+    loss = dataclasses.replace(
+        config.gan_loss, pixel_steps=0, score=True, landmark=True
+    )
+    same = flatten(dataclasses.replace(config, gan_loss=loss))
+    own = name if AUTHORS.get(name) == "pixels" else ""
+    return json.dumps([own, same])
 
 
 def two_forwards(nets, state, batch, seed):
@@ -270,6 +299,14 @@ def at_scores(name: str, config, options) -> list[dict]:
 
 
 # --- the table ---
+
+
+def print_table(base: str, names: list[str], metrics: dict[str, str], options) -> None:
+    if base in names:
+        names.sort(key=base.__ne__)
+        print(table(names, base, metrics, options), "\n")
+    elif names:
+        print(f"no table of {', '.join(names)} without {base}; add it to --only")
 
 
 def table(names: list[str], base: str, metrics: dict[str, str], options) -> str:
