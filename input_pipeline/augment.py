@@ -21,7 +21,7 @@ class Strength(NamedTuple):
     warp: standard deviation of the control points' displacements, crop pixels.
     mouth_width, mouth_rise, mouth_curl: of the face around the mouth, see mouth_field.
     keep_shape: probability that an example is spared warp and mouth_*.
-    smile: how broadly the photo smiles where its frames do not, see smile_field; at
+    smile: how broadly VG-net's photo smiles where its frames do not, see smile_field; at
     most 1.  From 0 to x in a third of the examples, 0 in the others.
     gain, tint, saturation: share of 1.  offset: of the full range.  gamma: its
     logarithm.

@@ -190,7 +190,16 @@ AT_LEAST = {
     "gan_loss.pixel_steps": 0,
     **{f"data.augment.{one.name}": 0.0 for one in dataclasses.fields(Augment)},
 }
-BELOW_ONE = ("ema", "vg_net.dropout", "optimizer.b1", "optimizer.b2")
+BELOW_ONE = (
+    "ema",
+    "vg_net.dropout",
+    "optimizer.b1",
+    "optimizer.b2",
+    "data.augment.teeth",
+)
+AT_MOST_ONE = tuple(
+    f"data.augment.{name}" for name in ("mirror", "keep_shape", "smile")
+)
 
 
 def validate(experiment: Experiment) -> None:
@@ -207,6 +216,9 @@ def validate(experiment: Experiment) -> None:
     for name in BELOW_ONE:
         if not 0 <= values[name] < 1:
             raise InputError(f"config.{name}={values[name]}: must be in [0, 1)")
+    for name in AT_MOST_ONE:
+        if values[name] > 1:
+            raise InputError(f"config.{name}={values[name]}: must be 1 at most")
     if experiment.network == "gan" and not (
         experiment.gan_loss.pixel_weight
         or experiment.gan_loss.texture_weight

@@ -339,6 +339,11 @@ def test_spectral_norm_divides_kernels_by_their_largest_singular_value(batch):
             r"config.data.augment.warp=-1.0: must be 0.0 at least",
         ),
         ("ema", 1.0, r"config.ema=1.0: must be in \[0, 1\)"),
+        (
+            "data",
+            Data(augment=Augment(smile=1.5)),
+            r"config.data.augment.smile=1.5: must be 1 at most",
+        ),
         ("compute", "int8", r"config.compute='int8': choose one of float32, bfloat16"),
     ],
 )
