@@ -2,8 +2,8 @@
 in another light, less clearly heard, from a photo that smiles.
 
 Drawn once per example, so that the photo, all its frames, their landmarks and the sound
-change together; the smile is the photo's alone.  Positions are the landmarks' (landmarks.normalise): the crop's centre
-is 0, its edges are -1 and 1.
+change together; the smile is the photo's alone.  Positions are the landmarks'
+(landmarks.normalise): the crop's centre is 0, its edges are -1 and 1.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Strength(NamedTuple):
     warp: standard deviation of the control points' displacements, crop pixels.
     mouth_width, mouth_rise, mouth_curl: of the face around the mouth, see mouth_field.
     keep_shape: probability that an example is spared warp and mouth_*.
-    smile: how broadly VG-net's photo smiles where its frames do not, see smile_field; at
+    smile: how broadly VG-net's photo smiles where its frames do not, see smiling; at
     most 1.  From 0 to x in a third of the examples, 0 in the others.
     gain, tint, saturation: share of 1.  offset: of the full range.  gamma: its
     logarithm.
@@ -162,7 +162,7 @@ def mouth_field(
     higher (opening > 0) mouth: few speakers smile while they speak, most photos do.
 
     width, opening: 1 - 1 / (factor of width or height).  rise: crop pixels.  curl: crop
-    pixels that the corners are lowered.  The change fades out smoothly around the mouth.
+    pixels that the corners are lowered.  The change fades out around the mouth.
     """
     u = pixel_centres() - MOUTH_CENTRE
     near = np.exp(-0.5 * np.sum((u / MOUTH_REACH) ** 2, -1))
