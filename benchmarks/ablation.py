@@ -74,9 +74,8 @@ def main() -> None:
     gan = [name for name in names if name.startswith("gan")]
     rest = [name for name in names if name not in at + gan]
     if gan:
-        print_table(
-            "gan", gan + [n for n in rest if n == "pixels"], VG_METRICS, options
-        )
+        without = [name for name in rest if name == "pixels"]
+        print_table("gan", gan + without, VG_METRICS, options)
     print_table("pixels", rest, VG_METRICS, options)
     print_table("at_full", at, AT_METRICS, options)
 

@@ -197,9 +197,7 @@ BELOW_ONE = (
     "optimizer.b2",
     "data.augment.teeth",
 )
-AT_MOST_ONE = tuple(
-    f"data.augment.{name}" for name in ("mirror", "keep_shape", "smile")
-)
+AT_MOST_ONE = ("data.augment.mirror", "data.augment.keep_shape", "data.augment.smile")
 
 
 def validate(experiment: Experiment) -> None:
