@@ -13,8 +13,7 @@ config file, three of the authors' choices that no config can express:
     same_photo_landmarks     every photo is given the mean face's landmarks
     gan_generator_twice      D and G see two forward passes
 
-Variants that begin with the same steps share them, when one process trains them after
-each other.  The tables: means over clips and seeds, and the difference to the first
+Variants that begin with the same steps share them, if one process trains them.  The tables: means over clips and seeds, and the difference to the first
 row, paired by clip and seed, with its 95 % bootstrap interval over clips and seeds.
 """
 
@@ -190,7 +189,6 @@ def trained(name: str, config, options, mean):
         batches.set_state(place)
     for i in range(done, config.steps):
         if i == GAN_BEGINS:
-            FIRST.clear()
             FIRST[shared] = jax.tree.map(jnp.copy, state), i, batches.get_state()
         batch = next(batches)
         if name == "same_photo_landmarks":
