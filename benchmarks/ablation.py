@@ -13,8 +13,9 @@ config file, three of the authors' choices that no config can express:
     same_photo_landmarks     every photo is given the mean face's landmarks
     gan_generator_twice      D and G see two forward passes
 
-Variants that begin with the same steps share them, if one process trains them.  The tables: means over clips and seeds, and the difference to the first
-row, paired by clip and seed, with its 95 % bootstrap interval over clips and seeds.
+Variants that begin with the same steps share them, if one process trains them.  The
+tables: means over clips and seeds, and the difference to the first row, paired by clip
+and seed, with its 95 % bootstrap interval over clips and seeds.
 """
 
 import argparse
