@@ -81,9 +81,9 @@ def texture_loss(
         "rms":     sum over derivatives k of mean W |sqrt(e_k) - sqrt(e'_k)|
         "energy":  sum over derivatives k of mean W (e_k - e'_k)^2 / (sg(e_k) + 0.001)
 
-    e_k, e'_k: mean square, in windows of 8x8 pixels every 4, of a derivative of the gray
-    frames, generated and real: d/dx, d/dy, d2/dx2, d2/dy2, and of the frames at half
-    the size d/dx, d/dy.  An L1 loss answers doubt with blur; this one asks for as much
+    e_k, e'_k: mean square, in windows of 8x8 pixels every 4, of a derivative of the
+    gray frames, generated and real: d/dx, d/dy, d2/dx2, d2/dy2, and of the frames at
+    half the size d/dx, d/dy.  An L1 loss answers doubt with blur; this one asks for as much
     detail, of the same direction and size, at about the place.  (Without telling them
     apart a network draws stripes.)  In doubt about the detail itself "rms" draws the
     median, which is less than the mean: teeth are seen in a few frames only.  "energy"
