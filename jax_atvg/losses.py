@@ -83,11 +83,11 @@ def texture_loss(
 
     e_k, e'_k: mean square, in windows of 8x8 pixels every 4, of a derivative of the
     gray frames, generated and real: d/dx, d/dy, d2/dx2, d2/dy2, and of the frames at
-    half the size d/dx, d/dy.  An L1 loss answers doubt with blur; this one asks for as much
-    detail, of the same direction and size, at about the place.  (Without telling them
-    apart a network draws stripes.)  In doubt about the detail itself "rms" draws the
-    median, which is less than the mean: teeth are seen in a few frames only.  "energy"
-    draws the mean: sg(), no gradient, leaves its least where e_k is the mean of e'_k.
+    half the size d/dx, d/dy.  An L1 loss answers doubt with blur; this one asks for as
+    much detail, of the same direction and size, at about the place.  (Without telling
+    them apart a network draws stripes.)  In doubt about the detail itself "rms" draws
+    the median, which is less than the mean: teeth are seen in a few frames only.
+    "energy" draws the mean: sg(), no gradient, rests where e_k is the mean of e'_k.
     """
     frames = jnp.stack([fake, real]).mean(-1, keepdims=True)
     frames = frames.reshape(-1, *frames.shape[-3:])  # one picture a row
