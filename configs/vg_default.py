@@ -29,7 +29,6 @@ class Stage(NamedTuple):
     steps: int
     schedule: str
     texture_weight: float
-    texture: str = "rms"
 
 
 STAGES = {
@@ -38,7 +37,7 @@ STAGES = {
     "smiles": Stage(1700, "wsd", 5.0),
     "photos": Stage(1500, "constant", 8.0),
     "details": Stage(1000, "constant", 16.0),
-    "sharp": Stage(1200, "wsd", 150.0, "energy"),
+    "sharp": Stage(1000, "wsd", 5.0),
 }
 
 
@@ -54,7 +53,7 @@ def get_config(stage: str = "sharp") -> Experiment:
     """
     if stage not in STAGES:
         raise InputError(f"vg_default:{stage}: choose one of {', '.join(STAGES)}")
-    steps, schedule, texture_weight, texture = STAGES[stage]
+    steps, schedule, texture_weight = STAGES[stage]
     config = Experiment(
         network="gan",
         batch_size=6,
@@ -67,10 +66,7 @@ def get_config(stage: str = "sharp") -> Experiment:
             width=16, fc_width=128, lstm_width=64, lstm_layers=1
         ),
         gan_loss=GanLoss(
-            mouth_weight=8.0,
-            texture_weight=texture_weight,
-            texture=texture,
-            pixel_steps=steps,
+            mouth_weight=8.0, texture_weight=texture_weight, pixel_steps=steps
         ),
         optimizer=Optimizer(learning_rate=5e-4, schedule=schedule),
         data=Data(num_frames=3, balance="sqrt", validation_clips=12),

@@ -62,15 +62,13 @@ class AtLoss:
 
 @dataclasses.dataclass
 class GanLoss:
-    """pixel_weight: lambda.  texture_weight: tau, of losses.texture_loss, 0 for none;
-    texture: its kind.
+    """pixel_weight: lambda.  texture_weight: tau, of losses.texture_loss, 0 for none.
     dynamic: weigh the pixel loss by attention + beta; else plain L1.  score, landmark:
     the terms of D_s and D_p.  mouth_weight: of the mouth's pixels.  pixel_steps: so
     many first steps train on the pixel and texture losses alone."""
 
     pixel_weight: float = 10.0
     texture_weight: float = 0.0
-    texture: str = "rms"
     beta: float = 0.5
     dynamic: bool = True
     score: bool = True
@@ -167,7 +165,6 @@ CHOICES = {
     "network": ("at", "gan"),
     "compute": ("float32", "bfloat16"),
     "vg_net.recurrence": ("time", "batch", "none"),
-    "gan_loss.texture": ("rms", "energy"),
     "at_loss.target": ("coefficients", "landmarks"),
     "optimizer.schedule": ("constant", "cosine", "wsd"),
     "data.balance": ("clips", "sqrt", "speakers"),

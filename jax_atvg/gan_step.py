@@ -181,8 +181,6 @@ def likeness_loss(nets: GanNets, fake: Fake, batch: VgBatch):
         pixel = pixel_loss(*pictures, weight=weight)
     loss, terms = nets.loss.pixel_weight * pixel, {"gen/pixel": pixel}
     if nets.loss.texture_weight:
-        terms["gen/texture"] = texture_loss(
-            *pictures, weight=weight, kind=nets.loss.texture
-        )
+        terms["gen/texture"] = texture_loss(*pictures, weight=weight)
         loss += nets.loss.texture_weight * terms["gen/texture"]
     return loss, terms
