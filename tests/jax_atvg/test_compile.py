@@ -175,6 +175,21 @@ def test_a_clip_that_does_not_fit_is_an_error(monkeypatch):
         compiling.largest_batch(smoke.get_config("at"), V5E)
 
 
+@pytest.mark.parametrize(
+    ("cost", "needed"),
+    [
+        (None, "more than the device has"),
+        (dataclasses.replace(COST, temporaries=17_000_000_000), "18 GB"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_an_error(cost, needed):
+    with pytest.raises(
+        InputError, match=f"--batch_per_device=9: needs {needed}; lower it"
+    ):
+        compiling.check_fit(cost, 9)
+    assert compiling.check_fit(COST, 8) is COST
+
+
 def test_fitting_devices_of_unknown_memory_is_an_error():
     with pytest.raises(
         InputError, match=r"--fit: the memory of cpu is not known; give"
