@@ -206,7 +206,7 @@ def report(experiment: Experiment, cost: Cost, topology: str) -> dict[str, Any]:
     """For JSON.  prediction: None for devices that chips.py does not know."""
     found = dataclasses.asdict(cost) | {"topology": topology, "memory": cost.memory}
     chip = CHIPS.get(cost.device_kind)
-    if chip is None or not topology:
+    if chip is None:
         return found | {"prediction": None}
     seconds = predict(cost, chip)
     rate = cost.batch_per_device * cost.devices / seconds["step"]
