@@ -78,8 +78,18 @@ LANDMARKS_ONLY = flags.DEFINE_bool(
 )
 INDEX = flags.DEFINE_integer("index", 0, "inspect: which of them to plot")
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "train: an experiment, such as configs/vg_small.py"
+    "config", None, "train, compile: an experiment, such as configs/vg_small.py"
 )
+TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "compile: a TPU slice, as v5e:16x16; the devices here unless given"
+)
+BATCH_PER_DEVICE = flags.DEFINE_integer(
+    "batch_per_device",
+    0,
+    "compile: clips a step and device; the config's batch_size unless given",
+    lower_bound=0,
+)
+FIT = flags.DEFINE_bool("fit", False, "compile: find the largest batch that fits")
 WORKDIR = flags.DEFINE_string("workdir", None, "train: the run's folder; resumes there")
 PROFILE = flags.DEFINE_string("profile", "", "train: trace these steps, as 10:15")
 COORDINATOR = flags.DEFINE_string(
@@ -170,6 +180,36 @@ def config_error(failed) -> str:
     return "get_config() returned no Experiment"
 
 
+def chosen_experiment():
+    """--config's.  InputError: a file that failed, a value out of its range."""
+    from jax_atvg import config
+
+    experiment = CONFIG.value
+    if not isinstance(experiment, config.Experiment):
+        raise InputError(f"--config: {config_error(experiment)}; see configs/")
+    config.validate(experiment)
+    return experiment
+
+
+def chosen_template():
+    """Where --template puts the face in the crop."""
+    from input_pipeline import align, authors
+
+    if TEMPLATE.value == "default":
+        return align.DEFAULT_TEMPLATE
+    require(BASICS)
+    return align.authors_template(authors.read_basics(BASICS.value)["base_68"])
+
+
+def connect_processes() -> None:
+    """Joins the other processes of the run, where there are any."""
+    if not COORDINATOR.value:
+        return
+    import jax
+
+    jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+
+
 def profile_steps(text: str) -> tuple[int, int]:
     """ "10:15" -> (10, 15); "" -> (0, 0).  InputError: anything else."""
     if not text:
@@ -203,6 +243,19 @@ def keep_freed_memory(one_heap: bool) -> None:
     mallopt(trim_threshold, -1)
     if one_heap:
         mallopt(arena_max, 1)
+
+
+def pretend_tpu_host() -> None:
+    """Lets libtpu compile where there is no TPU: it would look for one, and wait.  To
+    be called before jax is imported."""
+    os.environ.update(
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_ACCELERATOR_TYPE="v5litepod-16",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_WORKER_ID="0",
+        JAX_PLATFORMS="cpu",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+    )
 
 
 def set_up_jax() -> None:

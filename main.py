@@ -3,6 +3,7 @@
     python main.py prepare --corpus=grid --source=VIDEOS --data_dir=DATA
     python main.py inspect --data_dir=DATA --out=FOLDER
     python main.py train --config=configs/vg_small.py --workdir=runs/vg --data_dir=DATA
+    python main.py compile --config=configs/vg_lrw.py --topology=v5e:2x2
     python main.py export --at=runs/at --vg=runs/vg --data_dir=DATA --out=bundles/grid
     python main.py evaluate --bundle=bundles/grid --data_dir=DATA --split=validation \\
         --out=reports/grid
@@ -25,14 +26,15 @@ from command_line import (
     AUDIO,
     BASICS,
     BATCH,
+    BATCH_PER_DEVICE,
     BEAM_OPTIONS,
     BUNDLE,
     CHECKPOINT,
     CONFIG,
-    COORDINATOR,
     CORPUS,
     DATA_DIR,
     FACE,
+    FIT,
     FORMAT,
     FULL_FRAME,
     HALF,
@@ -42,10 +44,8 @@ from command_line import (
     LANDMARKS_OUT,
     LIMIT,
     MAX_SECONDS,
-    NUM_PROCESSES,
     OUT,
     PANELS,
-    PROCESS_ID,
     PROFILE,
     PROTOCOL,
     RUNNER,
@@ -54,17 +54,20 @@ from command_line import (
     SPEAKERS,
     SPLIT,
     SPLIT_RULE,
-    TEMPLATE,
     TEST_SPEAKERS,
+    TOPOLOGY,
     VG,
     VG_NET,
     WORKDIR,
     WORKERS,
     check_job,
+    chosen_experiment,
+    chosen_template,
     complain,
-    config_error,
+    connect_processes,
     flag_values,
     keep_freed_memory,
+    pretend_tpu_host,
     profile_steps,
     read_jobs,
     refuse_beside_batch,
@@ -96,9 +99,7 @@ def prepare() -> int:
 
 def train() -> int:
     """An experiment of configs/, from where its workdir has got to."""
-    require(WORKDIR)
-    if CONFIG.value is None:
-        raise InputError("--config missing; give one of configs/*.py")
+    require(WORKDIR, CONFIG)
     first, last = profile_steps(PROFILE.value)
     keep_freed_memory(one_heap=getattr(CONFIG.value, "network", None) == "at")
     connect_processes()
@@ -107,12 +108,9 @@ def train() -> int:
 
     from input_pipeline import dataset, loader, synthetic
     from input_pipeline.augment import Strength
-    from jax_atvg import config, train
+    from jax_atvg import train
 
-    experiment = CONFIG.value
-    if not isinstance(experiment, config.Experiment):  # a file that failed
-        raise InputError(f"--config: {config_error(experiment)}; see configs/")
-    config.validate(experiment)
+    experiment = chosen_experiment()
     data = experiment.data
     if data.synthetic:
         clips = held_out = synthetic.SyntheticClips(data.synthetic, 32)
@@ -161,6 +159,33 @@ def train() -> int:
         validation=validation,
         profile=(first, last) if last else None,
     )
+    return 0
+
+
+def compile_() -> int:
+    """What an experiment's step costs on a machine that is not here."""
+    require(CONFIG)
+    if TOPOLOGY.value:
+        pretend_tpu_host()
+    set_up_jax()
+    from input_pipeline import synthetic
+    from jax_atvg import compile as compiling
+
+    experiment = chosen_experiment()
+    devices = compiling.topology_devices(TOPOLOGY.value)
+    # Only its size matters here, and not whose faces it is of.
+    pca = synthetic.SyntheticClips(4, 32).pca(experiment.data.num_coefficients)
+    if FIT.value:
+        cost = compiling.largest_batch(experiment, devices, pca)
+    else:
+        batch = BATCH_PER_DEVICE.value or -(-experiment.batch_size // len(devices))
+        cost = compiling.compile_step(experiment, devices, batch, pca)
+        cost = compiling.check_fit(cost, batch)
+    found = compiling.report(experiment, cost, TOPOLOGY.value)
+    print(compiling.plain_text(found))
+    out = OUT.value or "compile.json"
+    compiling.write(found, out)
+    print(f"wrote {out}")
     return 0
 
 
@@ -223,16 +248,6 @@ def calibrated_boost(at):
         print("w = 1 is taken")
         return None
     return w
-
-
-def chosen_template():
-    """Where --template puts the face in the crop."""
-    from input_pipeline import align, authors
-
-    if TEMPLATE.value == "default":
-        return align.DEFAULT_TEMPLATE
-    require(BASICS)
-    return align.authors_template(authors.read_basics(BASICS.value)["base_68"])
 
 
 def evaluate() -> int:
@@ -343,6 +358,7 @@ def inspect() -> int:
 
 VERBS = {
     "train": train,
+    "compile": compile_,
     "prepare": prepare,
     "inspect": inspect,
     "export": export,
@@ -350,15 +366,6 @@ VERBS = {
     "evaluate": evaluate,
     "animate": animate,
 }
-
-
-def connect_processes() -> None:
-    """Joins the other processes of the run, where there are any."""
-    if not COORDINATOR.value:
-        return
-    import jax
-
-    jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
 
 
 def main(arguments: list[str]) -> int:

@@ -28,6 +28,7 @@ FREE = (
     "data.num_threads",
     "data.num_workers",
     "data.validation_clips",
+    "optimizer.shard",
 )
 BEST = "validation/loss"  # the best checkpoint has the least of it
 

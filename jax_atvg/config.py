@@ -82,7 +82,8 @@ class Optimizer:
     """Adam.  schedule: "constant"; "cosine" down to zero at the last step; "wsd":
     constant, then over the last fifth linearly down to zero.  warmup: steps of linear
     rise before.  clip_norm: of the whole gradient, 0 for none.
-    accumulate: batches a step's gradient is averaged over."""
+    accumulate: batches a step's gradient is averaged over.  shard: every device keeps
+    its own part of the optimiser's state (ZeRO-1); the same numbers, less memory."""
 
     learning_rate: float = 2e-4
     b1: float = 0.5
@@ -91,6 +92,7 @@ class Optimizer:
     warmup: int = 0
     clip_norm: float = 0.0
     accumulate: int = 1
+    shard: bool = False
 
 
 @dataclasses.dataclass

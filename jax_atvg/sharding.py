@@ -21,6 +21,16 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def split_evenly(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """The longest axis that divides by the devices, over all of them; on every one
+    where there is none."""
+    axes = [i for i, n in enumerate(shape) if n and n % mesh.size == 0]
+    if not axes:
+        return replicated(mesh)
+    axis = max(axes, key=lambda i: shape[i])
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "data"))
+
+
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """InputError, with the nearest sizes that work, unless the devices share evenly."""
     if batch_size % mesh.size:

@@ -110,8 +110,9 @@ def start(
     """(state, steps done): of the newest checkpoint, or initial: random, or with the
     network of the bundle config.init."""
     shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         jax.eval_shape(step_of.init, experiment.seed),
+        step_of.sharding,
     )
     restored = checkpoints.restore(shapes)
     if restored is None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from input_pipeline.clip import (
     CROP_SIZE,
@@ -29,7 +29,7 @@ from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.optim import make_optimizer
 from jax_atvg.rng import init_key
-from jax_atvg.sharding import check_batch_size, replicated, split
+from jax_atvg.sharding import check_batch_size, replicated, split, split_evenly
 from jax_atvg.state import AtNets, AtState, GanNets, GanState
 
 Nets = AtNets | GanNets
@@ -41,8 +41,9 @@ class TrainStep(NamedTuple):
     """init(seed) -> state.  step, warm_up: (state, batch, seed) -> (state, losses); the
     state is donated.  warm_up serves the first `warm_up_steps`.
 
-    shapes: of a global batch.  All are jitted over the mesh: batches split over
-    "data", the state on every device.
+    shapes: of a global batch.  All are jitted over the mesh: batches split over "data",
+    the state as `sharding` says: on every device, but for the optimisers' where
+    config.optimizer.shard splits it.
     """
 
     nets: Nets
@@ -51,6 +52,7 @@ class TrainStep(NamedTuple):
     warm_up: Step
     warm_up_steps: int
     shapes: AtBatch | VgBatch
+    sharding: State  # its leaves are NamedShardings
 
     def at(self, step: int) -> Step:
         return self.warm_up if step < self.warm_up_steps else self.step
@@ -69,23 +71,43 @@ def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainSt
     def start(seed) -> State:
         return initial_state(nets, shapes, seed)
 
+    state = state_sharding(jax.eval_shape(start, 0), mesh, experiment.optimizer.shard)
+
     def compiled(step) -> Step:
         return jax.jit(
             functools.partial(step, nets),
-            in_shardings=(whole, rows, whole),
-            out_shardings=whole,
+            in_shardings=(state, rows, whole),
+            out_shardings=(state, whole),
             donate_argnums=0,
         )
 
     gan = experiment.network == "gan"
     return TrainStep(
         nets,
-        jax.jit(start, out_shardings=whole),
+        jax.jit(start, out_shardings=state),
         compiled(gan_step if gan else at_step),
         compiled(pixel_step if gan else at_step),
         experiment.gan_loss.pixel_steps if gan else 0,
         shapes,
+        state,
     )
+
+
+def state_sharding(shapes: State, mesh: Mesh, shard_optimizer: bool) -> State:
+    """The sharding of every array of the state.
+
+    With the optimiser's state split, XLA sums a gradient's part where that part's
+    moments are, updates it there, and gathers the parameters: ZeRO's first stage
+    (Rajbhandari et al. 2020).
+    """
+
+    def of(path, leaf) -> NamedSharding:
+        optimizer = any(getattr(key, "name", None) == "opt_state" for key in path)
+        if shard_optimizer and optimizer:
+            return split_evenly(mesh, leaf.shape)
+        return replicated(mesh)
+
+    return jax.tree.map_with_path(of, shapes)
 
 
 def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:

@@ -26,7 +26,7 @@ FLOORS = {
         "prepare",
     ],
     "jax_atvg": [
-        "arrays config rng",
+        "arrays config rng chips hlo",
         "models.winograd optim sharding reporting statistics",
         "models.convolutions losses metrics report",
         "models.layers",

@@ -323,6 +323,21 @@ def test_eight_devices_give_the_numbers_of_one(tmp_path):
                 np.testing.assert_allclose(b[name], a[name], rtol=2e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_run_goes_on_with_other_devices_and_ends_the_same(shard, tmp_path):
+    """One device, then eight, then two; also with a split optimiser's state."""
+    moved, stayed = tmp_path / "moved", tmp_path / "stayed"
+    for steps, devices in ((2, 1), (4, 8), (6, 2)):
+        config = experiment("at", steps=steps, batch_size=8, report_every=1)
+        config.optimizer.shard = shard
+        run(config, moved, mesh=data_mesh(jax.devices()[:devices]))
+    config.optimizer.shard = False
+    run(config, stayed)
+    for a, b in zip(lines(moved), lines(stayed), strict=True):
+        assert a["step"] == b["step"]
+        np.testing.assert_allclose(a["at/loss"], b["at/loss"], rtol=2e-4)
+
+
 def test_batch_that_does_not_divide_names_sizes_that_work(tmp_path):
     config = experiment("at", batch_size=6)
     with pytest.raises(

@@ -4,8 +4,14 @@ import math
 import re
 
 import jax
+import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
+from configs import smoke
+from input_pipeline import loader
+from input_pipeline.synthetic import SyntheticClips
+from jax_atvg import compile as compiling
 from jax_atvg import gan_step, rng, sharding, train_step
 from jax_atvg.config import Data, DiscriminatorSizes, Experiment, VgNetSizes
 from jax_atvg.models import convolutions
@@ -36,3 +42,73 @@ def test_every_device_draws_its_own_part_of_the_dropout_mask(key, monkeypatch):
         program = step.step.lower(state, step.shapes, 0).compile().as_text()
     mask = frames * 8 * 8 * 8 * width  # of one clip
     assert largest_of_dropout(program) == (mask if key == "ours" else devices * mask)
+
+
+# --- the optimiser's state split over the devices (ZeRO-1) ---
+
+
+@pytest.fixture(scope="module")
+def split_and_whole():
+    """shard -> (AT-net's state after three steps on eight devices, the step's cost)."""
+    clips = SyntheticClips(8, 32)
+    experiment = smoke.get_config("at")
+    experiment.batch_size, experiment.optimizer.learning_rate = 8, 1e-3
+    pca = clips.pca(experiment.data.num_coefficients)
+    mesh, found = sharding.data_mesh(), {}
+    for shard in (False, True):
+        experiment.optimizer.shard = shard
+        built = train_step.build(experiment, mesh, pca)
+        batches = loader.training_batches(
+            clips, "at", batch_size=8, seed=0, pca=pca, num_frames=4
+        )
+        state = built.init(0)
+        for _ in range(3):
+            batch = sharding.to_devices(next(batches), mesh)
+            state, _ = built.step(state, batch, 0)
+        batches.close()
+        cost = compiling.compile_step(experiment, jax.devices(), 1, pca)
+        found[shard] = state, cost
+    return found
+
+
+def test_a_split_optimiser_takes_the_same_steps(split_and_whole):
+    (whole, _), (parts, _) = split_and_whole[False], split_and_whole[True]
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_every_device_keeps_an_eighth_of_what_divides(split_and_whole):
+    state, _ = split_and_whole[True]
+    for leaf in jax.tree.leaves(state.net.opt_state):
+        own = leaf.addressable_shards[0].data.size
+        divides = any(n % 8 == 0 for n in leaf.shape)
+        assert own == leaf.size // (8 if divides else 1)
+    for leaf in jax.tree.leaves((state.net.params, state.net.batch_stats)):
+        assert leaf.sharding.spec == PartitionSpec()
+
+
+def test_the_memory_saved_shows_in_what_compile_reports(split_and_whole):
+    """Seven eighths of two moments, where an axis divides by eight."""
+    (whole, cost), (parts, less) = split_and_whole[False], split_and_whole[True]
+    saved = sum(
+        leaf.nbytes - leaf.addressable_shards[0].data.nbytes
+        for leaf in jax.tree.leaves(parts.net.opt_state)
+    )
+    moments = sum(leaf.nbytes for leaf in jax.tree.leaves(whole.net.opt_state))
+    assert saved > 0.5 * moments
+    assert cost.arguments - less.arguments == pytest.approx(saved, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        ((), PartitionSpec()),
+        ((7,), PartitionSpec()),
+        ((16,), PartitionSpec("data")),
+        ((3, 3, 16, 64), PartitionSpec(None, None, None, "data")),
+        ((24, 7), PartitionSpec("data")),
+        ((0, 8), PartitionSpec(None, "data")),
+    ],
+)
+def test_the_longest_axis_that_divides_is_split(shape, spec):
+    assert sharding.split_evenly(sharding.data_mesh(), shape).spec == spec

@@ -1,0 +1,254 @@
+"""Reads a compiled program's text: how often its loops run, what goes over the network,
+what over the memory, how much is multiplied.
+
+XLA's own analysis counts a loop's body once; here it counts as often as it runs.
+"""
+
+import collections
+import functools
+import json
+import math
+import re
+from typing import NamedTuple
+
+COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+)
+# No memory is read or written for these.
+FREE = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "while",
+    "conditional",
+    "call",
+    "async-start",
+    "opt-barrier",
+)
+BYTES = {"pred": 1, "bf16": 2, "token": 0, "opaque": 0}  # others: by their bits
+
+ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
+LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+CALLED = re.compile(
+    r"(?:calls|body|condition|to_apply)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}"
+)
+NAME = re.compile(r"%([\w.\-]+)")
+
+
+class Array(NamedTuple):
+    """kind: "f32", "bf16" ...  fast: kept in the chip's own memory, not in HBM."""
+
+    kind: str
+    dims: tuple[int, ...]
+    fast: bool
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.dims)
+
+    @property
+    def bytes(self) -> int:
+        bits = re.search(r"\d+", self.kind)
+        each = BYTES.get(self.kind, int(bits[0]) / 8 if bits else 4)
+        return int(self.size * each)
+
+
+class Instruction(NamedTuple):
+    """out: its results, a tuple's in order.  text: the line from the operation on."""
+
+    name: str
+    op: str
+    out: tuple[Array, ...]
+    operands: tuple[str, ...]
+    text: str
+
+
+class Program:
+    """A compiled program."""
+
+    def __init__(self, text: str):
+        self.parts, self.entry = {}, ""
+        for line in text.splitlines():
+            if head := HEAD.match(line):
+                self.parts[head[2]] = part = {}
+                self.entry = head[2] if head[1] else self.entry
+            elif found := LINE.match(line):
+                part[found[1]] = instruction(found[1], found[2])
+
+    @functools.cached_property
+    def times(self) -> dict[str, int]:
+        """How often each part runs in one run of the program; fusions are part of
+        their instruction and not in it."""
+        runs = collections.Counter()
+
+        def visit(name: str, times: int) -> None:
+            runs[name] += times
+            for one in self.parts[name].values():
+                if one.op in ("while", "call", "conditional", "async-start"):
+                    for called in called_by(one):
+                        visit(called, times * self._trips(one))
+
+        visit(self.entry, 1)
+        return runs
+
+    def _trips(self, one: Instruction) -> int:
+        """How often a loop runs: XLA's note of it, or else (TPU) the constant that its
+        counter is compared with.  1 where neither is there."""
+        if one.op != "while":
+            return 1
+        if noted := re.search(r'"known_trip_count":(\{[^}]*\})', one.text):
+            return int(json.loads(noted[1])["n"])
+        condition = self.parts[re.search(r"condition=%?([\w.\-]+)", one.text)[1]]
+        for test in condition.values():
+            if test.op == "compare" and "direction=LT" in test.text:
+                bound = condition.get(test.operands[1])
+                if bound and bound.op == "constant":
+                    return int(re.search(r"constant\((\d+)\)", bound.text)[1])
+        return 1
+
+    def instructions(self):
+        """(instruction, its part's instructions, how often it runs)."""
+        for name, times in self.times.items():
+            for one in self.parts[name].values():
+                yield one, self.parts[name], times
+
+    def collectives(self) -> dict[str, tuple[int, int]]:
+        """kind -> (count, bytes of the results), both a step and device."""
+        found = collections.defaultdict(lambda: (0, 0))
+        for one, _, times in self.instructions():
+            kind = one.op.removesuffix("-start")
+            if kind in COLLECTIVES:
+                # all-gather-start's tuple is (operands, results).
+                arrays = one.out[-1:] if kind == "all-gather" else one.out
+                if one.op == "collective-permute-start":
+                    arrays = one.out[1:2]
+                size = sum(array.bytes for array in arrays)
+                count, total = found[kind]
+                found[kind] = count + times, total + times * size
+        return dict(found)
+
+    def flops(self) -> int:
+        """Of convolutions and matrix products, a multiplication and an addition each;
+        products with the zeros of padding and dilation count as any other."""
+        total = 0
+        for one, part, times in self.instructions():
+            total += times * sum(
+                products(inner, inside) for inner, inside in self._within(one, part)
+            )
+        return 2 * total
+
+    def _within(self, one: Instruction, part: dict):
+        """The instruction itself, or those that were fused into it, at any depth."""
+        if one.op != "fusion":
+            yield one, part
+            return
+        for called in called_by(one):
+            for inner in self.parts[called].values():
+                yield from self._within(inner, self.parts[called])
+
+    def memory_bytes(self) -> int:
+        """Read from and written to HBM: the operands and results of every instruction
+        that is not fused into another; of a slice the slice alone."""
+        total = 0
+        for one, part, times in self.instructions():
+            if one.op not in FREE and not one.op.endswith("-done"):
+                total += times * self._traffic(one, part)
+        return total
+
+    def _traffic(self, one: Instruction, part: dict) -> int:
+        if one.op == "copy-start":  # its results: where to, where from
+            return in_hbm(one.out[:2])
+        if one.op == "dynamic-slice":
+            return 2 * in_hbm(one.out)
+        if one.op == "dynamic-update-slice":
+            return 2 * in_hbm(part[one.operands[1]].out)
+        read = [part[name].out for name in one.operands if name in part]
+        if one.op != "fusion":
+            return sum(map(in_hbm, read)) + in_hbm(one.out)
+        (name,) = called_by(one)
+        fused = self.parts[name]
+        written = in_hbm(one.out)
+        parameters = sorted(
+            (int(re.search(r"parameter\((\d+)\)", p.text)[1]), p.name)
+            for p in fused.values()
+            if p.op == "parameter"
+        )
+        total = 0
+        for arrays, (_, parameter) in zip(read, parameters, strict=False):
+            users = [u for u in fused.values() if parameter in u.operands]
+            if users and all(
+                u.op == "dynamic-slice" and u.operands[0] == parameter for u in users
+            ):
+                total += sum(map(in_hbm, (u.out for u in users)))
+            elif users and all(
+                u.op == "dynamic-update-slice" and u.operands[0] == parameter
+                for u in users
+            ):  # in place: only the new slice is written
+                for u in users:
+                    written -= in_hbm(u.out) - in_hbm(fused[u.operands[1]].out)
+            else:
+                total += in_hbm(arrays)
+        return total + max(written, 0)
+
+
+def instruction(name: str, rest: str) -> Instruction:
+    """rest: "f32[2,3]{1,0} add(%a, %b), metadata=..." """
+    end = matching(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
+    shape, rest = rest[:end], rest[end:].lstrip()
+    op = rest[: rest.index("(")]
+    close = matching(rest, len(op))
+    operands = tuple(NAME.findall(rest[len(op) : close]))
+    if not operands and op not in ("constant", "parameter"):  # names without %
+        operands = tuple(re.findall(r"[\w.\-]+", rest[len(op) + 1 : close]))
+    return Instruction(name, op, arrays(shape), operands, rest)
+
+
+def matching(text: str, start: int) -> int:
+    """Where the parenthesis that opens at start closes."""
+    depth = 0
+    for i in range(start, len(text)):
+        depth += (text[i] == "(") - (text[i] == ")")
+        if not depth:
+            return i
+    raise ValueError(f"unbalanced: {text[start : start + 60]}")
+
+
+def arrays(shape: str) -> tuple[Array, ...]:
+    return tuple(
+        Array(kind, tuple(map(int, filter(None, dims.split(",")))), "S(1)" in layout)
+        for kind, dims, layout in ARRAY.findall(shape)
+    )
+
+
+def in_hbm(arrays: tuple[Array, ...]) -> int:
+    return sum(array.bytes for array in arrays if not array.fast)
+
+
+def called_by(one: Instruction) -> list[str]:
+    return [
+        name.strip().lstrip("%")
+        for alone, several in CALLED.findall(one.text)
+        for name in (alone or several).split(",")
+    ]
+
+
+def products(one: Instruction, part: dict) -> int:
+    """Multiplications of a convolution or matrix product; 0 for anything else."""
+    if one.op == "convolution":
+        labels = re.search(r"dim_labels=\w+_(\w+)->", one.text)[1]
+        kernel = part[one.operands[1]].out[0]
+        return one.out[0].size * kernel.size // kernel.dims[labels.index("o")]
+    if one.op == "dot":
+        found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.text)
+        left = part[one.operands[0]].out[0]
+        over = [left.dims[int(i)] for i in found[1].split(",")] if found else []
+        return one.out[0].size * math.prod(over)
+    return 0
