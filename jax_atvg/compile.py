@@ -79,12 +79,13 @@ def compile_step(
     pca: Pca | None = None,
 ) -> Cost | None:
     """None: it does not fit the devices' memory.  The step is the very one of `train`,
-    after its warm-up."""
+    the one that its last steps take."""
     batch_size = batch_per_device * len(devices)
     experiment = dataclasses.replace(experiment, batch_size=batch_size)
     built = build(experiment, data_mesh(devices), pca)
     state = jax.eval_shape(built.init, experiment.seed)
-    lowered = built.step.lower(state, built.shapes, experiment.seed)
+    step = built.at(experiment.steps - 1)
+    lowered = step.lower(state, built.shapes, experiment.seed)
     try:
         compiled = lowered.compile()
     except Exception as error:

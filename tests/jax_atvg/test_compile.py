@@ -125,7 +125,7 @@ def test_a_step_that_does_not_fit_costs_nothing_and_other_failures_are_raised(
     def build_with(message):
         built = types.SimpleNamespace(
             init=lambda seed: 0,
-            step=types.SimpleNamespace(lower=lambda *_: Lowered(message)),
+            at=lambda _: types.SimpleNamespace(lower=lambda *_: Lowered(message)),
             shapes=None,
         )
         monkeypatch.setattr(compiling, "build", lambda *_: built)
