@@ -117,7 +117,7 @@ def fits(cost: Cost | None) -> bool:
 
 def check_fit(cost: Cost | None, batch_per_device: int) -> Cost:
     """InputError: it does not fit."""
-    if cost is None or not fits(cost):
+    if not fits(cost):
         needed = amount(cost.memory, "B") if cost else "more than the device has"
         raise InputError(
             f"--batch_per_device={batch_per_device}: needs {needed}; lower it, look for"

@@ -126,9 +126,10 @@ class Program:
         for one, _, times in self.instructions():
             kind = one.op.removesuffix("-start")
             if kind in COLLECTIVES:
-                # all-gather-start's tuple is (operands, results).
-                arrays = one.out[-1:] if kind == "all-gather" else one.out
-                if one.op == "collective-permute-start":
+                arrays = one.out
+                if one.op == "all-gather-start":  # operands, then as many results
+                    arrays = one.out[len(one.out) // 2 :]
+                elif one.op == "collective-permute-start":  # operand, result, others
                     arrays = one.out[1:2]
                 size = sum(array.bytes for array in arrays)
                 count, total = found[kind]
@@ -206,8 +207,6 @@ def instruction(name: str, rest: str) -> Instruction:
     op = rest[: rest.index("(")]
     close = matching(rest, len(op))
     operands = tuple(NAME.findall(rest[len(op) : close]))
-    if not operands and op not in ("constant", "parameter"):  # names without %
-        operands = tuple(re.findall(r"[\w.\-]+", rest[len(op) + 1 : close]))
     return Instruction(name, op, arrays(shape), operands, rest)
 
 

@@ -139,6 +139,21 @@ def test_collectives_in_loops_and_under_way_are_counted():
     assert found == {"all-reduce": (6, 6 * 16), "all-gather": (1, 128)}
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("(f32[4], f32[6]) all-gather(%a, %b), dimensions={0}", 40),
+        ("((f32[2], f32[3]), (f32[4], f32[6])) all-gather-start(%a, %b)", 40),
+        ("(f32[5], f32[5], u32[], u32[]) collective-permute-start(%a)", 20),
+        ("(f32[5], f32[2]) all-reduce-start(%a, %b), to_apply=%add", 28),
+    ],
+)
+def test_of_several_arrays_at_once_the_results_count(text, size):
+    lines = ["ENTRY %main (a: f32[]) -> f32[] {", f"  ROOT %all = {text}", "}"]
+    ((count, found),) = hlo.Program("\n".join(lines)).collectives().values()
+    assert (count, found) == (1, size)
+
+
 def test_traffic_of_slices_is_theirs_and_that_of_the_chips_own_memory_none():
     """A turn: the slice read (16) and its index (4), written (16); the sum, 16 in and
     out; 16 in and 16 written in place, the index.  The test: a counter, a constant, a
