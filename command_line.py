@@ -93,10 +93,19 @@ FIT = flags.DEFINE_bool("fit", False, "compile: find the largest batch that fits
 WORKDIR = flags.DEFINE_string("workdir", None, "train: the run's folder; resumes there")
 PROFILE = flags.DEFINE_string("profile", "", "train: trace these steps, as 10:15")
 COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "train: host:port of the first of several processes"
+    "coordinator",
+    "auto",
+    "train: host:port of the first of several processes; auto: as a TPU pod or SLURM "
+    "says; none: this process is alone",
 )
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "train: with --coordinator")
-PROCESS_ID = flags.DEFINE_integer("process_id", 0, "train: with --coordinator")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "train: with --coordinator")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "train: with --coordinator")
+PEER_TIMEOUT = flags.DEFINE_integer(
+    "peer_timeout",
+    100,
+    "train: seconds after which a process that is silent, or does not come, is lost",
+    lower_bound=1,
+)
 AT = flags.DEFINE_string("at", None, "export: the workdir that AT-net was trained in")
 VG = flags.DEFINE_string("vg", None, "export: the workdir of VG-net")
 CHECKPOINT = flags.DEFINE_enum(
@@ -201,13 +210,30 @@ def chosen_template():
     return align.authors_template(authors.read_basics(BASICS.value)["base_68"])
 
 
-def connect_processes() -> None:
-    """Joins the other processes of the run, where there are any."""
-    if not COORDINATOR.value:
-        return
-    import jax
+def calibrated_boost(at):
+    """w of AT-net's run on the validation clips, printed; None (w = 1) without clips,
+    or where that puts the mouth nearer to the truth."""
+    from input_pipeline import dataset, loader, synthetic
+    from jax_atvg import export
 
-    jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if DATA_DIR.value:
+        clips = dataset.open_clips(DATA_DIR.value, "validation")
+    elif at.experiment.data.synthetic:
+        clips = synthetic.SyntheticClips(at.experiment.data.synthetic, 32)
+    else:
+        print("boost w: 1, not calibrated; give --data_dir to calibrate it")
+        return None
+    batches = loader.evaluation_batches(clips, batch_size=4, pca=at.pca, frames=False)
+    predicted, true = export.coefficients(at, batches)
+    w = export.calibrate(predicted, true)
+    print(f"boost w: {' '.join(f'{x:.2f}' for x in w)}, on {len(clips)} clips")
+    print(f"the original's: {' '.join(f'{x:.2f}' for x in export.AUTHORS_BOOST)}")
+    with_it, without = (export.mouth_error(at.pca, b * predicted, true) for b in (w, 1))
+    print(f"mouth error: {with_it:.2f} px with it, {without:.2f} px with w = 1")
+    if without <= with_it:
+        print("w = 1 is taken")
+        return None
+    return w
 
 
 def profile_steps(text: str) -> tuple[int, int]:

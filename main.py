@@ -12,9 +12,11 @@
     python main.py animate --bundle=bundles/authors --image=face.jpg \\
         --audio=speech.wav --out=talking.mp4
 
-Bad input ends with one line on standard error and exit code 2.
+Bad input ends with one line on standard error and exit code 2; the loss of another
+process of the run with 75: start all of them again.
 """
 
+import os
 import sys
 import warnings
 
@@ -31,6 +33,7 @@ from command_line import (
     BUNDLE,
     CHECKPOINT,
     CONFIG,
+    COORDINATOR,
     CORPUS,
     DATA_DIR,
     FACE,
@@ -44,8 +47,11 @@ from command_line import (
     LANDMARKS_OUT,
     LIMIT,
     MAX_SECONDS,
+    NUM_PROCESSES,
     OUT,
     PANELS,
+    PEER_TIMEOUT,
+    PROCESS_ID,
     PROFILE,
     PROTOCOL,
     RUNNER,
@@ -60,11 +66,11 @@ from command_line import (
     VG_NET,
     WORKDIR,
     WORKERS,
+    calibrated_boost,
     check_job,
     chosen_experiment,
     chosen_template,
     complain,
-    connect_processes,
     flag_values,
     keep_freed_memory,
     pretend_tpu_host,
@@ -75,6 +81,7 @@ from command_line import (
     set_up_jax,
 )
 from input_pipeline.clip import InputError
+from jax_atvg import processes
 
 
 def prepare() -> int:
@@ -102,7 +109,10 @@ def train() -> int:
     require(WORKDIR, CONFIG)
     first, last = profile_steps(PROFILE.value)
     keep_freed_memory(one_heap=getattr(CONFIG.value, "network", None) == "at")
-    connect_processes()
+    processes.connect(
+        *flag_values(COORDINATOR, NUM_PROCESSES, PROCESS_ID),
+        timeout=PEER_TIMEOUT.value,
+    )
     set_up_jax()
     import jax
 
@@ -222,32 +232,6 @@ def export() -> int:
     export.write_bundle(bundle, OUT.value, stablehlo=FORMAT.value == "stablehlo")
     print(f"wrote {OUT.value}")
     return 0
-
-
-def calibrated_boost(at):
-    """w of AT-net's run on the validation clips, printed; None (w = 1) without clips,
-    or where that puts the mouth nearer to the truth."""
-    from input_pipeline import dataset, loader, synthetic
-    from jax_atvg import export
-
-    if DATA_DIR.value:
-        clips = dataset.open_clips(DATA_DIR.value, "validation")
-    elif at.experiment.data.synthetic:
-        clips = synthetic.SyntheticClips(at.experiment.data.synthetic, 32)
-    else:
-        print("boost w: 1, not calibrated; give --data_dir to calibrate it")
-        return None
-    batches = loader.evaluation_batches(clips, batch_size=4, pca=at.pca, frames=False)
-    predicted, true = export.coefficients(at, batches)
-    w = export.calibrate(predicted, true)
-    print(f"boost w: {' '.join(f'{x:.2f}' for x in w)}, on {len(clips)} clips")
-    print(f"the original's: {' '.join(f'{x:.2f}' for x in export.AUTHORS_BOOST)}")
-    with_it, without = (export.mouth_error(at.pca, b * predicted, true) for b in (w, 1))
-    print(f"mouth error: {with_it:.2f} px with it, {without:.2f} px with w = 1")
-    if without <= with_it:
-        print("w = 1 is taken")
-        return None
-    return w
 
 
 def evaluate() -> int:
@@ -389,10 +373,13 @@ def main(arguments: list[str]) -> int:
     except (InputError, flags.Error) as error:
         complain(error)
         return 2
+    except processes.PeerLost as error:
+        complain(error)
+        return os.EX_TEMPFAIL
     except KeyboardInterrupt:
         complain("interrupted; what was unfinished is removed")
         return 130
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    processes.leave(main(sys.argv))

@@ -5,18 +5,19 @@ workdir/checkpoints/1000/    state, data iterator, metrics after step 1000
 """
 
 import json
-import pathlib
-import shutil
+import os
 import sys
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline.clip import InputError
 from jax_atvg.config import Experiment, differences, flatten
+from jax_atvg.processes import peer_lost
 
 # What a run may change on its way: none of it moves a number of the state.
 FREE = (
@@ -33,7 +34,25 @@ FREE = (
 BEST = "validation/loss"  # the best checkpoint has the least of it
 
 
-def claim_workdir(workdir: pathlib.Path, experiment: Experiment) -> None:
+def open_workdir(path: str | os.PathLike) -> epath.Path:
+    """A folder here, or in a store that etils and orbax reach, as gs://bucket/run.
+
+    InputError: a store that cannot be reached.
+    """
+    if "://" not in str(path):
+        return epath.Path(path).expanduser().absolute()
+    path = epath.Path(path)
+    try:
+        path.exists()
+    except Exception as error:  # each store's client raises its own
+        raise InputError(
+            f"{path}: cannot be reached ({error}); for gs:// install gcsfs and log in "
+            "(gcloud auth application-default login), or give a folder here"
+        ) from error
+    return path
+
+
+def claim_workdir(workdir: epath.Path, experiment: Experiment) -> None:
     """Makes the folder and notes the experiment in it, in the first process.
 
     InputError: it holds another experiment (the fields are named), or cannot be made.
@@ -67,8 +86,8 @@ def claim_workdir(workdir: pathlib.Path, experiment: Experiment) -> None:
 class Checkpoints:
     """Saves in the background; restores the newest that is whole."""
 
-    def __init__(self, workdir: pathlib.Path, keep: int):
-        self.folder, self.keep = workdir.absolute() / "checkpoints", keep
+    def __init__(self, workdir: epath.Path, keep: int):
+        self.folder, self.keep = workdir / "checkpoints", keep
         self.manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -111,6 +130,8 @@ class Checkpoints:
                 )
                 return found.state, found.data
             except Exception as error:  # orbax and tensorstore raise many kinds
+                if lost := peer_lost(error):
+                    raise lost from error
                 if other := self._foreign(step, shapes):
                     raise InputError(
                         f"{self.folder / str(step)}: of other networks than this run's "
@@ -155,9 +176,9 @@ class Checkpoints:
         """Nothing is deleted: somebody may yet rescue it."""
         self.manager.close()
         if jax.process_index() == 0:
-            aside = self.folder.with_name("damaged") / str(step)
+            aside = self.folder.parent / "damaged" / str(step)
             aside.parent.mkdir(exist_ok=True)
-            shutil.rmtree(aside, ignore_errors=True)  # of the same step, damaged before
+            aside.rmtree(missing_ok=True)  # of the same step, damaged before
             (self.folder / str(step)).rename(aside)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
@@ -165,7 +186,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, data: dict, metrics: dict) -> None:
         """Returns before all is written.  InputError: the disk is full, this or the
-        last time; what was saved before is whole."""
+        last time; what was saved before is whole.  PeerLost: see processes.py."""
         if step in self.manager.all_steps():
             return
         try:
@@ -188,7 +209,9 @@ class Checkpoints:
         finally:
             self.manager.close()
 
-    def _unwritten(self, error: Exception) -> InputError:
+    def _unwritten(self, error: Exception) -> Exception:
+        if lost := peer_lost(error):
+            return lost
         reason = (str(error).splitlines() or [""])[0][:200]
         return InputError(
             f"{self.folder}: a checkpoint could not be written ({reason}); make room "

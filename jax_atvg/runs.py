@@ -1,15 +1,16 @@
 """Reads what a training run left: its experiment, its network and its face model."""
 
 import json
-import pathlib
+import os
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from input_pipeline.clip import InputError, Pca
-from jax_atvg.checkpoint import BEST
+from jax_atvg.checkpoint import BEST, open_workdir
 from jax_atvg.config import Experiment, from_flat
 
 WHICH = ("best", "newest")
@@ -27,7 +28,7 @@ class Run(NamedTuple):
 
 
 def read_run(
-    workdir: str | pathlib.Path, network: str | None = None, which: str = "best"
+    workdir: str | os.PathLike, network: str | None = None, which: str = "best"
 ) -> Run:
     """network: the kind it must be, "at" or "gan"; None for any.
 
@@ -37,7 +38,7 @@ def read_run(
     InputError: no run there, one of the other network, no checkpoint, a damaged one;
     AT-net's without a face model.
     """
-    workdir = pathlib.Path(workdir).expanduser().absolute()
+    workdir = open_workdir(workdir)
     experiment = read_experiment(workdir)
     if network not in (None, experiment.network):
         names = {"at": "AT-net", "gan": "VG-net"}
@@ -57,7 +58,7 @@ def read_run(
     return Run(experiment, read_variables(workdir, step), pca, step)
 
 
-def read_experiment(workdir: pathlib.Path) -> Experiment:
+def read_experiment(workdir: epath.Path) -> Experiment:
     path = workdir / "config.json"
     if not path.is_file():
         raise InputError(
@@ -73,7 +74,7 @@ def read_experiment(workdir: pathlib.Path) -> Experiment:
         ) from error
 
 
-def choose_step(workdir: pathlib.Path, pixel_steps: int, which: str) -> int:
+def choose_step(workdir: epath.Path, pixel_steps: int, which: str) -> int:
     folder = workdir / "checkpoints"
     steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
     if not steps:
@@ -86,7 +87,7 @@ def choose_step(workdir: pathlib.Path, pixel_steps: int, which: str) -> int:
     return min(scored, key=lambda step: (losses[step], -step))
 
 
-def validation_losses(path: pathlib.Path) -> dict[int, float]:
+def validation_losses(path: epath.Path) -> dict[int, float]:
     """{step: loss}; of a step done twice the later one."""
     losses = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
@@ -99,7 +100,7 @@ def validation_losses(path: pathlib.Path) -> dict[int, float]:
     return losses
 
 
-def read_variables(workdir: pathlib.Path, step: int) -> dict[str, Any]:
+def read_variables(workdir: epath.Path, step: int) -> dict[str, Any]:
     """Of the state only what is needed: no optimiser, no discriminator."""
     path = workdir / "checkpoints" / str(step) / "state"
     try:
@@ -140,12 +141,12 @@ def part(tree: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: tree[name] for name in names}
 
 
-def read_pca(workdir: pathlib.Path) -> Pca | None:
+def read_pca(workdir: epath.Path) -> Pca | None:
     path = workdir / "pca.npz"
     if not path.exists():
         return None
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             return Pca(arrays["mean"], arrays["components"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(

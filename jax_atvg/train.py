@@ -1,7 +1,7 @@
 """The training loop: the same from one CPU to a pod, and never loses a run."""
 
 import contextlib
-import pathlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -17,9 +18,10 @@ from tqdm import tqdm
 from input_pipeline.clip import EvaluationBatch, InputError, Pca
 from jax_atvg.animate import draw_points, to_u8
 from jax_atvg.bundle import Bundle, load_bundle, sizes
-from jax_atvg.checkpoint import BEST, Checkpoints, claim_workdir
+from jax_atvg.checkpoint import BEST, Checkpoints, claim_workdir, open_workdir
 from jax_atvg.config import Experiment, differences, validate
 from jax_atvg.losses import landmark_distance
+from jax_atvg.processes import peer_lost
 from jax_atvg.reporting import Reporter
 from jax_atvg.sharding import data_mesh, replicated, split, to_devices
 from jax_atvg.state import AtNets, AtState, GanState
@@ -30,7 +32,7 @@ IN_FLIGHT = 2  # steps that may be under way at once
 
 def train(
     experiment: Experiment,
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike,
     batches: Any,
     *,
     pca: Pca | None = None,
@@ -40,15 +42,17 @@ def train(
 ) -> State:
     """Trains from the newest checkpoint in workdir, or from the start, to the end.
 
-    batches: endless iterator of this process's rows, with get_state and set_state.
-    validation: () -> one pass over the validation split.  profile: first and last step
-    of a trace, written to workdir/profile.  mesh: all devices unless given.
+    workdir: a folder, also in a store, see open_workdir.  batches: endless iterator of
+    this process's rows, with get_state and set_state.  validation: () -> one pass over
+    the validation split.  profile: first and last step of a trace, written to
+    workdir/profile.  mesh: all devices unless given.
     On SIGTERM a checkpoint is written, and it returns; the next call goes on.
     InputError: a config that cannot be, another run's workdir, a loss that is not
-    finite (its step and name), a record that cannot be read, a full disk.
+    finite (its step and name), a record that cannot be read, a full disk.  PeerLost:
+    another process of the run has ended.
     """
     validate(experiment)
-    workdir, mesh = pathlib.Path(workdir), mesh or data_mesh()
+    workdir, mesh = open_workdir(workdir), mesh or data_mesh()
     step_of = build(experiment, mesh, pca)
     claim_workdir(workdir, experiment)
     if pca is not None and jax.process_index() == 0:
@@ -59,6 +63,7 @@ def train(
         first = jax.process_index() == 0
         reporter = Reporter(workdir, first)
         stack.callback(reporter.close)
+        stack.push(nothing_together(stack))
         state, step = start(experiment, step_of, checkpoints, batches, mesh)
         stopping = stack.enter_context(Stopping())
         score = validator(step_of.nets, mesh)
@@ -93,11 +98,24 @@ def train(
             if last or stop or metrics or step % experiment.save_every == 0:
                 pending.fetch()  # nothing that is not finite is ever saved
                 checkpoints.save(step, state, batches.get_state(), metrics)
+                reporter.publish()
             bar.update()
             if stop:
                 bar.write(f"stopped by a signal; step {step} is saved, start again")
                 break
     return state
+
+
+def nothing_together(stack: contextlib.ExitStack):
+    """To be pushed on stack: when another process is lost, what was entered before does
+    not end properly, since that takes all processes.  Raises PeerLost."""
+
+    def end(_, error: Exception | None, __) -> None:
+        if error is not None and (lost := peer_lost(error)):
+            stack.pop_all()
+            raise lost from error
+
+    return end
 
 
 def start(
@@ -152,11 +170,12 @@ def begin_with(nets: Nets, state: State, bundle: Bundle, mesh: Mesh) -> State:
     return state._replace(gen=gen, ema=ema)
 
 
-def save_pca(path: pathlib.Path, pca: Pca) -> None:
+def save_pca(path: epath.Path, pca: Pca) -> None:
     """For export: the run's coefficients mean nothing without it."""
     partial = path.with_suffix(".partial.npz")
     try:
-        np.savez(partial, **pca._asdict())
+        with partial.open("wb") as file:
+            np.savez(file, **pca._asdict())
         partial.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}); make room") from error
@@ -249,7 +268,7 @@ class Stopping:
 class Tracing:
     """A profiler trace from one step to another."""
 
-    def __init__(self, workdir: pathlib.Path, steps: tuple[int, int] | None):
+    def __init__(self, workdir: epath.Path, steps: tuple[int, int] | None):
         self.folder, self.steps, self.running = workdir / "profile", steps, False
 
     def at(self, step: int) -> None:

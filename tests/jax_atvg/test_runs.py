@@ -11,7 +11,7 @@ import pytest
 
 from configs import at_small, smoke, vg_lrw
 from input_pipeline.clip import InputError, Pca
-from jax_atvg.checkpoint import BEST, Checkpoints, claim_workdir
+from jax_atvg.checkpoint import BEST, Checkpoints, claim_workdir, open_workdir
 from jax_atvg.config import flatten, from_flat
 from jax_atvg.runs import read_run
 from jax_atvg.state import AtState, GanState, NetState
@@ -45,6 +45,7 @@ def model() -> Pca:
 
 def leave(workdir, config, states, losses=()):
     """What `train` leaves: states and losses by step."""
+    workdir = open_workdir(workdir)
     claim_workdir(workdir, config)
     save_pca(workdir / "pca.npz", model())
     checkpoints = Checkpoints(workdir, keep=9)
@@ -151,7 +152,7 @@ def test_a_choice_that_does_not_exist_is_an_error(at_run):
 
 
 def test_a_run_without_checkpoints_is_an_error(tmp_path):
-    claim_workdir(tmp_path, smoke.get_config("at"))
+    claim_workdir(open_workdir(tmp_path), smoke.get_config("at"))
     with pytest.raises(InputError, match=r"no checkpoint yet; let `train` reach its f"):
         read_run(tmp_path)
 
@@ -212,4 +213,4 @@ def test_an_integer_serves_as_a_number():
 
 def test_a_face_model_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"pca.npz: cannot be written .* make room"):
-        save_pca(tmp_path / "none" / "pca.npz", model())
+        save_pca(open_workdir(tmp_path) / "none" / "pca.npz", model())

@@ -16,7 +16,7 @@ from input_pipeline import loader, synthetic
 from input_pipeline.clip import InputError
 from jax_atvg import config as configuration
 from jax_atvg import train as training
-from jax_atvg.checkpoint import Checkpoints
+from jax_atvg.checkpoint import Checkpoints, open_workdir
 from jax_atvg.sharding import data_mesh
 from jax_atvg.train_step import batch_shapes
 
@@ -170,11 +170,11 @@ def test_newest_and_best_checkpoints_are_kept(tmp_path, restarted):
     none.  A run started anew before every save still knows its best."""
     config = experiment("at", steps=1)
     state = run(config, tmp_path / "state")
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints = Checkpoints(open_workdir(tmp_path), keep=2)
     for step, loss in enumerate([3.0, 1.0, 2.0, 4.0, 5.0, None], 1):
         if restarted:
             checkpoints.close()
-            checkpoints = Checkpoints(tmp_path, keep=2)
+            checkpoints = Checkpoints(open_workdir(tmp_path), keep=2)
         metrics = {"validation/loss": loss} if loss else {}
         checkpoints.save(step, state, {"next_batch": step}, metrics)
     checkpoints.close()

@@ -1,4 +1,4 @@
-"""Real processes of `python main.py train`: killed, terminated, and two as one."""
+"""Real processes of `python main.py train`: killed, terminated, and several as one."""
 
 import json
 import os
@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 LIMIT = 300  # seconds; a process that hangs is an error
 
 
-def start(workdir, network="at", *flags: str) -> subprocess.Popen:
+def start(workdir, network="at", *flags: str, env=None) -> subprocess.Popen:
     command = [
         sys.executable,
         "main.py",
@@ -31,7 +31,7 @@ def start(workdir, network="at", *flags: str) -> subprocess.Popen:
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"} | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -106,30 +106,83 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("network", ["at"])
-def test_two_processes_train_save_and_restore_as_one(network, tmp_path):
+def start_together(workdir, count: int, *flags: str) -> list[subprocess.Popen]:
+    address = f"--coordinator=127.0.0.1:{free_port()}"
+    together = [address, f"--num_processes={count}", "--peer_timeout=30", *flags]
+    return [start(workdir, "at", *together, f"--process_id={i}") for i in range(count)]
+
+
+def test_two_processes_train_save_and_restore_as_one(tmp_path):
     """Each reads its own half of every batch; process 0 alone reports."""
 
     def together(workdir, *flags):
-        address = f"--coordinator=127.0.0.1:{free_port()}"
-        processes = [
-            start(
-                workdir,
-                network,
-                address,
-                "--num_processes=2",
-                f"--process_id={i}",
-                *flags,
-            )
-            for i in range(2)
-        ]
-        return [finish(process) for process in processes]
+        for process in start_together(workdir, 2, *flags):
+            finish(process)
 
     two, one = tmp_path / "two", tmp_path / "one"
     together(two, "--config.steps=4", "--config.save_every=2")
     together(two, "--config.steps=6")
-    finish(start(one, network))
+    finish(start(one))
     a, b = losses(two), losses(one)
     assert set(b) <= set(a)
     for key, value in b.items():
         np.testing.assert_allclose(a[key], value, rtol=1e-4, err_msg=str(key))
+
+
+@pytest.mark.parametrize(("count", "victim"), [(2, 1), (4, 0)])
+def test_when_one_process_dies_the_others_end_and_all_go_on_exactly(
+    count, victim, tmp_path
+):
+    """kill -9 of one: the others say so and end, soon; started again, all end in the
+    same bits as without it."""
+    flags = [
+        "--config.batch_size=4",
+        "--config.steps=40",
+        "--config.save_every=5",
+        "--config.validate_every=40",
+    ]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    processes = start_together(killed, count, *flags)
+    wait_for(killed / "checkpoints" / "5", processes[0])
+    processes[victim].send_signal(signal.SIGKILL)
+    died = time.monotonic()
+    for process in processes:
+        output, _ = process.communicate(timeout=60)
+        assert "start all processes again" in output
+        if process is not processes[victim]:
+            # 75 by the message of ours, or aborted by JAX with our last words.
+            assert process.returncode in (os.EX_TEMPFAIL, -signal.SIGABRT), output
+    assert time.monotonic() - died < 60
+    assert not (killed / "checkpoints" / "40").exists()
+    for workdir in (killed, whole):
+        for process in start_together(workdir, count, *flags):
+            finish(process)
+    jax.tree.map(
+        np.testing.assert_array_equal, final_state(killed, 40), final_state(whole, 40)
+    )
+
+
+def test_slurm_tells_who_takes_part_and_sigterm_of_one_stops_all(tmp_path):
+    """No flag says that there are two; both save the same step, and end well."""
+    job = free_port() % 4096  # JAX takes the coordinator's port from it
+    processes = [
+        start(
+            tmp_path,
+            "at",
+            "--config.steps=100000",
+            "--config.save_every=10",
+            env={
+                "SLURM_JOB_ID": str(job),
+                "SLURM_STEP_NODELIST": "localhost",
+                "SLURM_NTASKS": "2",
+                "SLURM_PROCID": str(i),
+                "SLURM_LOCALID": str(i),
+            },
+        )
+        for i in range(2)
+    ]
+    wait_for(tmp_path / "checkpoints" / "10", processes[0])
+    processes[1].terminate()
+    outputs = [finish(process) for process in processes]
+    last = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert f"step {last} is saved" in outputs[0]
