@@ -87,8 +87,9 @@ def training(config: str, **changes) -> Callable[[], Any]:
     return training_of(dataclasses.replace(experiment, **changes))
 
 
-def training_of(experiment) -> Callable[[], Any]:
-    """The step as `train` builds it, on one device; the batch is noise, the same."""
+def training_of(experiment, devices=None) -> Callable[[], Any]:
+    """The step as `train` builds it, on one device unless more are given; the batch is
+    noise, the same."""
     import jax
     import numpy as np
 
@@ -98,11 +99,14 @@ def training_of(experiment) -> Callable[[], Any]:
     from jax_atvg.train_step import build
 
     validate(experiment)
-    mesh = data_mesh(jax.devices()[:1])
+    mesh = data_mesh(devices or jax.devices()[:1])
     directions = noise((136, experiment.data.num_coefficients))
     pca = Pca(np.zeros(136, np.float32), np.linalg.qr(directions)[0])
     step_of = build(experiment, mesh, pca)
-    batch = to_devices(jax.tree.map(lambda x: noise(x.shape), step_of.shapes), mesh)
+    share = len(mesh.local_devices) / mesh.size  # of the rows, in this process
+    rows = round(experiment.batch_size * share)
+    batch = jax.tree.map(lambda x: noise((rows, *x.shape[1:])), step_of.shapes)
+    batch = to_devices(batch, mesh)
     state = jax.block_until_ready(step_of.init(experiment.seed))
 
     def call():
@@ -306,11 +310,11 @@ COLUMNS = {  # heading: (key of the summary, how it is printed)
 }
 
 
-def table(summaries: Sequence[dict[str, Any]]) -> str:
+def table(summaries: Sequence[dict[str, Any]], columns=COLUMNS) -> str:
     """Markdown, its columns aligned; what a row has not is left empty."""
-    lines = [list(COLUMNS)]
+    lines = [list(columns)]
     for figures in summaries:
-        cells = [(figures[key], how) for key, how in COLUMNS.values()]
+        cells = [(figures[key], how) for key, how in columns.values()]
         lines.append(["" if v is None else format(v, how) for v, how in cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * (width - 1) + ":" for width in widths])

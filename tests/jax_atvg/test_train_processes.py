@@ -56,11 +56,14 @@ def losses(workdir):
 
 
 def final_state(workdir, step: int):
-    handler = ocp.PyTreeCheckpointer()
-    return handler.restore(
-        (workdir / "checkpoints" / str(step) / "state").absolute(),
-        restore_args=None,
+    """Numpy, whatever devices it was on."""
+    path = (workdir / "checkpoints" / str(step) / "state").absolute()
+    checkpointer = ocp.PyTreeCheckpointer()
+    as_numpy = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+        checkpointer.metadata(path).item_metadata.tree,
     )
+    return checkpointer.restore(path, restore_args=as_numpy)
 
 
 def wait_for(path: pathlib.Path, process: subprocess.Popen) -> None:

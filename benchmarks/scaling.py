@@ -1,0 +1,188 @@
+"""What it costs to spread a training step over devices or processes of one machine.
+
+    python benchmarks/scaling.py                  # AT-net's and VG-net's step
+    python benchmarks/scaling.py --config=at_small --json=scaling.json
+
+Weak scaling: every device has --batch clips, whatever their number.  On one machine they
+share its cores, so that n devices can at best take as long as a single device takes for
+all n times --batch clips; that plain program runs in turns with the spread one, in the
+same process.  ratio: the spread step's time over the plain one's, median of the pairs;
+spread: the ratios' quartiles.  1 is perfect; what is above it is partitioning,
+collectives, waiting.
+
+devices: simulated, of one process.  processes: each with one device, talking by
+loopback (gloo).
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import speed  # noqa: E402
+
+CONFIGS = "at_small", "vg_small"
+LAYOUTS = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2)]  # devices a process, processes
+COLUMNS = {
+    "step": ("config", "s"),
+    "devices": ("devices", "d"),
+    "processes": ("processes", "d"),
+    "clips": ("clips", "d"),
+    "plain ms": ("plain_ms", ".1f"),
+    "spread ms": ("spread_ms", ".1f"),
+    "ratio": ("ratio", ".3f"),
+    "spread": ("quartiles", "s"),
+}
+
+
+# --- a child: one of the processes of a layout ---
+
+
+def measure(experiment, batch: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of the spread step and, in the first process, of the plain one between."""
+    import jax
+
+    experiment = dataclasses.replace(experiment, batch_size=batch * jax.device_count())
+    calls = {"spread": speed.training_of(experiment, jax.devices())}
+    if jax.process_index() == 0:
+        calls["plain"] = speed.training_of(experiment, jax.local_devices()[:1])
+    seconds = {name: [] for name in calls}
+    for repeat in range(repeats + 2):  # the first compiles, the second warms up
+        for name, call in calls.items():
+            result, spent = speed.timed(call, 1)
+            speed.check_finite(result)
+            if repeat > 1:
+                seconds[name].append(spent)
+    return seconds
+
+
+def child(given: argparse.Namespace) -> None:
+    from command_line import set_up_jax
+    from jax_atvg import processes
+
+    if given.processes > 1:
+        processes.connect(given.coordinator, given.processes, given.process_id)
+    set_up_jax()
+    experiment = importlib.import_module(f"configs.{given.child}").get_config()
+    print(json.dumps(measure(experiment, given.batch, given.repeats)))
+
+
+# --- the parent ---
+
+
+def run_layout(
+    config: str, devices: int, processes: int, batch: int, repeats: int
+) -> dict[str, list[float]]:
+    """measure() of the first process.  CalledProcessError: one failed."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [
+        sys.executable,
+        __file__,
+        f"--child={config}",
+        f"--batch={batch}",
+        f"--repeats={repeats}",
+        f"--processes={processes}",
+        f"--coordinator=127.0.0.1:{port}",
+    ]
+    environment = dict(os.environ) | {
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_PLATFORMS": "cpu",
+    }
+    children = [
+        subprocess.Popen(
+            [*command, f"--process_id={i}"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for i in range(processes)
+    ]
+    outputs = [process.communicate()[0] for process in children]
+    for process in children:
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+    return json.loads(outputs[0].splitlines()[-1])
+
+
+def summary(
+    config: str, devices: int, processes: int, batch: int, seconds: dict
+) -> dict[str, Any]:
+    """A row; seconds: of measure()."""
+    pairs = zip(seconds["spread"], seconds["plain"], strict=True)
+    ratios = [spread / plain for spread, plain in pairs]
+    low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return {
+        "config": config,
+        "devices": devices,
+        "processes": processes,
+        "clips": batch * devices * processes,
+        "plain_ms": 1000 * median(seconds["plain"]),
+        "spread_ms": 1000 * median(seconds["spread"]),
+        "ratio": median(ratios),
+        "quartiles": f"{low:.2f} to {high:.2f}",
+        "seconds": seconds,
+    }
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--config", action="append", choices=CONFIGS, help="again for more; all"
+    )
+    parser.add_argument("--batch", type=int, default=1, help="clips a device")
+    parser.add_argument("--repeats", type=int, default=9, help="pairs of steps")
+    parser.add_argument("--json", type=pathlib.Path, help="write everything here too")
+    for name in ("child", "coordinator"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    for name in ("processes", "process_id"):
+        parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
+    given = parser.parse_args(words)
+    if min(given.batch, given.repeats) < 1:
+        parser.error("--batch and --repeats: 1 at least")
+    if given.json and not given.json.resolve().parent.is_dir():
+        parser.error(f"--json={given.json}: no such folder")
+    return given
+
+
+def main(run: Callable[..., dict] = run_layout) -> int:
+    """The exit code: 1 where a layout failed."""
+    given = arguments()
+    if given.child:
+        child(given)
+        return 0
+    report, failed = {"machine": speed.machine(), "rows": []}, False
+    print(*(f"{key}: {value}" for key, value in report["machine"].items()), sep="\n")
+    for config in given.config or CONFIGS:
+        for devices, processes in LAYOUTS:
+            layout = config, devices, processes, given.batch
+            try:
+                found = run(*layout, given.repeats)
+            except subprocess.CalledProcessError as error:
+                print(f"{layout}: failed, exit code {error.returncode}", flush=True)
+                failed = True
+                continue
+            report["rows"].append(summary(*layout, found))
+            print(
+                speed.table(report["rows"][-1:], COLUMNS).splitlines()[-1], flush=True
+            )
+            if given.json:
+                given.json.write_text(json.dumps(report, indent=1) + "\n")
+    print(speed.table(report["rows"], COLUMNS))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
