@@ -3,11 +3,11 @@
     python benchmarks/scaling.py                  # AT-net's and VG-net's step
     python benchmarks/scaling.py --config=at_small --json=scaling.json
 
-Weak scaling: every device has --batch clips, whatever their number.  On one machine they
-share its cores, so that n devices can at best take as long as a single device takes for
-all n times --batch clips; that plain program runs in turns with the spread one, in the
-same process.  ratio: the spread step's time over the plain one's, median of the pairs;
-spread: the ratios' quartiles.  1 is perfect; what is above it is partitioning,
+Weak scaling: every device has --batch clips, whatever their number.  On one machine
+they share its cores, so that n devices can at best take as long as a single one takes
+for all n times --batch clips; that plain program runs in turns with the spread one, in
+the same process.  ratio: the spread step's time over the plain one's, median of the
+pairs; quartiles: of the ratios.  1 is perfect; what is above it is partitioning,
 collectives, waiting.
 
 devices: simulated, of one process.  processes: each with one device, talking by
@@ -42,7 +42,7 @@ COLUMNS = {
     "plain ms": ("plain_ms", ".1f"),
     "spread ms": ("spread_ms", ".1f"),
     "ratio": ("ratio", ".3f"),
-    "spread": ("quartiles", "s"),
+    "quartiles": ("quartiles", "s"),
 }
 
 
@@ -50,7 +50,7 @@ COLUMNS = {
 
 
 def measure(experiment, batch: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of the spread step and, in the first process, of the plain one between."""
+    """Seconds of the spread step and, in the first process, of the plain one after it."""
     import jax
 
     experiment = dataclasses.replace(experiment, batch_size=batch * jax.device_count())
@@ -175,9 +175,8 @@ def main(run: Callable[..., dict] = run_layout) -> int:
                 failed = True
                 continue
             report["rows"].append(summary(*layout, found))
-            print(
-                speed.table(report["rows"][-1:], COLUMNS).splitlines()[-1], flush=True
-            )
+            newest = speed.table(report["rows"][-1:], COLUMNS)
+            print(newest.splitlines()[-1], flush=True)
             if given.json:
                 given.json.write_text(json.dumps(report, indent=1) + "\n")
     print(speed.table(report["rows"], COLUMNS))
