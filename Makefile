@@ -20,6 +20,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 PROGRAM := $(VENV)/program_installed
+# Compiles for a TPU slice, in a folder of its own: next to jax it would look for a TPU.
+LIBTPU := $(VENV)/tpu/installed
 
 .PHONY: demo test lint smoke format clean
 
@@ -28,7 +30,7 @@ demo: $(PROGRAM)
 	$(BIN)/python main.py animate --panels --audio=demo/speech.flac --out=demo.mp4 \
 		--image=$$($(BIN)/python -c "import skimage.data as d; print(d.__path__[0])")/astronaut.png
 
-test: lint
+test: lint $(LIBTPU)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED)
@@ -54,6 +56,14 @@ endef
 $(INSTALLED): requirements.txt $(REQUIREMENTS)
 	$(call install,$(REQUIREMENTS))
 	@touch $@ $(PROGRAM)
+
+$(LIBTPU): $(INSTALLED)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --upgrade \
+		--target $(@D) "$$($(BIN)/python -c "$(LIBTPU_OF_JAX)")"
+	@touch $@
+
+LIBTPU_OF_JAX := import importlib.metadata as m; \
+	print(next(r.split(';')[0] for r in m.requires('jax') if r.startswith('libtpu')))
 
 # What the program needs, without the tests'.
 $(PROGRAM): requirements.txt

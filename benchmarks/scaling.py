@@ -50,7 +50,7 @@ COLUMNS = {
 
 
 def measure(experiment, batch: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of the spread step and, in the first process, of the plain one after it."""
+    """Seconds of the spread steps and, in the first process, of the plain ones."""
     import jax
 
     experiment = dataclasses.replace(experiment, batch_size=batch * jax.device_count())
