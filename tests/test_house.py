@@ -26,7 +26,7 @@ FLOORS = {
         "prepare",
     ],
     "jax_atvg": [
-        "arrays config rng chips hlo",
+        "arrays config rng chips hlo processes",
         "models.winograd optim sharding reporting statistics",
         "models.convolutions losses metrics report",
         "models.layers",
