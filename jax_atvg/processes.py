@@ -27,7 +27,6 @@ BROKEN = (
 )
 AGAIN = "start all processes again: the run goes on from its newest checkpoint"
 
-
 withdrawals: list[Callable[[], None]] = []  # of this process, see last_words
 
 
@@ -91,8 +90,9 @@ def connect(
                 heartbeat_timeout_seconds=timeout,
                 shutdown_timeout_seconds=timeout,
             )
-    except ValueError:
-        if coordinator != AUTO:
+    except ValueError as error:
+        # That nobody says where process 0 is: there is no cluster.
+        if coordinator != AUTO or "coordinator_address" not in str(error):
             raise
         withdraw()  # no cluster: alone
         return

@@ -53,13 +53,16 @@ def test_numbers_that_cannot_be_are_errors(values, message):
         processes.connect(*values)
 
 
-def test_what_jax_refuses_of_a_given_coordinator_is_not_hidden(monkeypatch):
+@pytest.mark.parametrize("values", [("127.0.0.1:1", 2, 0), ("auto",)])
+def test_what_jax_refuses_is_not_hidden(values, monkeypatch):
+    """Else every host of a pod that is described badly would train alone."""
+
     def refuse(*_, **__):
-        raise ValueError("no")
+        raise ValueError("bad metadata")
 
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
-    with pytest.raises(ValueError, match="no"):
-        processes.connect("127.0.0.1:1", 2, 0)
+    with pytest.raises(ValueError, match="bad metadata"):
+        processes.connect(*values)
 
 
 @pytest.mark.parametrize(
