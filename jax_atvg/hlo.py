@@ -122,10 +122,17 @@ class Program:
 
     def collectives(self) -> dict[str, tuple[int, int]]:
         """kind -> (count, bytes of the results), both a step and device."""
-        found = collections.defaultdict(lambda: (0, 0))
-        for one, _, times in self.instructions():
-            kind = one.op.removesuffix("-start")
-            if kind in COLLECTIVES:
+        found, channels = collections.defaultdict(lambda: (0, 0)), set()
+        for outer, part, times in self.instructions():
+            for one, _ in self._within(outer, part):
+                kind = one.op.removesuffix("-start")
+                if kind not in COLLECTIVES:
+                    continue
+                # On a TPU it may be fused with what runs meanwhile, several times.
+                if channel := re.search(r"channel_id=(\d+)", one.text):
+                    if channel[1] in channels:
+                        continue
+                    channels.add(channel[1])
                 arrays = one.out
                 if one.op == "all-gather-start":  # operands, then as many results
                     arrays = one.out[len(one.out) // 2 :]
@@ -167,6 +174,9 @@ class Program:
     def _traffic(self, one: Instruction, part: dict) -> int:
         if one.op == "copy-start":  # its results: where to, where from
             return in_hbm(one.out[:2])
+        if one.op == "slice-start":  # its results: of what, the slice, others
+            read = 0 if one.out[0].fast else one.out[1].bytes
+            return read + in_hbm(one.out[1:2])
         if one.op == "dynamic-slice":
             return 2 * in_hbm(one.out)
         if one.op == "dynamic-update-slice":
@@ -177,6 +187,11 @@ class Program:
         (name,) = called_by(one)
         fused = self.parts[name]
         written = in_hbm(one.out)
+        root = list(fused.values())[-1]
+        passed_on = root.operands if root.op == "tuple" else ()
+        for name in passed_on:  # neither read nor written, but for what else uses it
+            if fused[name].op == "parameter":
+                written -= in_hbm(fused[name].out)
         parameters = sorted(
             (int(re.search(r"parameter\((\d+)\)", p.text)[1]), p.name)
             for p in fused.values()
@@ -184,7 +199,13 @@ class Program:
         )
         total = 0
         for arrays, (_, parameter) in zip(read, parameters, strict=False):
-            users = [u for u in fused.values() if parameter in u.operands]
+            users = [
+                u
+                for u in fused.values()
+                if parameter in u.operands and not (u is root and passed_on)
+            ]
+            if not users and parameter in passed_on:
+                continue
             if users and all(
                 u.op == "dynamic-slice" and u.operands[0] == parameter for u in users
             ):

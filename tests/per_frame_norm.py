@@ -8,9 +8,9 @@ from jax_atvg.models.layers import BatchNorm
 class PerFrameBatchNorm(BatchNorm):
     """The authors' norm: one call, with its own statistics, for every frame."""
 
-    def statistics(self, x):
+    def statistics(self, x, near):
         if x.ndim < 5:
-            return super().statistics(x)
+            return super().statistics(x, near)
         axes = (0, 2, 3)
         count = x.shape[0] * x.shape[2] * x.shape[3]
         return (

@@ -120,7 +120,11 @@ def _recur_backward(kept, dhidden):
             (from_input, from_hidden, before, dhidden),
             reverse=True,
         )
-        pictures, dpictures = (x.reshape(-1, *x.shape[2:]) for x in (before, dg))
+        # Clips first: they are what a mesh shares out.  With steps first, every device
+        # would be sent the pictures of all the others.
+        pictures, dpictures = (
+            x.swapaxes(0, 1).reshape(-1, *x.shape[2:]) for x in (before, dg)
+        )
         dkernel = form.kernel_gradient(pictures, dpictures, kernel.shape)
         return dx, dkernel, dg.sum((0, 1, 2, 3)), dstart
 

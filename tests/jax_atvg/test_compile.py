@@ -19,6 +19,7 @@ from input_pipeline.clip import InputError
 from input_pipeline.synthetic import SyntheticClips
 from jax_atvg import compile as compiling
 from jax_atvg.chips import CHIPS, Chip
+from jax_atvg.models import convolutions
 from tests.conftest import ROOT
 
 LIBTPU = pathlib.Path(sys.prefix) / "tpu"  # where `make test` puts it
@@ -198,6 +199,18 @@ def test_fitting_devices_of_unknown_memory_is_an_error():
         InputError, match=r"--fit: the memory of cpu is not known; give"
     ):
         compiling.largest_batch(smoke.get_config("at"), jax.devices()[:1])
+
+
+def test_devices_send_each_other_sums_and_no_pictures():
+    """What is gathered grows with the devices, and so would its use on every one: the
+    gradient of VG-net's recurrence once was.  In the form for accelerators; that for
+    CPUs goes through large gradients in groups of pictures, and does gather them."""
+    experiment = smoke.get_config("vg")
+    with convolutions.form("native"):
+        cost = compiling.compile_step(experiment, jax.devices()[:4], 1)
+        alone = compiling.compile_step(experiment, jax.devices()[:1], 1)
+    assert set(cost.collectives) == {"all-reduce"}
+    assert cost.flops == pytest.approx(alone.flops, rel=0.02)
 
 
 # --- topologies ---

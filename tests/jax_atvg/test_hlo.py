@@ -163,6 +163,50 @@ def test_traffic_of_slices_is_theirs_and_that_of_the_chips_own_memory_none():
     assert hlo.Program(HAND).memory_bytes() == 6 * (turn + test) + (16 + 128) + 128
 
 
+ON_TPU = """\
+HloModule tpu
+
+%meanwhile.1 (x: f32[6], mine: f32[2], all: f32[8]) -> (f32[6], f32[2], f32[8]) {
+  %x = f32[6]{0} parameter(0)
+  %y = f32[6]{0} negate(%x)
+  %mine = f32[2]{0} parameter(1)
+  %all = f32[8]{0} parameter(2)
+  %gathered = f32[8]{0} all-gather(%mine), channel_id=7, dimensions={0}
+  ROOT %out = (f32[6]{0}, f32[2]{0}, f32[8]{0}) tuple(%y, %mine, %all)
+}
+
+%meanwhile.2 (x: f32[6], mine: f32[2], all: f32[8]) -> (f32[6], f32[2], f32[8]) {
+  %x = f32[6]{0} parameter(0)
+  %y = f32[6]{0} exponential(%x)
+  %mine = f32[2]{0} parameter(1)
+  %all = f32[8]{0} parameter(2)
+  %gathered = f32[8]{0} all-gather(%mine), channel_id=7, dimensions={0}
+  ROOT %out = (f32[6]{0}, f32[2]{0}, f32[8]{0}) tuple(%y, %mine, %all)
+}
+
+ENTRY %main (p: f32[6], q: f32[2], r: f32[8], s: f32[9,4]) -> f32[6] {
+  %p = f32[6]{0} parameter(0)
+  %q = f32[2]{0} parameter(1)
+  %r = f32[8]{0} parameter(2)
+  %s = f32[9,4]{1,0} parameter(3)
+  %first = (f32[6], f32[2], f32[8]) fusion(%p, %q, %r), calls=%meanwhile.1
+  %a = f32[6]{0} get-tuple-element(%first), index=0
+  %second = (f32[6], f32[2], f32[8]) fusion(%a, %q, %r), calls=%meanwhile.2
+  %near = ((f32[9,4]), f32[3,4]{1,0:T(8)S(1)}, s32[]) slice-start(%s), slice={[0:3]}
+  ROOT %b = f32[6]{0} get-tuple-element(%second), index=0
+}
+"""
+
+
+def test_a_collective_that_runs_beside_several_fusions_counts_once():
+    assert hlo.Program(ON_TPU).collectives() == {"all-gather": (1, 32)}
+
+
+def test_what_a_fusion_passes_on_is_not_traffic_and_of_a_slice_only_the_slice_is():
+    """Twice 24 in, 24 out and 8 to be gathered; 48 of the 144 go into the chip."""
+    assert hlo.Program(ON_TPU).memory_bytes() == 2 * (24 + 24 + 8) + 48
+
+
 @pytest.mark.parametrize(
     ("shape", "size"),
     [
