@@ -2,7 +2,8 @@
 
 The step is compiled ahead of time for a TPU topology, or for the devices that are
 there, and read (hlo.py).  The time is a roofline's: no step is faster than its
-arithmetic, its memory traffic or its collectives at the chip's peak.
+arithmetic, its memory traffic or its collectives at the chip's peak.  Beside it stands
+what the compiler expects of its instructions, one after the other, without collectives.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 @dataclasses.dataclass(frozen=True)
 class Cost:
     """Of a step, for a device.  Memory: bytes.  collectives: kind -> (count, bytes).
-    flops: see hlo.Program.flops."""
+    flops, cycles: see hlo.Program."""
 
     device_kind: str
     devices: int
@@ -41,6 +42,7 @@ class Cost:
     flops: int
     memory_bytes: int
     collectives: dict[str, tuple[int, int]]
+    cycles: int = 0
 
     @property
     def memory(self) -> int:
@@ -105,6 +107,7 @@ def compile_step(
         flops=program.flops(),
         memory_bytes=program.memory_bytes(),
         collectives=program.collectives(),
+        cycles=program.cycles(),
     )
 
 
@@ -215,6 +218,7 @@ def report(experiment: Experiment, cost: Cost, topology: str) -> dict[str, Any]:
     prediction = seconds | {
         "bound_by": max(("compute", "hbm", "network"), key=seconds.get),
         "clips_per_second": rate,
+        "compiler": cost.cycles / chip.clock,
         "efficiency": efficiency(cost, chip),
         "clips": clips,
         "hours": clips / rate / 3600,
@@ -243,6 +247,9 @@ def plain_text(found: dict[str, Any]) -> str:
         for name in ("compute", "hbm", "network", "step"):
             rows.append((f"predicted: {name}", amount(prediction[name], "s")))
         rows.append(("bound by", prediction["bound_by"]))
+        if prediction["compiler"]:
+            estimate = amount(prediction["compiler"], "s")
+            rows.append(("the compiler's estimate", estimate))
         rows.append(("clips a second", f"{prediction['clips_per_second']:.4g}"))
         for n, share in prediction["efficiency"].items():
             rows.append((f"efficiency on {n} chips", f"{share:.1%}"))

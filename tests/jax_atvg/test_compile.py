@@ -23,7 +23,14 @@ from jax_atvg.models import convolutions
 from tests.conftest import ROOT
 
 LIBTPU = pathlib.Path(sys.prefix) / "tpu"  # where `make test` puts it
-CHIP = Chip(flops=100e12, memory=10e9, bandwidth=1e12, network=50e9, latency=1e-5)
+CHIP = Chip(
+    flops=100e12,
+    memory=10e9,
+    bandwidth=1e12,
+    network=50e9,
+    clock=2e9,
+    latency=1e-5,
+)
 COST = compiling.Cost(
     device_kind="TPU v5 lite",
     devices=16,
@@ -71,6 +78,11 @@ def test_the_report_says_how_long_the_configs_clips_take():
     text = compiling.plain_text(found)
     assert "3 GB, 19% of 16 GB" in text
     assert "all-reduce" in text and "3, 200 MB" in text
+    assert "the compiler's estimate" not in text
+    noted = dataclasses.replace(COST, cycles=3_000_000)
+    found = compiling.report(experiment, noted, "v5e:4x4")
+    line = "the compiler's estimate  2 ms"
+    assert line in compiling.plain_text(found)
 
 
 def test_local_devices_are_not_predicted():
@@ -286,4 +298,5 @@ def test_the_step_compiles_for_a_tpu_slice_and_fits(tmp_path):
     assert (found["devices"], found["device_kind"]) == (4, "TPU v5 lite")
     assert 0 < found["memory"] < found["chip"]["memory"]
     assert found["collectives"]["all-reduce"][0] > 0
+    assert found["cycles"] > 0
     assert found["prediction"]["bound_by"] in ("compute", "hbm", "network")

@@ -189,7 +189,8 @@ ENTRY %main (p: f32[6], q: f32[2], r: f32[8], s: f32[9,4]) -> f32[6] {
   %q = f32[2]{0} parameter(1)
   %r = f32[8]{0} parameter(2)
   %s = f32[9,4]{1,0} parameter(3)
-  %first = (f32[6], f32[2], f32[8]) fusion(%p, %q, %r), calls=%meanwhile.1
+  %first = (f32[6], f32[2], f32[8]) fusion(%p, %q, %r), calls=%meanwhile.1, \
+backend_config={"estimated_cycles":"500"}
   %a = f32[6]{0} get-tuple-element(%first), index=0
   %second = (f32[6], f32[2], f32[8]) fusion(%a, %q, %r), calls=%meanwhile.2
   %near = ((f32[9,4]), f32[3,4]{1,0:T(8)S(1)}, s32[]) slice-start(%s), slice={[0:3]}
@@ -200,6 +201,13 @@ ENTRY %main (p: f32[6], q: f32[2], r: f32[8], s: f32[9,4]) -> f32[6] {
 
 def test_a_collective_that_runs_beside_several_fusions_counts_once():
     assert hlo.Program(ON_TPU).collectives() == {"all-gather": (1, 32)}
+
+
+def test_the_compilers_estimates_add_up():
+    text = HAND.replace("calls=%fused", 'calls=%fused, {"estimated_cycles":"30"}')
+    assert hlo.Program(ON_TPU).cycles() == 500
+    assert hlo.Program(text).cycles() == 6 * 30
+    assert hlo.Program(HAND).cycles() == 0
 
 
 def test_what_a_fusion_passes_on_is_not_traffic_and_of_a_slice_only_the_slice_is():
