@@ -18,6 +18,7 @@ from orbax.checkpoint import checkpoint_managers
 from input_pipeline.clip import InputError
 from jax_atvg.config import Experiment, differences, flatten
 from jax_atvg.processes import peer_lost
+from jax_atvg.reporting import in_store
 
 # What a run may change on its way: none of it moves a number of the state.
 FREE = (
@@ -39,7 +40,7 @@ def open_workdir(path: str | os.PathLike) -> epath.Path:
 
     InputError: a store that cannot be reached.
     """
-    if "://" not in str(path):
+    if not in_store(path):
         return epath.Path(path).expanduser().absolute()
     path = epath.Path(path)
     try:

@@ -1,6 +1,7 @@
 """What a run says of itself: metrics.jsonl and TensorBoard event files."""
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -11,6 +12,11 @@ from etils import epath
 LINES = "metrics.jsonl"
 
 
+def in_store(path: str | os.PathLike) -> bool:
+    """Whether it is no folder here, but an address, as gs://bucket/run."""
+    return "://" in str(path)
+
+
 class Reporter:
     """Writes into the workdir; in every process but the first, nothing."""
 
@@ -19,7 +25,7 @@ class Reporter:
         if active:
             from tensorboardX import SummaryWriter
 
-            self.store = workdir if "://" in str(workdir) else None
+            self.store = workdir if in_store(workdir) else None
             if self.store:  # its files cannot be appended to: they are written here
                 self.temporary = tempfile.TemporaryDirectory()
                 workdir = epath.Path(self.temporary.name)

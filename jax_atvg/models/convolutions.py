@@ -335,15 +335,8 @@ def up_native(x: Array, kernel: Array) -> Array:
 def up_native_kernel_gradient(x: Array, dy: Array, kernel: tuple) -> Array:
     """That of the convolution of stride 2 from dy's size to x's: the derivative of
     up_native would have XLA turn dy around."""
-
-    def down(kernel: Array) -> Array:
-        return lax.conv_general_dilated(
-            dy, kernel, (2, 2), [(1, 0)] * 2, dimension_numbers=LAYOUT
-        )
-
-    size, _, c, d = kernel
-    shape = jax.ShapeDtypeStruct((size, size, d, c), dy.dtype)
-    return jax.linear_transpose(down, shape)(x)[0].swapaxes(2, 3)
+    down = (*kernel[:2], kernel[3], kernel[2])
+    return native_form(2, 1, 1).kernel_gradient(dy, x, down).swapaxes(2, 3)
 
 
 UP_NATIVE = dataclasses.replace(
