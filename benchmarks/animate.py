@@ -182,7 +182,7 @@ class Watch:
 
 def child(start: float, words: list[str]) -> dict:
     """What one process finds; words: of main.py, a list of two jobs."""
-    from benchmarks.speed import others_seconds
+    from benchmarks.measuring import others_seconds
 
     others = others_seconds()
     watch = Watch(start)
@@ -282,7 +282,7 @@ def main() -> None:
     for name in ("bundle", "image", "audio"):
         parser.add_argument(f"--{name}", help="in place of one that is made up")
     given = parser.parse_args()
-    from benchmarks.speed import machine
+    from benchmarks.measuring import machine
 
     print(*(f"{key}: {value}" for key, value in machine().items()), sep="\n")
     with tempfile.TemporaryDirectory() as name:

@@ -30,7 +30,14 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import speed  # noqa: E402
+from benchmarks.measuring import (  # noqa: E402
+    check_finite,
+    check_flags,
+    machine,
+    table,
+    timed,
+    training_of,
+)
 
 CONFIGS = "at_small", "vg_small"
 LAYOUTS = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2)]  # devices a process, processes
@@ -54,14 +61,14 @@ def measure(experiment, batch: int, repeats: int) -> dict[str, list[float]]:
     import jax
 
     experiment = dataclasses.replace(experiment, batch_size=batch * jax.device_count())
-    calls = {"spread": speed.training_of(experiment, jax.devices())}
+    calls = {"spread": training_of(experiment, jax.devices())}
     if jax.process_index() == 0:
-        calls["plain"] = speed.training_of(experiment, jax.local_devices()[:1])
+        calls["plain"] = training_of(experiment, jax.local_devices()[:1])
     seconds = {name: [] for name in calls}
     for repeat in range(repeats + 2):  # the first compiles, the second warms up
         for name, call in calls.items():
-            result, spent = speed.timed(call, 1)
-            speed.check_finite(result)
+            result, spent = timed(call, 1)
+            check_finite(result)
             if repeat > 1:
                 seconds[name].append(spent)
     return seconds
@@ -150,10 +157,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("processes", "process_id"):
         parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args(words)
-    if min(given.batch, given.repeats) < 1:
-        parser.error("--batch and --repeats: 1 at least")
-    if given.json and not given.json.resolve().parent.is_dir():
-        parser.error(f"--json={given.json}: no such folder")
+    check_flags(parser, given, "batch", "repeats")
     return given
 
 
@@ -163,7 +167,7 @@ def main(run: Callable[..., dict] = run_layout) -> int:
     if given.child:
         child(given)
         return 0
-    report, failed = {"machine": speed.machine(), "rows": []}, False
+    report, failed = {"machine": machine(), "rows": []}, False
     print(*(f"{key}: {value}" for key, value in report["machine"].items()), sep="\n")
     for config in given.config or CONFIGS:
         for devices, processes in LAYOUTS:
@@ -175,11 +179,11 @@ def main(run: Callable[..., dict] = run_layout) -> int:
                 failed = True
                 continue
             report["rows"].append(summary(*layout, found))
-            newest = speed.table(report["rows"][-1:], COLUMNS)
+            newest = table(report["rows"][-1:], COLUMNS)
             print(newest.splitlines()[-1], flush=True)
             if given.json:
                 given.json.write_text(json.dumps(report, indent=1) + "\n")
-    print(speed.table(report["rows"], COLUMNS))
+    print(table(report["rows"], COLUMNS))
     return 1 if failed else 0
 
 

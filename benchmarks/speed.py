@@ -27,7 +27,6 @@ import itertools
 import json
 import os
 import pathlib
-import platform
 import resource
 import subprocess
 import sys
@@ -41,10 +40,20 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.measuring import (  # noqa: E402
+    check_finite,
+    check_flags,
+    machine,
+    noise,
+    others_seconds,
+    table,
+    timed,
+    training_of,
+)
+
 # The parent imports neither jax nor the towers: a child's peak memory counts what it
 # inherits at its start.
 
-LIBRARIES = "jax", "jaxlib", "flax", "numpy"
 MATMUL_SIZE = 2048
 MATMULS = 5  # a measurement of the peak
 LEAST_SECONDS = 1.0  # a repeat is so many calls as take about this long
@@ -85,46 +94,6 @@ def training(config: str, **changes) -> Callable[[], Any]:
     """The step of configs/{config}.py, all its losses on; changes: of its fields."""
     experiment = importlib.import_module(f"configs.{config}").get_config()
     return training_of(dataclasses.replace(experiment, **changes))
-
-
-def training_of(experiment, devices=None) -> Callable[[], Any]:
-    """The step as `train` builds it, on one device unless more are given; the batch is
-    noise, the same."""
-    import jax
-    import numpy as np
-
-    from input_pipeline.clip import Pca
-    from jax_atvg.config import validate
-    from jax_atvg.sharding import data_mesh, to_devices
-    from jax_atvg.train_step import build
-
-    validate(experiment)
-    mesh = data_mesh(devices or jax.devices()[:1])
-    directions = noise((136, experiment.data.num_coefficients))
-    pca = Pca(np.zeros(136, np.float32), np.linalg.qr(directions)[0])
-    step_of = build(experiment, mesh, pca)
-    share = len(mesh.local_devices) / mesh.size  # of the rows, in this process
-    rows = round(experiment.batch_size * share)
-    batch = jax.tree.map(lambda x: noise((rows, *x.shape[1:])), step_of.shapes)
-    batch = to_devices(batch, mesh)
-    state = jax.block_until_ready(step_of.init(experiment.seed))
-
-    def call():
-        nonlocal state
-        state, losses = step_of.step(state, batch, experiment.seed)
-        jax.block_until_ready(state)
-        return losses
-
-    return call
-
-
-def noise(shape: tuple[int, ...]):
-    """f32, uniform in [-1, 1], always the same."""
-    import jax
-    import numpy as np
-
-    values = np.random.default_rng(0).uniform(-1, 1, shape)
-    return jax.device_put(values.astype(np.float32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,16 +171,6 @@ def measure(row: Row, repeats: int, matmul_size: int = MATMUL_SIZE) -> dict[str,
     }
 
 
-def timed(call: Callable[[], Any], calls: int) -> tuple[Any, float]:
-    """(the last result, seconds a call)."""
-    import jax
-
-    start = time.perf_counter()
-    for _ in range(calls):
-        result = jax.block_until_ready(call())
-    return result, (time.perf_counter() - start) / calls
-
-
 def matmul_rates(size: int) -> list[float]:
     """GFLOP/s of float32 matrix products, after one that is not counted.  Operands are
     made anew, so that they take no memory beside what is timed."""
@@ -222,23 +181,6 @@ def matmul_rates(size: int) -> list[float]:
     timed(product, 1)
     seconds = [timed(product, 1)[1] for _ in range(MATMULS)]
     return [2 * size**3 / s / 1e9 for s in seconds]
-
-
-def others_seconds() -> float:
-    """Processor time that others have had so far, the host's (steal) included."""
-    line = pathlib.Path("/proc/stat").read_text().splitlines()[0]
-    user, nice, system, _, _, irq, softirq, steal = map(int, line.split()[1:9])
-    ticks = user + nice + system + irq + softirq + steal
-    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
-
-
-def check_finite(result) -> None:
-    """SystemExit: arithmetic on NaN may take another time."""
-    import jax
-    import numpy as np
-
-    if not all(np.isfinite(x).all() for x in jax.tree.leaves(result)):
-        raise SystemExit("the result is not finite; its time means nothing")
 
 
 # --- the parent: turns, arithmetic, table ---
@@ -310,35 +252,6 @@ COLUMNS = {  # heading: (key of the summary, how it is printed)
 }
 
 
-def table(summaries: Sequence[dict[str, Any]], columns=COLUMNS) -> str:
-    """Markdown, its columns aligned; what a row has not is left empty."""
-    lines = [list(columns)]
-    for figures in summaries:
-        cells = [(figures[key], how) for key, how in columns.values()]
-        lines.append(["" if v is None else format(v, how) for v, how in cells])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
-    rows = (" | ".join(map(str.rjust, line, widths)) for line in lines)
-    return "\n".join(f"| {row} |" for row in rows)
-
-
-def machine() -> dict[str, Any]:
-    """Where this runs; load: processes that wanted to run in the minute before."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(pages / 2**30, 1),
-        "os": f"{platform.system()} {platform.release().split('-')[0]}",
-        "libc": " ".join(platform.libc_ver()),
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in LIBRARIES},
-        "load_before": round(os.getloadavg()[0], 2),
-    }
-
-
 def row_names(text: str) -> list[str]:
     """ "a,b" -> ["a", "b"].  ArgumentTypeError: no such row."""
     names = text.split(",")
@@ -360,10 +273,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=pathlib.Path, help="write everything here too")
     parser.add_argument("--child", choices=ROWS, help=argparse.SUPPRESS)
     given = parser.parse_args(words)
-    if min(given.repeats, given.turns) < 1:
-        parser.error("--repeats and --turns: 1 at least")
-    if given.json and not given.json.resolve().parent.is_dir():
-        parser.error(f"--json={given.json}: no such folder")
+    check_flags(parser, given, "repeats", "turns")
     return given
 
 
@@ -396,7 +306,7 @@ def main() -> int:
             report["rows"][name] = summary(name, turns[name])
             if given.json:  # what is interrupted keeps what it has
                 given.json.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(list(report["rows"].values())))
+    print(table(list(report["rows"].values()), COLUMNS))
     return 1 if failed else 0
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import speed
+from benchmarks import measuring, speed
 from configs import smoke
 from jax_atvg.models.at_net import ATNet
 
@@ -53,7 +53,7 @@ def test_a_table_leaves_empty_what_a_row_has_not():
     figures = [speed.summary(name, TURNS[:1]) for name in ("at_step", "at_small")]
     head, rule, first, second = (
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in speed.table(figures).splitlines()
+        for line in measuring.table(figures, speed.COLUMNS).splitlines()
     )
     assert head == list(speed.COLUMNS)
     assert all(set(cell) <= set("-:") for cell in rule)
@@ -84,20 +84,22 @@ def test_other_bad_flags_end_with_exit_code_2(words):
 
 
 def test_the_machine_is_named():
-    assert {"cpu", "cores", "memory_gib", "jax", "load_before"} <= set(speed.machine())
+    assert {"cpu", "cores", "memory_gib", "jax", "load_before"} <= set(
+        measuring.machine()
+    )
 
 
 def tiny_at_net():
     net = ATNet(4, (8, 8), (4, 4, 4, 4, 4), (8, 8), 8, 1)
-    return speed.forward(net, speed.noise((1, 4)), speed.noise((1, 3, 28, 12)))
+    return speed.forward(net, measuring.noise((1, 4)), measuring.noise((1, 3, 28, 12)))
 
 
 @pytest.mark.parametrize(
     "work",
     [
         tiny_at_net,
-        lambda: speed.training_of(smoke.get_config("at")),
-        lambda: speed.training_of(smoke.get_config("vg")),
+        lambda: measuring.training_of(smoke.get_config("at")),
+        lambda: measuring.training_of(smoke.get_config("vg")),
     ],
     ids=["at_net", "at_step", "gan_step"],
 )
@@ -111,6 +113,6 @@ def test_a_row_is_measured(monkeypatch, work):
 
 
 def test_a_result_that_is_not_finite_is_refused():
-    speed.check_finite({"loss": jnp.ones(2)})
+    measuring.check_finite({"loss": jnp.ones(2)})
     with pytest.raises(SystemExit, match="not finite"):
-        speed.check_finite({"loss": jnp.array([1.0, jnp.nan])})
+        measuring.check_finite({"loss": jnp.array([1.0, jnp.nan])})

@@ -1,0 +1,131 @@
+"""What the benchmarks share: a training step, its time, the machine, tables, flags.
+
+To be imported without jax: a process's peak memory counts what its parent had.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+LIBRARIES = "jax", "jaxlib", "flax", "numpy"
+
+
+# --- what is timed ---
+
+
+def training_of(experiment, devices=None) -> Callable[[], Any]:
+    """The step as `train` builds it, on one device unless more are given; the batch is
+    noise, the same."""
+    import jax
+    import numpy as np
+
+    from input_pipeline.clip import Pca
+    from jax_atvg.config import validate
+    from jax_atvg.sharding import data_mesh, to_devices
+    from jax_atvg.train_step import build
+
+    validate(experiment)
+    mesh = data_mesh(devices or jax.devices()[:1])
+    directions = noise((136, experiment.data.num_coefficients))
+    pca = Pca(np.zeros(136, np.float32), np.linalg.qr(directions)[0])
+    step_of = build(experiment, mesh, pca)
+    share = len(mesh.local_devices) / mesh.size  # of the rows, in this process
+    rows = round(experiment.batch_size * share)
+    batch = jax.tree.map(lambda x: noise((rows, *x.shape[1:])), step_of.shapes)
+    batch = to_devices(batch, mesh)
+    state = jax.block_until_ready(step_of.init(experiment.seed))
+
+    def call():
+        nonlocal state
+        state, losses = step_of.step(state, batch, experiment.seed)
+        jax.block_until_ready(state)
+        return losses
+
+    return call
+
+
+def noise(shape: tuple[int, ...]):
+    """f32, uniform in [-1, 1], always the same."""
+    import jax
+    import numpy as np
+
+    values = np.random.default_rng(0).uniform(-1, 1, shape)
+    return jax.device_put(values.astype(np.float32))
+
+
+def timed(call: Callable[[], Any], calls: int) -> tuple[Any, float]:
+    """(the last result, seconds a call)."""
+    import jax
+
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = jax.block_until_ready(call())
+    return result, (time.perf_counter() - start) / calls
+
+
+def check_finite(result) -> None:
+    """SystemExit: arithmetic on NaN may take another time."""
+    import jax
+    import numpy as np
+
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(result)):
+        raise SystemExit("the result is not finite; its time means nothing")
+
+
+def others_seconds() -> float:
+    """Processor time that others have had so far, the host's (steal) included."""
+    line = pathlib.Path("/proc/stat").read_text().splitlines()[0]
+    user, nice, system, _, _, irq, softirq, steal = map(int, line.split()[1:9])
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
+# --- what is said of it ---
+
+
+def table(
+    summaries: Sequence[dict[str, Any]], columns: dict[str, tuple[str, str]]
+) -> str:
+    """Markdown, its columns aligned; what a row has not is left empty.
+
+    columns: {heading: (key of a summary, how it is printed)}.
+    """
+    lines = [list(columns)]
+    for figures in summaries:
+        cells = [(figures[key], how) for key, how in columns.values()]
+        lines.append(["" if v is None else format(v, how) for v, how in cells])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
+    rows = (" | ".join(map(str.rjust, line, widths)) for line in lines)
+    return "\n".join(f"| {row} |" for row in rows)
+
+
+def machine() -> dict[str, Any]:
+    """Where this runs; load: processes that wanted to run in the minute before."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1),
+        "os": f"{platform.system()} {platform.release().split('-')[0]}",
+        "libc": " ".join(platform.libc_ver()),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def check_flags(parser: argparse.ArgumentParser, given, *counts: str) -> None:
+    """Ends with exit code 2 where one of these is below 1, or --json has no folder."""
+    for name in counts:
+        if getattr(given, name) < 1:
+            parser.error(f"--{name}={getattr(given, name)}: 1 at least")
+    if given.json and not given.json.resolve().parent.is_dir():
+        parser.error(f"--json={given.json}: no such folder")
