@@ -106,7 +106,9 @@ PEER_TIMEOUT = flags.DEFINE_integer(
     "train: seconds after which a process that is silent, or does not come, is lost",
     lower_bound=1,
 )
-AT = flags.DEFINE_string("at", None, "export: the workdir that AT-net was trained in")
+AT = flags.DEFINE_list(
+    "at", None, "export: the workdir that AT-net was trained in; the mean of several"
+)
 VG = flags.DEFINE_string("vg", None, "export: the workdir of VG-net")
 CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["best", "newest"], "export: of both runs; best: validation"

@@ -208,16 +208,18 @@ def export() -> int:
     from input_pipeline import align, dataset, sampling
     from input_pipeline.clip import CROP_SIZE
     from jax_atvg import export
-    from jax_atvg.runs import read_run
+    from jax_atvg.runs import averaged, read_run
 
     template, seen = chosen_template(), None
-    at = read_run(AT.value, "at", CHECKPOINT.value)
+    members = [read_run(workdir, "at", CHECKPOINT.value) for workdir in AT.value]
+    at = averaged(members)
     vg = read_run(VG.value, "gan", CHECKPOINT.value)
     if DATA_DIR.value:  # a photo must lie in the crop as the clips did
         template = align.Template(*dataset.open_template(DATA_DIR.value))
         clips = dataset.open_clips(DATA_DIR.value, "train")
         seen = export.seen_faces(at.pca, map(sampling.flat_landmarks, clips))
-    print(f"AT-net of step {at.step}, VG-net of step {vg.step}")
+    steps = ", ".join(str(member.step) for member in members)
+    print(f"AT-net of step {steps}, VG-net of step {vg.step}")
     half = CROP_SIZE / 2  # undoes landmarks.normalise
     bundle = export.make_bundle(
         at,

@@ -102,7 +102,9 @@ def spoken_landmarks(
 def first_state(at_net: ATNet, vg_net: VGNet) -> State:
     """The zeros that state=None stands for, of one clip: one compiled program serves
     all chunks."""
-    lstm = np.zeros((at_net.lstm_layers, 1, at_net.lstm_width), np.float32)
+    members = (at_net.members,) if at_net.members > 1 else ()
+    shape = at_net.lstm_layers, 1, *members, at_net.lstm_width
+    lstm = np.zeros(shape, np.float32)
     side = vg_net.image_size // 16
     features = np.zeros((1, side, side, 8 * vg_net.width), np.float32)
     return State(LstmState(lstm, lstm), features)

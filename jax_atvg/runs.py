@@ -1,7 +1,9 @@
-"""Reads what a training run left: its experiment, its network and its face model."""
+"""Reads what training runs left: their experiments, networks and face models."""
 
+import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +13,7 @@ from etils import epath
 
 from input_pipeline.clip import InputError, Pca
 from jax_atvg.checkpoint import BEST, open_workdir
-from jax_atvg.config import Experiment, from_flat
+from jax_atvg.config import Experiment, differences, flatten, from_flat
 
 WHICH = ("best", "newest")
 
@@ -56,6 +58,42 @@ def read_run(
             "start `train` there once more, which writes it"
         )
     return Run(experiment, read_variables(workdir, step), pca, step)
+
+
+def averaged(runs: Sequence[Run]) -> Run:
+    """One AT-net that says the mean of what these say; one run stays as it is.
+
+    Trained from different seeds, networks err differently, and their mean by less.
+    InputError: their sizes or face models are not the same.
+    """
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    for other in runs[1:]:
+        apart = differences(
+            flatten(first.experiment.at_net), flatten(other.experiment.at_net)
+        )
+        if apart:
+            raise InputError(
+                f"--at: no average of networks of other sizes: {', '.join(apart)}; "
+                "give runs of the same at_net"
+            )
+        if not all(map(np.array_equal, first.pca, other.pca)):
+            raise InputError(
+                "--at: no average of runs of other face models (pca.npz); train them "
+                "on the same data"
+            )
+    if first.experiment.at_net.members > 1:
+        raise InputError(
+            f"--at: runs of {first.experiment.at_net.members} members each; give one "
+            "of them alone, or runs of one member"
+        )
+    at_net = dataclasses.replace(first.experiment.at_net, members=len(runs))
+    stacked = jax.tree.map(lambda *x: np.stack(x), *[run.variables for run in runs])
+    return first._replace(
+        experiment=dataclasses.replace(first.experiment, at_net=at_net),
+        variables={name: {"member": tree} for name, tree in stacked.items()},
+    )
 
 
 def read_experiment(workdir: epath.Path) -> Experiment:

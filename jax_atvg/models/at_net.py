@@ -30,8 +30,9 @@ class ATNet(nn.Module):
 
     An audio window is read as a one-channel picture of 28 MFCC rows x 12 cepstra; with
     audio_widths=() as numbers, normalised, without convolutions.  relative: h_t is the
-    head's output added to h_p, so that a new face keeps its own shape.  Neither is in
-    the paper.
+    head's output added to h_p, so that a new face keeps its own shape.  members: the
+    mean of so many such networks, whose variables are stacked along the first axis.
+    None of these is in the paper.
     """
 
     num_coefficients: int = 6
@@ -41,6 +42,7 @@ class ATNet(nn.Module):
     lstm_width: int = 256
     lstm_layers: int = 3
     relative: bool = False
+    members: int = 1
     norm: Norm = BatchNorm
 
     @nn.compact
@@ -54,6 +56,9 @@ class ATNet(nn.Module):
     ) -> AtOutput:
         """example: the photo's coefficients h_p, f32[B,K].  audio: MFCC windows
         f32[B,T,28,12].  state: of the preceding frames; None starts anew."""
+        if self.members > 1:
+            h, state = self.each_member(example, audio, state, train)
+            return AtOutput(h.mean(0), state)
         batch, frames = audio.shape[:2]
         if self.audio_widths:
             encoder = AudioEncoder(self.audio_widths, self.norm, name="audio_encoder")
@@ -72,6 +77,18 @@ class ATNet(nn.Module):
         if self.relative:
             h += example[:, None]
         return AtOutput(h, state)
+
+    def each_member(self, example, audio, state, train: bool):
+        """Coefficients f32[members,B,T,K]; the state has its members after the batch,
+        f32[layers,B,members,H], so that the batch is where one network has it."""
+        return nn.vmap(
+            lambda net, state: tuple(net(example, audio, state=state, train=train)),
+            variable_axes={"params": 0, "batch_stats": 0},
+            split_rngs={"params": True},
+            in_axes=2,
+            out_axes=(0, 2),
+            axis_size=self.members,
+        )(self.clone(parent=self, name="member", members=1), state)
 
 
 class AudioEncoder(nn.Module):

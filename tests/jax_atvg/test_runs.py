@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from configs import at_small, smoke, vg_lrw
-from input_pipeline.clip import InputError, Pca
+from input_pipeline.clip import AtBatch, InputError, Pca
+from jax_atvg.at_step import at_step
 from jax_atvg.checkpoint import BEST, Checkpoints, claim_workdir, open_workdir
 from jax_atvg.config import flatten, from_flat
-from jax_atvg.runs import read_run
+from jax_atvg.predict import first_state
+from jax_atvg.runs import Run, averaged, read_run
 from jax_atvg.state import AtState, GanState, NetState
 from jax_atvg.train import save_pca, variables_of
+from jax_atvg.train_step import initial_state, make_nets
+from tests.random_variables import random_variables
 
 K = 6
 
@@ -214,3 +218,77 @@ def test_an_integer_serves_as_a_number():
 def test_a_face_model_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"pca.npz: cannot be written .* make room"):
         save_pca(open_workdir(tmp_path) / "none" / "pca.npz", model())
+
+
+# --- the mean of several AT-nets ---
+
+
+def member(seed: int, pca: Pca, **sizes) -> Run:
+    """Random weights in the shapes of the smoke config."""
+    experiment = smoke.get_config("at")
+    for name, value in sizes.items():
+        setattr(experiment.at_net, name, value)
+    inputs = (np.zeros(shape, np.float32) for shape in ((1, K), (1, 1, 28, 12)))
+    variables = random_variables(make_nets(experiment).net, *inputs, seed=seed)
+    return Run(experiment, variables, pca, 6)
+
+
+def test_an_average_says_the_mean_of_its_members_window_by_window():
+    runs = [member(seed, model()) for seed in range(3)]
+    mean = averaged(runs)
+    random = np.random.default_rng(1).normal
+    photo, sound = random(size=(2, K)), random(size=(2, 5, 28, 12))
+    inputs = photo.astype("f4"), sound.astype("f4")
+    each = [
+        make_nets(run.experiment).net.apply(run.variables, *inputs).coefficients
+        for run in runs
+    ]
+    assert np.ptp(each, axis=0).max() > 0.1
+    net = make_nets(mean.experiment).net
+    whole = net.apply(mean.variables, *inputs)
+    np.testing.assert_allclose(whole.coefficients, np.mean(each, 0), atol=1e-5)
+    photo, sound = inputs
+    first = net.apply(mean.variables, photo, sound[:, :2])
+    rest = net.apply(mean.variables, photo, sound[:, 2:], state=first.state)
+    np.testing.assert_allclose(rest.coefficients, whole.coefficients[:, 2:], atol=1e-5)
+    state = first_state(net, make_nets(smoke.get_config("vg")).generator).at_net
+    alone = net.apply(mean.variables, photo[:1], sound[:1], state=state)
+    np.testing.assert_allclose(alone.coefficients, whole.coefficients[:1], atol=1e-5)
+
+
+def test_the_average_of_one_run_is_that_run():
+    run = member(0, model())
+    assert averaged([run]) is run
+
+
+def test_an_average_can_be_trained_as_one():
+    """Every member's gradient and running statistics are its own."""
+    experiment = smoke.get_config("at")
+    experiment.at_net.members = 2
+    nets = make_nets(experiment, model())
+    random = np.random.default_rng(2).normal
+    shapes = (2, K), (2, 4, 28, 12), (2, 4, K)
+    batch = AtBatch(*(random(size=shape).astype("f4") for shape in shapes))
+    state = jax.jit(functools.partial(initial_state, nets, batch))(0)
+    assert {len(x) for x in jax.tree.leaves(state.net.params)} == {2}
+    after, _ = jax.jit(functools.partial(at_step, nets))(state, batch)
+
+    def moved(old, new) -> bool:
+        return all(np.any(a != b) for a, b in zip(old, new, strict=True))
+
+    learnt = (state.net.params, state.net.batch_stats)
+    now = (after.net.params, after.net.batch_stats)
+    assert all(jax.tree.leaves(jax.tree.map(moved, learnt, now)))
+
+
+def test_no_average_of_other_sizes_other_faces_or_of_averages():
+    run = member(0, model())
+    wider = member(0, model(), lstm_width=run.experiment.at_net.lstm_width + 1)
+    with pytest.raises(InputError, match=r"other sizes: lstm_width=\d+ \(now \d+\)"):
+        averaged([run, wider])
+    other = Pca(model().mean + 1, model().components)
+    with pytest.raises(InputError, match="of other face models"):
+        averaged([run, run._replace(pca=other)])
+    pair = member(0, model(), members=2)
+    with pytest.raises(InputError, match="runs of 2 members each; give one"):
+        averaged([pair, pair])
