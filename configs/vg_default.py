@@ -36,10 +36,11 @@ STAGES = {
     "faces": Stage(3250, "constant", 5.0),
     "smiles": Stage(1700, "wsd", 5.0),
     "photos": Stage(4000, "wsd", 6.0),
+    "lips": Stage(2500, "wsd", 7.0),
 }
 
 
-def get_config(stage: str = "photos") -> Experiment:
+def get_config(stage: str = "lips") -> Experiment:
     """Many clips of few frames a step: different faces teach more than more frames of
     one, and BatchNorm's running statistics fit them all.  No discriminator: the texture
     loss keeps the lips sharp.
@@ -86,7 +87,11 @@ def get_config(stage: str = "photos") -> Experiment:
     augment.mouth_width, augment.mouth_rise, augment.mouth_curl = 0.3, 7.0, 3.0
     if stage != "faces":
         augment.teeth = 0.9
-    if stage == "photos":
+    if stage in ("photos", "lips"):
         augment.keep_shape, augment.smile = 0.7, 1.0
         config.gan_loss.dynamic = False
+    if stage == "lips":
+        augment.keep_shape, augment.first_photo = 0.85, 0.6
+        config.gan_loss.mouth_weight = 16.0
+        config.data.balance = "clips"
     return config

@@ -11,7 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
 
-from input_pipeline.clip import CROP_SIZE, INNER_LIPS
+from input_pipeline.clip import (
+    CONTEXT_FRAMES,
+    CROP_SIZE,
+    INNER_LIPS,
+    ROWS_PER_FRAME,
+    SAMPLE_RATE,
+    WINDOW_ROWS,
+    WINDOW_SIZE,
+)
 
 
 class Strength(NamedTuple):
@@ -28,6 +36,10 @@ class Strength(NamedTuple):
     teeth: how bright the open mouth gets, see brighten_mouth; below 1.  From 0 to x in
     a third of the examples, 0 in the others.
     noise: standard deviation, as a share of every cepstral column's own; from 0 to x.
+    tempo: logarithm of how much faster AT-net's speaker talks.  voice: of how much
+    shorter his or her vocal tract is.
+    first_photo: probability that the photo is the clip's first frame, where lips are
+    mostly at rest, and not any.
     """
 
     mirror: float = 0.0
@@ -47,6 +59,9 @@ class Strength(NamedTuple):
     saturation: float = 0.0
     teeth: float = 0.0
     noise: float = 0.0
+    tempo: float = 0.0
+    voice: float = 0.0
+    first_photo: float = 0.0
 
 
 GRID = 5  # control points a side
@@ -55,6 +70,7 @@ PIXEL = 2 / CROP_SIZE  # of the crop, in positions
 MOUTH_CENTRE = np.array([0.0, 0.18])
 MOUTH_REACH = 26 * PIXEL, 18 * PIXEL  # standard deviations, to the side and up
 MOUTH_CORNER = 17 * PIXEL  # from the centre
+NUM_FILTERS, LIFTER = 26, 22  # of python_speech_features.mfcc
 SMILE = {"width": 0.22, "curl": -4.0, "opening": 0.3}  # of mouth_field
 
 
@@ -66,7 +82,8 @@ class Augmentation(NamedTuple):
 
     A colour c in [0,1] becomes gain tint c^gamma + offset, and its distance to grey
     saturation times as large.  teeth: see brighten_mouth.  noise: see Strength;
-    noise_seed: which noise.
+    noise_seed: which noise.  tempo: see change_tempo.  voice: see other_voice.
+    first_photo: the photo is the clip's first frame.
     """
 
     mirror: bool
@@ -81,6 +98,9 @@ class Augmentation(NamedTuple):
     teeth: float
     noise: float
     noise_seed: int
+    tempo: float
+    voice: float
+    first_photo: bool
 
 
 def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
@@ -92,6 +112,8 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
     noise_seed = int(random.integers(1 << 62))
     width, rise, curl = random.uniform(-1, 1, 3)
     teeth, smile, shape = random.random(3)
+    tempo, voice = random.uniform(-1, 1, 2)
+    first_photo = random.random()
     scale = 1 + strength.scale * grow
     a = scale * np.exp(1j * np.deg2rad(strength.rotation * turn))
     shift = strength.shift * PIXEL
@@ -122,6 +144,9 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
         teeth=strength.teeth * in_a_third(teeth),
         noise=strength.noise * noise,
         noise_seed=noise_seed,
+        tempo=float(np.exp(strength.tempo * tempo)),
+        voice=float(np.exp(strength.voice * voice)),
+        first_photo=bool(first_photo < strength.first_photo),
     )
 
 
@@ -295,14 +320,74 @@ def brighten_mouth(
 def change_sound(
     change: Augmentation, mfcc: Float32[np.ndarray, "M 13"]
 ) -> Float32[np.ndarray, "M 13"]:
-    """Adds noise to the cepstra.
+    """Another voice, and noise added to the cepstra.
 
     There is no gain: a sound g times as loud has all log mel energies raised by
     2 ln g, a constant over the bands, which the cosine transform puts into coefficient
     0 alone.  Column 0 is not part of an audio window, so the networks cannot hear it.
     """
+    if change.voice != 1:
+        mfcc = mfcc.copy()
+        mfcc[:, 1:] = mfcc[:, 1:] @ other_voice(change.voice).T
     if not change.noise:
         return mfcc
     random = np.random.Generator(np.random.Philox(change.noise_seed))
     hiss = random.standard_normal(mfcc.shape, dtype=np.float32)
     return mfcc + np.float32(change.noise) * mfcc.std(0) * hiss
+
+
+def other_voice(factor: float) -> Float32[np.ndarray, "12 12"]:
+    """What makes cepstra 1..12 those of a voice whose resonances all lie `factor` times
+    as high: vocal tract length normalisation as a matrix (Pitz and Ney 2005).
+
+    The cepstra stand for a sum of cosines over the mel filters; it is read at the
+    places of f / factor, and transformed again.  1: the unit matrix.
+    """
+    filters, cepstra = np.arange(NUM_FILTERS), np.arange(1, WINDOW_SIZE + 1)
+    top = mel(SAMPLE_RATE / 2) / (NUM_FILTERS + 1)
+    heard = mel(hertz((filters + 1) * top) / factor) / top - 1
+    heard = np.minimum(heard, NUM_FILTERS - 0.5)
+
+    def cosines(at):
+        return np.cos(np.pi * cepstra * (at[:, None] + 0.5) / NUM_FILTERS)
+
+    lifter = 1 + LIFTER / 2 * np.sin(np.pi * cepstra / LIFTER)
+    warped = 2 / NUM_FILTERS * cosines(filters).T @ cosines(heard)
+    return (lifter[:, None] * warped / lifter).astype(np.float32)
+
+
+def mel(hertz):
+    return 2595 * np.log10(1 + hertz / 700)
+
+
+def hertz(mel):
+    return 700 * (10 ** (mel / 2595) - 1)
+
+
+def change_tempo(
+    tempo: float,
+    landmarks: Float32[np.ndarray, "T 68 2"],
+    mfcc: Float32[np.ndarray, "M 13"],
+) -> tuple[Float32[np.ndarray, "n 68 2"], Float32[np.ndarray, "m 13"]]:
+    """The same words `tempo` times as fast, at the same pitch; n = (T - 1) / tempo + 1,
+    rounded down.  Between frames, and between rows, linearly; the first and the last
+    row are repeated where the sound ends."""
+    if tempo == 1:
+        return landmarks, mfcc
+    count = int((len(landmarks) - 1) / tempo) + 1
+    rows = np.arange((count + 2 * CONTEXT_FRAMES) * ROWS_PER_FRAME)
+    middle = (WINDOW_ROWS - 1) / 2  # of what frame 0 hears
+    return (
+        between(landmarks, tempo * np.arange(count)),
+        between(mfcc, tempo * (rows - middle) + middle),
+    )
+
+
+def between(
+    x: Float32[np.ndarray, "N *rest"], at: Float[np.ndarray, "n"]
+) -> Float32[np.ndarray, "n *rest"]:
+    """x at fractional places of its first axis."""
+    at = np.clip(at, 0, len(x) - 1)
+    low = np.minimum(at.astype(int), max(len(x) - 2, 0))
+    share = (at - low).astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
+    return x[low] + share * (x[np.minimum(low + 1, len(x) - 1)] - x[low])

@@ -98,14 +98,18 @@ def at_example(
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
-    reference, first = draw(len(clip.frames), key, num_frames)
-    window = slice(first, first + num_frames)
-    if augment:
-        change = augmentation(key, augment)
-        clip = clip._replace(
-            landmarks=augmenting.change_landmarks(change, clip.landmarks),
-            mfcc=augmenting.change_sound(change, clip.mfcc),
+    change = augmentation(key, augment) if augment else None
+    if change:
+        landmarks, mfcc = augmenting.change_tempo(
+            min(change.tempo, (len(clip.frames) - 1) / max(num_frames - 1, 1)),
+            augmenting.change_landmarks(change, clip.landmarks),
+            augmenting.change_sound(change, clip.mfcc),
         )
+        clip = clip._replace(landmarks=landmarks, mfcc=mfcc)
+    reference, first = draw(len(clip.landmarks), key, num_frames)
+    if change and change.first_photo:
+        reference = 0
+    window = slice(first, first + num_frames)
     landmarks = flat_landmarks(clip)
     return AtBatch(
         example=pca.project(landmarks[reference]),
@@ -130,6 +134,8 @@ def vg_example(
     check(clip, num_frames)
     reference, first = draw(len(clip.frames), key, num_frames)
     change = augmentation(key, augment) if augment else None
+    if change and change.first_photo:
+        reference = 0
     if change and change.smile:
         reference = widest_open(clip)
     which = [reference, *range(first, first + num_frames)]

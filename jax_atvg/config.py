@@ -16,7 +16,8 @@ from input_pipeline.clip import InputError
 
 @dataclasses.dataclass
 class AtNetSizes:
-    """See models/at_net.py.  audio_widths=(): no convolutions."""
+    """See models/at_net.py.  audio_widths=(): no convolutions.  members: of an average
+    that is trained as one; of runs that are not, `export` makes one."""
 
     example_widths: tuple[int, ...] = (256, 512)
     audio_widths: tuple[int, ...] = (64, 128, 256, 256, 512)
@@ -24,6 +25,7 @@ class AtNetSizes:
     lstm_width: int = 256
     lstm_layers: int = 3
     relative: bool = False
+    members: int = 1
 
 
 @dataclasses.dataclass
@@ -116,6 +118,9 @@ class Augment:
     saturation: float = 0.0
     teeth: float = 0.0
     noise: float = 0.0
+    tempo: float = 0.0
+    voice: float = 0.0
+    first_photo: float = 0.0
 
 
 @dataclasses.dataclass
@@ -180,6 +185,7 @@ AT_LEAST = {
     "save_every": 1,
     "validate_every": 1,
     "keep": 1,
+    "at_net.members": 1,
     "vg_net.num_blocks": 0,
     "vg_net.width": 2,
     "optimizer.accumulate": 1,
@@ -199,7 +205,9 @@ BELOW_ONE = (
     "optimizer.b2",
     "data.augment.teeth",
 )
-AT_MOST_ONE = ("data.augment.mirror", "data.augment.keep_shape", "data.augment.smile")
+AT_MOST_ONE = tuple(
+    f"data.augment.{name}" for name in ("mirror", "keep_shape", "smile", "first_photo")
+)
 
 
 def validate(experiment: Experiment) -> None:

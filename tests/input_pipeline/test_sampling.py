@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from input_pipeline import audio, sampling
+from input_pipeline.augment import Strength
 from input_pipeline.clip import InputError
 from input_pipeline.synthetic import SyntheticClips
 
@@ -255,6 +256,37 @@ def test_a_damaged_frame_is_named(clips, damage):
     frames = [*clip.frames[:3], data, *clip.frames[4:]]
     with pytest.raises(InputError, match="cartoon0/0000: frame 3 is no whole JPEG"):
         sampling.decode(clip._replace(frames=frames), range(40))
+
+
+def test_the_photo_is_the_first_frame_as_often_as_asked(clips, pca):
+    """Windows stay where they were; a smiling photo is the widest open one."""
+    clip = clips[0]
+    landmarks = clip.landmarks.reshape(len(clip.landmarks), -1)
+    share = Strength(first_photo=0.5)
+    firsts = 0
+    for key in ((0, 0, place) for place in range(60)):
+        plain = sampling.at_example(clip, pca, key, T)
+        example = sampling.at_example(clip, pca, key, T, augment=share)
+        np.testing.assert_array_equal(example.coefficients, plain.coefficients)
+        first = sampling.augmentation(key, share).first_photo
+        photo = pca.project(landmarks[0]) if first else plain.example
+        np.testing.assert_array_equal(example.example, photo)
+        drawn = sampling.vg_example(clip, key, T, augment=share)
+        still = sampling.vg_example(clip, key, T)
+        np.testing.assert_array_equal(drawn.frames, still.frames)
+        photo = landmarks[0] if first else still.example
+        np.testing.assert_array_equal(drawn.example, photo)
+        firsts += first
+    assert 20 < firsts < 40
+    both = Strength(first_photo=1.0, smile=1.0)
+    key = next(
+        key
+        for key in ((0, 0, place) for place in range(60))
+        if sampling.augmentation(key, both).smile > 0.5
+    )
+    smiles = sampling.vg_example(clip, key, T, augment=both)
+    alone = sampling.vg_example(clip, key, T, augment=both._replace(first_photo=0.0))
+    np.testing.assert_array_equal(smiles.image, alone.image)
 
 
 def test_a_clip_longer_than_the_padding_is_named(clips, pca):
