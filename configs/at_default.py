@@ -28,6 +28,15 @@ def get_config() -> Experiment:
         data=Data(
             num_coefficients=32,
             balance="sqrt",
-            augment=Augment(mirror=0.5, rotation=4.0, scale=0.04, shift=3.0, noise=0.3),
+            augment=Augment(
+                mirror=0.5,
+                rotation=4.0,
+                scale=0.04,
+                shift=3.0,
+                noise=0.3,
+                tempo=0.2,
+                voice=0.1,
+                first_photo=0.6,
+            ),
         ),
     )

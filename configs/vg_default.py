@@ -36,7 +36,7 @@ STAGES = {
     "faces": Stage(3250, "constant", 5.0),
     "smiles": Stage(1700, "wsd", 5.0),
     "photos": Stage(4000, "wsd", 6.0),
-    "lips": Stage(2500, "wsd", 7.0),
+    "lips": Stage(2000, "wsd", 12.0),
 }
 
 

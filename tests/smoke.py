@@ -43,7 +43,7 @@ def commands(folder: pathlib.Path) -> list[list[str]]:
         ["train", "--config=configs/smoke.py:at", f"--workdir={at}"],
         ["train", "--config=configs/smoke.py:vg", f"--workdir={vg}"],
         [
-            *("export", f"--at={at}", f"--vg={vg}", f"--out={bundle}", data),
+            *("export", f"--at={at},{at}", f"--vg={vg}", f"--out={bundle}", data),
             "--format=stablehlo",
         ],
         [
