@@ -356,12 +356,14 @@ def other_voice(factor: float) -> Float32[np.ndarray, "12 12"]:
     return (lifter[:, None] * warped / lifter).astype(np.float32)
 
 
-def mel(hertz):
-    return 2595 * np.log10(1 + hertz / 700)
+def mel(frequency):
+    """Hertz to mel."""
+    return 2595 * np.log10(1 + frequency / 700)
 
 
-def hertz(mel):
-    return 700 * (10 ** (mel / 2595) - 1)
+def hertz(pitch):
+    """Mel to hertz."""
+    return 700 * (10 ** (pitch / 2595) - 1)
 
 
 def change_tempo(
