@@ -252,7 +252,7 @@ def program(
 
     The weights are constants in it: one file is all there is to carry.
     """
-    variables = as_float32(variables)
+    variables = jax.device_put(as_float32(variables))  # vmap takes no numpy constants
     scope = jax_export.SymbolicScope()
 
     def struct(shape: tuple) -> jax.ShapeDtypeStruct:

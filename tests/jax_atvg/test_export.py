@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax import export as jax_export
 
 from configs import smoke
 from input_pipeline import align, landmarks, loader, sampling, synthetic
@@ -286,3 +287,22 @@ def test_a_full_disk_leaves_the_bundle_and_no_half_of_the_programs(
         "bundle.json",
         "arrays",
     }
+
+
+def test_the_mean_of_several_at_nets_is_a_program_too():
+    experiment = smoke.get_config("at")
+    experiment.at_net.members = 2
+    net = make_nets(experiment).net
+    variables = random_variables(net, *zeros((1, 6), (1, 1, 28, 12)))
+    inputs = {"example": ("b", 6), "audio": ("b", "t", 28, 12)}
+    code, signature = export.program(
+        net, variables, inputs, export.OUTPUTS["at_net"], export.STATES["at_net"]
+    )
+    random = np.random.default_rng(0).normal
+    example, audio = (random(size=s).astype("f4") for s in ((2, 6), (2, 3, 28, 12)))
+    shape = (experiment.at_net.lstm_layers, 2, 2, experiment.at_net.lstm_width)
+    assert signature["inputs"]["hidden"] == [shape[0], "b", *shape[2:]]
+    program = jax_export.deserialize(bytearray(code))
+    found, *_ = program.call(example, audio, *zeros(shape, shape))
+    expected = net.apply(variables, example, audio).coefficients
+    np.testing.assert_allclose(found, expected, atol=1e-5)
