@@ -11,9 +11,6 @@ import json
 import math
 import os
 import pathlib
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -28,7 +25,6 @@ from jax_atvg.train_step import build
 EXAMPLES = "v5e:2x2, v5e:16x16, v5p:4x4x4, v6e:4x4"
 CHIP_COUNTS = (1, 4, 16, 64, 256)
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
-STACK = 1 << 29  # bytes of addresses; memory as it is used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,17 +74,6 @@ def topology_devices(name: str) -> list[Any]:
         ) from error
 
 
-def with_deep_stack(call: Callable[[], Any]) -> Any:
-    """call() in a thread of its own: libtpu's compiler recurses through the program,
-    and the main thread's 8 MiB end with a segmentation fault (v6e, full width)."""
-    before = threading.stack_size(STACK)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(call).result()
-    finally:
-        threading.stack_size(before)
-
-
 def compile_step(
     experiment: Experiment,
     devices: list[Any],
@@ -104,7 +89,7 @@ def compile_step(
     step = built.at(experiment.steps - 1)
     lowered = step.lower(state, built.shapes, experiment.seed)
     try:
-        compiled = with_deep_stack(lowered.compile)
+        compiled = lowered.compile()
     except Exception as error:
         if OUT_OF_MEMORY in str(error):
             return None

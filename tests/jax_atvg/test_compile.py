@@ -7,7 +7,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import threading
 import types
 
 import jax
@@ -156,24 +155,6 @@ def test_a_step_that_does_not_fit_costs_nothing_and_other_failures_are_raised(
 
 
 # --- fitting ---
-
-
-def test_the_compiler_gets_a_deep_stack_and_only_the_compiler(monkeypatch):
-    """What it returns or raises is passed on."""
-    sizes = []
-    starting = threading.Thread.start
-
-    def start(thread):
-        sizes.append(threading.stack_size())
-        starting(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    before = threading.stack_size()
-    assert compiling.with_deep_stack(lambda: 7) == 7
-    with pytest.raises(ZeroDivisionError):
-        compiling.with_deep_stack(lambda: 1 / 0)
-    assert sizes == [compiling.STACK] * 2
-    assert threading.stack_size() == before
 
 
 def growing(monkeypatch, each: float, tried: list[int]):
