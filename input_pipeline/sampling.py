@@ -69,15 +69,22 @@ def speaker_balanced(
 # --- one example ---
 
 
-def draw(length: int, key: Key, num_frames: int) -> tuple[int, int]:
-    """(reference frame, first frame of the window), both uniform over the clip.
+def draw(
+    length: int,
+    key: Key,
+    num_frames: int,
+    change: augmenting.Augmentation | None = None,
+) -> tuple[int, int]:
+    """(reference frame, first frame of the window), both uniform over the clip; the
+    reference is frame 0 where the change says so.
 
     The authors' AT reference is one of LRW's frames 3..7 and the window follows it
     (reference section 2); here, as in their VG data, it may lie anywhere.
     """
     random = random_numbers(*key)
     reference = int(random.integers(length))
-    return reference, int(random.integers(length - num_frames + 1))
+    first = int(random.integers(length - num_frames + 1))
+    return (0 if change and change.first_photo else reference), first
 
 
 def augmentation(key: Key, strength: augmenting.Strength) -> augmenting.Augmentation:
@@ -106,9 +113,7 @@ def at_example(
             augmenting.change_sound(change, clip.mfcc),
         )
         clip = clip._replace(landmarks=landmarks, mfcc=mfcc)
-    reference, first = draw(len(clip.landmarks), key, num_frames)
-    if change and change.first_photo:
-        reference = 0
+    reference, first = draw(len(clip.landmarks), key, num_frames, change)
     window = slice(first, first + num_frames)
     landmarks = flat_landmarks(clip)
     return AtBatch(
@@ -132,10 +137,8 @@ def vg_example(
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
-    reference, first = draw(len(clip.frames), key, num_frames)
     change = augmentation(key, augment) if augment else None
-    if change and change.first_photo:
-        reference = 0
+    reference, first = draw(len(clip.frames), key, num_frames, change)
     if change and change.smile:
         reference = widest_open(clip)
     which = [reference, *range(first, first + num_frames)]
