@@ -4,6 +4,7 @@ import csv
 import ctypes
 import os
 import pathlib
+import resource
 import sys
 
 from absl import flags
@@ -284,6 +285,18 @@ def pretend_tpu_host() -> None:
         JAX_PLATFORMS="cpu",
         ALLOW_MULTIPLE_LIBTPU_LOAD="1",
     )
+
+
+def enlarge_stack() -> None:
+    """Starts this program anew with as large a stack as the system grants: libtpu's
+    compiler overflows the usual 8 MB on large networks.  To be called before jax is
+    imported; afterwards it does nothing."""
+    stack = resource.RLIMIT_STACK
+    granted, most = resource.getrlimit(stack)
+    if granted == most or "jax" in sys.modules:
+        return
+    resource.setrlimit(stack, (most, most))
+    os.execv(sys.executable, sys.orig_argv)
 
 
 def set_up_jax() -> None:

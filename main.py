@@ -71,6 +71,7 @@ from command_line import (
     chosen_experiment,
     chosen_template,
     complain,
+    enlarge_stack,
     flag_values,
     keep_freed_memory,
     pretend_tpu_host,
@@ -176,6 +177,7 @@ def compile_() -> int:
     """What an experiment's step costs on a machine that is not here."""
     require(CONFIG)
     if TOPOLOGY.value:
+        enlarge_stack()
         pretend_tpu_host()
     set_up_jax()
     from input_pipeline import synthetic

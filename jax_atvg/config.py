@@ -142,16 +142,18 @@ class Data:
 @dataclasses.dataclass
 class Experiment:
     """network: "at" or "gan".  batch_size: clips a step, over all devices; BatchNorm
-    sees all of them.  compute: "float32" or "bfloat16"; parameters and statistics are
-    float32.  ema: decay of the generator's averaged copy, 0 for none; evaluation and
-    export use it.  *_every: in steps.  keep: newest checkpoints, beside the best.
-    init: a bundle whose network the run begins with, "" for random values."""
+    sees all of them, or virtual_batch_size of them at a time.  compute: "float32" or
+    "bfloat16"; parameters and statistics are float32.  ema: decay of the generator's
+    averaged copy, 0 for none; evaluation and export use it.  *_every: in steps.  keep:
+    newest checkpoints, beside the best.  init: a bundle whose network the run begins
+    with, "" for random values."""
 
     network: str = "gan"
     init: str = ""
     seed: int = 0
     steps: int = 100_000
     batch_size: int = 16
+    virtual_batch_size: int = 0
     compute: str = "float32"
     ema: float = 0.0
     report_every: int = 50
@@ -179,6 +181,7 @@ CHOICES = {
 AT_LEAST = {
     "steps": 1,
     "batch_size": 1,
+    "virtual_batch_size": 0,
     "seed": 0,
     "report_every": 1,
     "image_every": 1,

@@ -18,6 +18,7 @@ from input_pipeline.clip import (
     WINDOW_ROWS,
     WINDOW_SIZE,
     AtBatch,
+    InputError,
     Pca,
     VgBatch,
 )
@@ -26,6 +27,7 @@ from jax_atvg.config import Experiment, flatten
 from jax_atvg.gan_step import gan_step, pixel_step
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
+from jax_atvg.models.layers import BatchNorm, Norm
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.optim import make_optimizer
 from jax_atvg.rng import init_key
@@ -61,9 +63,10 @@ class TrainStep(NamedTuple):
 def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainStep:
     """pca: needed by AT-net's loss on landmarks.
 
-    InputError: the batch does not divide by the devices.
+    InputError: the batch does not divide by the devices, or not into virtual ones.
     """
     check_batch_size(experiment.batch_size, mesh)
+    check_virtual_batches(experiment)
     nets = make_nets(experiment, pca)
     shapes = batch_shapes(experiment, experiment.batch_size)
     whole, rows = replicated(mesh), split(mesh)
@@ -93,6 +96,19 @@ def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainSt
     )
 
 
+def check_virtual_batches(experiment: Experiment) -> None:
+    """InputError, with the nearest sizes that work, unless they fill the batch."""
+    size, whole = experiment.virtual_batch_size, experiment.batch_size
+    if size and whole % size:
+        divisors = [n for n in range(1, whole + 1) if whole % n == 0]
+        nearest = [n for n in divisors if n < size][-1:]
+        nearest += [n for n in divisors if n > size][:1]
+        raise InputError(
+            f"config.virtual_batch_size={size} must divide config.batch_size={whole}; "
+            f"try {' or '.join(map(str, nearest))}"
+        )
+
+
 def state_sharding(shapes: State, mesh: Mesh, shard_optimizer: bool) -> State:
     """The sharding of every array of the state.
 
@@ -119,21 +135,33 @@ def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
 
     optimizer = functools.partial(make_optimizer, experiment.optimizer)
-    steps = experiment.steps
+    steps, norm = experiment.steps, norm_over(experiment.virtual_batch_size)
     if experiment.network == "at":
-        net = ATNet(experiment.data.num_coefficients, **attributes(experiment.at_net))
+        net = ATNet(
+            experiment.data.num_coefficients,
+            norm=norm,
+            **attributes(experiment.at_net),
+        )
         return AtNets(
             net, optimizer(steps), experiment.at_loss, pca, experiment.compute
         )
     return GanNets(
-        VGNet(image_size=CROP_SIZE, **attributes(experiment.vg_net)),
-        Discriminator(**attributes(experiment.discriminator)),
+        VGNet(image_size=CROP_SIZE, norm=norm, **attributes(experiment.vg_net)),
+        Discriminator(norm=norm, **attributes(experiment.discriminator)),
         optimizer(steps),
         optimizer(max(steps - experiment.gan_loss.pixel_steps, 1)),
         experiment.gan_loss,
         experiment.ema,
         experiment.compute,
     )
+
+
+@functools.cache  # networks are equal where their norms are
+def norm_over(virtual_batch_size: int) -> Norm:
+    """BatchNorm over so many clips at a time, 0 for all of them."""
+    if not virtual_batch_size:
+        return BatchNorm
+    return functools.partial(BatchNorm, virtual_batch_size=virtual_batch_size)
 
 
 def batch_shapes(experiment: Experiment, batch_size: int) -> AtBatch | VgBatch:

@@ -3,6 +3,7 @@
 import gzip
 import os
 import platform
+import resource
 import subprocess
 import sys
 
@@ -276,3 +277,22 @@ print(faults() * resource.getpagesize() / 2**27)
     )
     cleared = float(done.stdout)
     assert cleared < 0.01 if kept else cleared > 0.9
+
+
+@pytest.mark.parametrize("jax", [False, True])
+def test_a_program_starts_anew_for_a_larger_stack_before_jax_is_there(jax):
+    """Once, with its arguments; later its threads have theirs already."""
+    least, most = 2**22, 2**24
+    program = (
+        f"import resource, sys; from command_line import enlarge_stack; "
+        f"sys.modules.update({'jax=None' if jax else ''}); enlarge_stack(); "
+        "print(resource.getrlimit(resource.RLIMIT_STACK), sys.argv)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "one"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (least, most)),
+    )
+    assert done.stdout == f"({least if jax else most}, {most}) ['-c', 'one']\n"

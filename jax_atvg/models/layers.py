@@ -151,11 +151,16 @@ class BatchNorm(nn.Module):
     average of the unbiased one (flax's own keeps the biased).  Under jit over a mesh
     the statistics are those of the global batch.  They are computed in float32 at
     least, whatever the precision of x.
+
+    virtual_batch_size: so many examples of the first axis, in their order, are
+    normalised together, and the running averages move by the mean over these parts
+    (ghost batch normalisation, Hoffer et al. 2017); 0 for the whole batch.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     torch_init: bool = False
+    virtual_batch_size: int = 0
 
     @nn.compact
     def __call__(self, x: Features, train: bool) -> Features:
@@ -165,7 +170,10 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", initializers.zeros, channels)
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         var = self.variable("batch_stats", "var", jnp.ones, channels)
+        shape = x.shape
         if train:
+            if self.virtual_batch_size:
+                x = x.reshape(-1, self.virtual_batch_size, *shape[1:])
             wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             center, spread, count = self.statistics(wide, mean.value)
             if not self.is_initializing():
@@ -174,21 +182,24 @@ class BatchNorm(nn.Module):
         else:
             center, spread = mean.value, var.value
         y = (x - center) * (scale * lax.rsqrt(spread + self.epsilon)) + bias
-        return y.astype(x.dtype)
+        return y.astype(x.dtype).reshape(shape)
 
-    def statistics(self, x: Features, near: Array) -> tuple[Array, Array, int]:
+    def statistics(self, x: Array, near: Array) -> tuple[Array, Array, int]:
         """Mean and biased variance, shaped to broadcast with x; values behind each.
 
-        near: about the mean.  Sums of x - near and of its square are taken in one pass,
-        and over a mesh in one all-reduce; the usual variance waits for the mean.
+        x: with virtual_batch_size, split into [parts, examples, ...].  near: about the
+        mean.  Sums of x - near and of its square are taken in one pass, and over a mesh
+        in one all-reduce; the usual variance waits for the mean.
         """
-        axes, near = tuple(range(x.ndim - 1)), lax.stop_gradient(near)
-        first = jnp.mean(x - near, axes)
-        second = jnp.mean((x - near) ** 2, axes)
+        parts = 1 if self.virtual_batch_size else 0  # the axes that stay apart
+        axes, near = tuple(range(parts, x.ndim - 1)), lax.stop_gradient(near)
+        first = jnp.mean(x - near, axes, keepdims=True)
+        second = jnp.mean((x - near) ** 2, axes, keepdims=True)
         spread = jnp.maximum(second - first**2, 0.0)
-        return near + first, spread, x.size // x.shape[-1]
+        return near + first, spread, x.size // first.size
 
     def update(self, running: nn.Variable, batch: Array) -> None:
+        batch = batch.reshape(-1, batch.shape[-1]).mean(0)
         running.value += (1 - self.momentum) * (batch - running.value)
 
 

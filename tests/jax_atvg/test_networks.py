@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.conv_gru import ConvGru
 from jax_atvg.models.discriminator import Discriminator
+from jax_atvg.models.layers import BatchNorm
 from jax_atvg.models.vg_net import VGNet
 from tests.random_variables import random_variables
 
@@ -237,6 +238,47 @@ def test_folded_norm_sees_all_frames_of_the_batch(module):
     _, after = train(module, inputs)
     _, after_backwards = train(module, backwards)
     assert_same(after_backwards[first], after[first], 1e-6)
+
+
+@pytest.mark.parametrize("name", ["at_net", "vg_net", "discriminator"])
+def test_clips_of_a_virtual_batch_are_normalised_as_if_they_were_alone(name):
+    """Twice four of eight clips; the running statistics move by the mean of both."""
+    module = NETWORKS[name]
+    if isinstance(module, VGNet):
+        module = module.clone(dropout=0.0)
+    virtual = module.clone(
+        norm=functools.partial(BatchNorm, virtual_batch_size=BATCH // 2)
+    )
+    with jax.enable_x64():
+        inputs = [x.astype(np.float64) for x in inputs_of(module)]
+        v = jax.tree.map(lambda x: x.astype(np.float64), variables_of(module))
+
+        def train(module, *inputs):
+            apply = jax.jit(
+                functools.partial(module.apply, train=True, mutable=["batch_stats"])
+            )
+            output, moved = apply(v, *inputs)
+            return output._replace(state=None), moved["batch_stats"]
+
+        together, moved = train(virtual, *inputs)
+        halves = [
+            train(module, *half)
+            for half in zip(*(np.split(x, 2) for x in inputs), strict=True)
+        ]
+        apart = jax.tree.map(lambda *x: jnp.concatenate(x), *(x for x, _ in halves))
+        assert_same(together, apart, 1e-12)
+        mean = jax.tree.map(lambda *x: sum(x) / 2, *(stats for _, stats in halves))
+        assert_same(moved, mean, 1e-12)
+        whole, _ = train(module, *inputs)
+        with pytest.raises(AssertionError):
+            assert_same(whole, apart, 1e-5)
+
+
+def test_a_virtual_batch_of_all_clips_is_the_batch():
+    norm = functools.partial(BatchNorm, virtual_batch_size=BATCH)
+    module = NETWORKS["discriminator"]
+    inputs = inputs_of(module)
+    assert_same(train(module.clone(norm=norm), inputs), train(module, inputs), 1e-6)
 
 
 def test_modules_are_hashable_and_comparable():

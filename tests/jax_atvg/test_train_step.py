@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 
 from configs import smoke
 from input_pipeline import loader
+from input_pipeline.clip import InputError
 from input_pipeline.synthetic import SyntheticClips
 from jax_atvg import compile as compiling
 from jax_atvg import gan_step, rng, sharding, train_step
@@ -42,6 +43,33 @@ def test_every_device_draws_its_own_part_of_the_dropout_mask(key, monkeypatch):
         program = step.step.lower(state, step.shapes, 0).compile().as_text()
     mask = frames * 8 * 8 * 8 * width  # of one clip
     assert largest_of_dropout(program) == (mask if key == "ours" else devices * mask)
+
+
+# --- BatchNorm over the clips of one device ---
+
+
+def test_a_virtual_batch_on_one_device_needs_no_sums_over_all():
+    """AT-net on four devices, two clips each: five layers of BatchNorm, twice.  Over
+    the clips of two devices the sums are theirs, and no audio is sent either."""
+    experiment, reduced = smoke.get_config("at"), {}
+    for size in (0, 2, 4):
+        experiment.virtual_batch_size = size
+        cost = compiling.compile_step(experiment, jax.devices()[:4], 2)
+        assert set(cost.collectives) == {"all-reduce"}
+        reduced[size], _ = cost.collectives["all-reduce"]
+    assert reduced[2] == reduced[0] - 2 * 5
+    assert reduced[4] >= reduced[0]
+
+
+@pytest.mark.parametrize(("size", "nearest"), [(3, "2 or 4"), (5, "4 or 8"), (16, "8")])
+def test_virtual_batches_that_do_not_fill_the_batch_name_sizes_that_work(size, nearest):
+    experiment = Experiment(batch_size=8, virtual_batch_size=size)
+    with pytest.raises(
+        InputError,
+        match=rf"virtual_batch_size={size} must divide config.batch_size=8; try "
+        rf"{nearest}$",
+    ):
+        train_step.build(experiment, sharding.data_mesh())
 
 
 # --- the optimiser's state split over the devices (ZeRO-1) ---
