@@ -5,6 +5,7 @@ workdir/checkpoints/1000/    state, data iterator, metrics after step 1000
 """
 
 import json
+import logging
 import os
 import sys
 from typing import Any
@@ -33,6 +34,11 @@ FREE = (
     "optimizer.shard",
 )
 BEST = "validation/loss"  # the best checkpoint has the least of it
+
+
+def of_interest(record: logging.LogRecord) -> bool:
+    """False: orbax's warning, at every save, that it comes without a validation."""
+    return "tracked_metric" not in record.getMessage()
 
 
 def open_workdir(path: str | os.PathLike) -> epath.Path:
@@ -89,6 +95,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.Path, keep: int):
         self.folder, self.keep = workdir / "checkpoints", keep
+        logging.getLogger("absl").addFilter(of_interest)
         self.manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
