@@ -153,8 +153,12 @@ class Program:
         )
 
     def flops(self) -> int:
-        """Of convolutions and matrix products, a multiplication and an addition each;
-        products with the zeros of padding and dilation count as any other."""
+        """Of convolutions and matrix products, a multiplication and an addition each.
+
+        Products with the zeros of padding count as any other; those with the zeros
+        between the pixels of a dilated picture do not, for XLA's estimates of such
+        convolutions show that a TPU leaves them out.
+        """
         total = 0
         for one, part, times in self.instructions():
             total += times * sum(
@@ -274,7 +278,10 @@ def products(one: Instruction, part: dict) -> int:
     if one.op == "convolution":
         labels = re.search(r"dim_labels=\w+_(\w+)->", one.text)[1]
         kernel = part[one.operands[1]].out[0]
-        return one.out[0].size * kernel.size // kernel.dims[labels.index("o")]
+        apart = re.search(r"lhs_dilate=([\dx]+)", one.text)
+        zeros = math.prod(map(int, apart[1].split("x"))) if apart else 1
+        taps = kernel.size // kernel.dims[labels.index("o")]
+        return one.out[0].size * taps // zeros
     if one.op == "dot":
         found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.text)
         left = part[one.operands[0]].out[0]

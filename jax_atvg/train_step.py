@@ -4,12 +4,14 @@ One builder for `train` and for `compile`: what was compiled for a machine is wh
 on it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh, NamedSharding
 
 from input_pipeline.clip import (
@@ -33,6 +35,9 @@ from jax_atvg.optim import make_optimizer
 from jax_atvg.rng import init_key
 from jax_atvg.sharding import check_batch_size, replicated, split, split_evenly
 from jax_atvg.state import AtNets, AtState, GanNets, GanState
+
+# Numbers; a smaller array's gather would wait longer than it sends.
+SPLIT_FROM = 2**16
 
 Nets = AtNets | GanNets
 State = AtState | GanState
@@ -68,6 +73,8 @@ def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainSt
     check_batch_size(experiment.batch_size, mesh)
     check_virtual_batches(experiment)
     nets = make_nets(experiment, pca)
+    if experiment.optimizer.shard:
+        nets = with_whole_gradients(nets, mesh)
     shapes = batch_shapes(experiment, experiment.batch_size)
     whole, rows = replicated(mesh), split(mesh)
 
@@ -112,18 +119,39 @@ def check_virtual_batches(experiment: Experiment) -> None:
 def state_sharding(shapes: State, mesh: Mesh, shard_optimizer: bool) -> State:
     """The sharding of every array of the state.
 
-    With the optimiser's state split, XLA sums a gradient's part where that part's
-    moments are, updates it there, and gathers the parameters: ZeRO's first stage
-    (Rajbhandari et al. 2020).
+    With the optimiser's state split, every device updates the part whose moments it
+    has, and the parameters are gathered: ZeRO's first stage (Rajbhandari et al. 2020).
     """
 
     def of(path, leaf) -> NamedSharding:
         optimizer = any(getattr(key, "name", None) == "opt_state" for key in path)
-        if shard_optimizer and optimizer:
+        if shard_optimizer and optimizer and leaf.size >= SPLIT_FROM:
             return split_evenly(mesh, leaf.shape)
         return replicated(mesh)
 
     return jax.tree.map_with_path(of, shapes)
+
+
+def with_whole_gradients(nets: Nets, mesh: Mesh) -> Nets:
+    """Gradients come to the optimisers as sums on every device: else XLA would compute
+    each like its moments, by parts, and send activations for it."""
+
+    def given_whole(optimizer: optax.GradientTransformation):
+        def update(gradients, state, params=None):
+            whole = jax.lax.with_sharding_constraint(gradients, replicated(mesh))
+            return optimizer.update(whole, state, params)
+
+        return optimizer._replace(update=update)
+
+    names = [field.name for field in dataclasses.fields(nets)]
+    return dataclasses.replace(
+        nets,
+        **{
+            name: given_whole(getattr(nets, name))
+            for name in names
+            if name.endswith("optimizer")
+        },
+    )
 
 
 def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:

@@ -8,6 +8,7 @@ import pytest
 from jax import lax
 
 from jax_atvg import hlo
+from jax_atvg.models import convolutions
 from jax_atvg.sharding import data_mesh, replicated, split
 
 STEPS, ROWS, WIDE, SIDE = 5, 8, 16, 10
@@ -237,6 +238,15 @@ def test_a_dot_has_the_products_of_its_sum():
     one = hlo.instruction("d", text)
     part = {"a": hlo.instruction("a", "f32[2,5]{1,0} parameter(0)")}
     assert hlo.products(one, part) == math.prod((2, 5, 7))
+
+
+def test_zeros_between_the_pixels_of_a_dilated_picture_are_no_products():
+    """A transposed convolution multiplies every pixel with every tap, once."""
+    x, kernel = jnp.zeros((2, 5, 7, 3)), jnp.zeros((3, 3, 3, 4))
+    with convolutions.form("native"):
+        compiled = jax.jit(convolutions.conv_transpose).lower(x, kernel).compile()
+    found = hlo.Program(compiled.as_text()).flops()
+    assert found == 2 * (2 * 5 * 7) * (3 * 3 * 3 * 4)
 
 
 def test_unbalanced_text_is_an_error():

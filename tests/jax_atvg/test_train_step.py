@@ -83,6 +83,8 @@ def split_and_whole():
     experiment.batch_size, experiment.optimizer.learning_rate = 8, 1e-3
     pca = clips.pca(experiment.data.num_coefficients)
     mesh, found = sharding.data_mesh(), {}
+    split_all = pytest.MonkeyPatch()
+    split_all.setattr(train_step, "SPLIT_FROM", 0)
     for shard in (False, True):
         experiment.optimizer.shard = shard
         built = train_step.build(experiment, mesh, pca)
@@ -96,6 +98,7 @@ def split_and_whole():
         batches.close()
         cost = compiling.compile_step(experiment, jax.devices(), 1, pca)
         found[shard] = state, cost
+    split_all.undo()
     return found
 
 
@@ -125,6 +128,29 @@ def test_the_memory_saved_shows_in_what_compile_reports(split_and_whole):
     moments = sum(leaf.nbytes for leaf in jax.tree.leaves(whole.net.opt_state))
     assert saved > 0.5 * moments
     assert cost.arguments - less.arguments == pytest.approx(saved, rel=0.02)
+
+
+def test_what_is_split_is_gathered_once_and_nothing_else(split_and_whole):
+    """And the gradients are summed as they are without."""
+    (_, cost), (parts, less) = split_and_whole[False], split_and_whole[True]
+    moments = jax.tree.leaves(parts.net.opt_state)
+    pieces = [x for x in moments if not x.sharding.is_fully_replicated]
+    gathers, size = less.collectives["all-gather"]
+    assert gathers <= len(pieces) / 2  # two moments of an array
+    assert size == sum(x.nbytes for x in pieces) / 2
+    assert less.collectives["all-reduce"] == cost.collectives["all-reduce"]
+
+
+def test_small_arrays_are_not_split():
+    experiment = Experiment(network="at", batch_size=8)
+    experiment.optimizer.shard = True
+    built = train_step.build(experiment, sharding.data_mesh())
+    state = jax.eval_shape(built.init, 0).net.opt_state
+    sizes = [x.size for x in jax.tree.leaves(state)]
+    places = jax.tree.leaves(built.sharding.net.opt_state)
+    whole = [n for n, x in zip(sizes, places, strict=True) if x.is_fully_replicated]
+    assert 0 < max(whole) < train_step.SPLIT_FROM
+    assert sum(whole) < 0.02 * sum(sizes)
 
 
 @pytest.mark.parametrize(
