@@ -74,7 +74,7 @@ def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainSt
     check_virtual_batches(experiment)
     nets = make_nets(experiment, pca)
     if experiment.optimizer.shard:
-        nets = with_whole_gradients(nets, mesh)
+        nets = with_whole_updates(nets, mesh)
     shapes = batch_shapes(experiment, experiment.batch_size)
     whole, rows = replicated(mesh), split(mesh)
 
@@ -119,8 +119,8 @@ def check_virtual_batches(experiment: Experiment) -> None:
 def state_sharding(shapes: State, mesh: Mesh, shard_optimizer: bool) -> State:
     """The sharding of every array of the state.
 
-    With the optimiser's state split, every device updates the part whose moments it
-    has, and the parameters are gathered: ZeRO's first stage (Rajbhandari et al. 2020).
+    With the optimiser's state split, every device computes the updates whose moments
+    it has, and they are gathered: ZeRO's first stage (Rajbhandari et al. 2020).
     """
 
     def of(path, leaf) -> NamedSharding:
@@ -132,26 +132,23 @@ def state_sharding(shapes: State, mesh: Mesh, shard_optimizer: bool) -> State:
     return jax.tree.map_with_path(of, shapes)
 
 
-def with_whole_gradients(nets: Nets, mesh: Mesh) -> Nets:
-    """Gradients come to the optimisers as sums on every device: else XLA would compute
-    each like its moments, by parts, and send activations for it."""
+def with_whole_updates(nets: Nets, mesh: Mesh) -> Nets:
+    """Gradients come to the optimisers, and updates from them, whole on every device:
+    else XLA computes with parts of the parameters and sends activations for it."""
 
-    def given_whole(optimizer: optax.GradientTransformation):
+    def whole(tree):
+        return jax.lax.with_sharding_constraint(tree, replicated(mesh))
+
+    def enclosed(optimizer: optax.GradientTransformation):
         def update(gradients, state, params=None):
-            whole = jax.lax.with_sharding_constraint(gradients, replicated(mesh))
-            return optimizer.update(whole, state, params)
+            updates, state = optimizer.update(whole(gradients), state, params)
+            return whole(updates), state
 
         return optimizer._replace(update=update)
 
-    names = [field.name for field in dataclasses.fields(nets)]
-    return dataclasses.replace(
-        nets,
-        **{
-            name: given_whole(getattr(nets, name))
-            for name in names
-            if name.endswith("optimizer")
-        },
-    )
+    fields = vars(nets).items()
+    optimizers = {k: enclosed(v) for k, v in fields if k.endswith("optimizer")}
+    return dataclasses.replace(nets, **optimizers)
 
 
 def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:

@@ -18,6 +18,15 @@ from jax_atvg.config import Data, DiscriminatorSizes, Experiment, VgNetSizes
 from jax_atvg.models import convolutions
 
 
+def tiny_gan(batch_size: int, frames: int = 2, width: int = 2) -> Experiment:
+    return Experiment(
+        batch_size=batch_size,
+        vg_net=VgNetSizes(width=width, num_blocks=1),
+        discriminator=DiscriminatorSizes(width=4, fc_width=4, lstm_width=4),
+        data=Data(num_frames=frames),
+    )
+
+
 def largest_of_dropout(program: str) -> int:
     """Elements of the largest array that a device holds for its dropout masks."""
     made = re.compile(r"= \(?\w+\[([\d,]*)\].*op_name=\"[^\"]*dropout", re.IGNORECASE)
@@ -31,12 +40,7 @@ def test_every_device_draws_its_own_part_of_the_dropout_mask(key, monkeypatch):
     devices, frames, width = 8, 2, 2
     if key == "rbg":
         monkeypatch.setattr(gan_step, "stream", lambda seed, *_: rng.init_key(seed))
-    experiment = Experiment(
-        batch_size=devices,
-        vg_net=VgNetSizes(width=width, num_blocks=1),
-        discriminator=DiscriminatorSizes(width=4, fc_width=4, lstm_width=4),
-        data=Data(num_frames=frames),
-    )
+    experiment = tiny_gan(devices, frames, width)
     step = train_step.build(experiment, sharding.data_mesh(jax.devices()[:devices]))
     state = jax.eval_shape(step.init, 0)
     with convolutions.form("native"):  # compiles sooner
@@ -139,6 +143,27 @@ def test_what_is_split_is_gathered_once_and_nothing_else(split_and_whole):
     assert gathers <= len(pieces) / 2  # two moments of an array
     assert size == sum(x.nbytes for x in pieces) / 2
     assert less.collectives["all-reduce"] == cost.collectives["all-reduce"]
+
+
+def test_a_split_optimiser_leaves_the_networks_whole(monkeypatch):
+    """The generator is judged by the updated discriminator: not by parts of it."""
+    monkeypatch.setattr(train_step, "SPLIT_FROM", 1000)
+    experiment, devices = tiny_gan(4), jax.devices()[:4]
+    costs = []
+    for shard in (False, True):
+        experiment.optimizer.shard = shard
+        with convolutions.form("native"):  # compiles sooner
+            costs.append(compiling.compile_step(experiment, devices, 1))
+    built = train_step.build(experiment, sharding.data_mesh(devices))
+    state = jax.eval_shape(built.init, 0)
+    split = [
+        x
+        for net in (state.gen, state.disc)
+        for x in jax.tree.leaves(net.params)
+        if x.size >= 1000
+    ]
+    gathered = len(split), sum(4 * x.size for x in split)
+    assert costs[1].collectives == costs[0].collectives | {"all-gather": gathered}
 
 
 def test_small_arrays_are_not_split():
