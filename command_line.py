@@ -295,7 +295,10 @@ def enlarge_stack() -> None:
     granted, most = resource.getrlimit(stack)
     if granted == most or "jax" in sys.modules:
         return
-    resource.setrlimit(stack, (most, most))
+    try:
+        resource.setrlimit(stack, (most, most))
+    except (OSError, ValueError):  # macOS: the kernel's limit is lower than it says
+        return
     os.execv(sys.executable, sys.orig_argv)
 
 
