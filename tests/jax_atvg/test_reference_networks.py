@@ -26,9 +26,10 @@ pytestmark = pytest.mark.usefixtures("convolution_form")
 MODES = ["eval", "train"]
 
 
-def run(network, module, inputs, mode):
+def run(network, module, inputs, mode, dtype=np.float32):
     """(output, what every submodule returned, running statistics afterwards)."""
-    variables = authors_variables(network)
+    arrays = authors_variables(network), inputs
+    variables, inputs = jax.tree.map(lambda x: np.asarray(x, dtype), arrays)
 
     @functools.partial(jax.jit, static_argnums=0)
     def apply(train, variables, *inputs):
@@ -96,14 +97,15 @@ def assert_vg_output(output, stored, prefix):
 @pytest.mark.parametrize("mode", MODES)
 def test_vg_net(reference, mode):
     stored = reference("vg_net_seed0_io.npz")
-    output, inner, batch_stats = run(
+    given = (
         "vg_net",
         VGNet(recurrence="batch", dropout=0.0, norm=PerFrameBatchNorm),
         (image(stored["image_u8"]), stored["landmarks"], stored["example_landmark"]),
         mode,
     )
+    output, inner, batch_stats = run(*given)
 
-    def inside(name):
+    def inside(name, inner=inner):
         return inner[name]["__call__"][0]
 
     points, shape = inside("landmark_encoder"), inside("landmark_feature")
@@ -119,10 +121,17 @@ def test_vg_net(reference, mode):
         "generator1_t0": inside("generator")[:, 0],
         "base_t0_b0": inside("up_1")[0, 0],
     }.items():
-        # After eighteen normalisations the stored float32 values are themselves
-        # 1.009e-4 deviations off: so far is this network's result in float64.
-        limit = 1.2e-4 if (mode, name) == ("train", "generator1_t0") else 1e-4
-        assert_near_in_deviations(actual, nhwc(stored[f"{mode}/{name}"]), limit)
+        expected, limit = nhwc(stored[f"{mode}/{name}"]), 1e-4
+        if (mode, name) == ("train", "generator1_t0"):
+            # After eighteen normalisations the stored float32 values are themselves
+            # 1.009e-4 deviations off, and ours, by the processor, 0.7e-4: each is held
+            # against this network's result in float64.
+            with jax.enable_x64():
+                _, exact, _ = run(*given, np.float64)
+            exact = np.asarray(inside("generator", exact)[:, 0])
+            assert_near_in_deviations(actual, exact, limit)
+            actual, limit = exact, 1.01e-4
+        assert_near_in_deviations(actual, expected, limit)
     assert_vg_output(output, stored, f"{mode}/")
     if mode == "train":
         assert_running_statistics("vg_net", batch_stats, stored, "train/buffers_after/")
