@@ -150,8 +150,10 @@ def test_gan_step_parameters(gan_case, network, net, step):
     assert_parameters_after(network, params, stored, f"f64/{step}/param_after/stats/")
 
 
+@pytest.mark.parametrize("convolution_form", ["cpu"], indirect=True)
 def test_gan_step_gradients(gan_case):
-    """Both networks', block by block; the generator's also term by term."""
+    """Both networks', block by block; the generator's also term by term.  In one form:
+    that the other has the same gradients is shown in test_convolutions.py."""
     stored, nets, state, batch, after, _ = gan_case
 
     @jax.jit
