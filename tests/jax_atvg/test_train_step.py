@@ -81,15 +81,15 @@ def test_virtual_batches_that_do_not_fill_the_batch_name_sizes_that_work(size, n
 
 @pytest.fixture(scope="module")
 def split_and_whole():
-    """shard -> (AT-net's state after three steps on eight devices, the step's cost)."""
+    """shard -> (AT-net's state after three steps on eight devices, the step's cost).
+    The smallest arrays are split, too."""
     clips = SyntheticClips(8, 32)
     experiment = smoke.get_config("at")
     experiment.batch_size, experiment.optimizer.learning_rate = 8, 1e-3
     pca = clips.pca(experiment.data.num_coefficients)
-    mesh, found = sharding.data_mesh(), {}
-    split_all = pytest.MonkeyPatch()
-    split_all.setattr(train_step, "SPLIT_FROM", 0)
-    for shard in (False, True):
+    mesh = sharding.data_mesh()
+
+    def trained(shard: bool):
         experiment.optimizer.shard = shard
         built = train_step.build(experiment, mesh, pca)
         batches = loader.training_batches(
@@ -100,10 +100,11 @@ def split_and_whole():
             batch = sharding.to_devices(next(batches), mesh)
             state, _ = built.step(state, batch, 0)
         batches.close()
-        cost = compiling.compile_step(experiment, jax.devices(), 1, pca)
-        found[shard] = state, cost
-    split_all.undo()
-    return found
+        return state, compiling.compile_step(experiment, jax.devices(), 1, pca)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_step, "SPLIT_FROM", 0)
+        return {shard: trained(shard) for shard in (False, True)}
 
 
 def test_a_split_optimiser_takes_the_same_steps(split_and_whole):
