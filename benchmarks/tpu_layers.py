@@ -112,10 +112,11 @@ def compiled(function: Callable, device, *shapes: tuple):
     return Program(step.lower(*arrays).compile().as_text())
 
 
-def estimate(function: Callable, device, x: tuple, kernel: tuple) -> dict[str, float]:
+def estimate(
+    function: Callable, device, clock: float, x: tuple, kernel: tuple
+) -> dict[str, float]:
+    """clock: of the chip, Hz."""
     import jax
-
-    from jax_atvg.chips import CHIPS
 
     arrays = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in (x, kernel)]
     y = jax.eval_shape(function, *arrays).shape
@@ -127,7 +128,7 @@ def estimate(function: Callable, device, x: tuple, kernel: tuple) -> dict[str, f
         compiled(function, device, x, kernel),
         compiled(back, device, x, kernel, y),
     )
-    ms = [1e3 * p.cycles() / CHIPS[device.device_kind].clock for p in programs]
+    ms = [1e3 * p.cycles() / clock for p in programs]
     gflop = [p.flops() / 1e9 for p in programs]
     return {"ms": ms[0], "back_ms": ms[1], "gflop": gflop[0], "back_gflop": gflop[1]}
 
@@ -143,6 +144,7 @@ def main() -> int:
     given = arguments()
     enlarge_stack()
     pretend_tpu_host()
+    from jax_atvg.chips import CHIPS
     from jax_atvg.compile import topology_devices
 
     try:
@@ -150,10 +152,14 @@ def main() -> int:
     except InputError as error:
         complain(error)
         return 2
+    chip = CHIPS.get(device.device_kind)
+    if chip is None:
+        complain(f"--topology={given.topology}: its clock is not in jax_atvg/chips.py")
+        return 2
     rows = []
     for layer, form, function, *shapes in layers():
-        found = {"layer": layer, "form": form} | estimate(function, device, *shapes)
-        rows.append(found)
+        cost = estimate(function, device, chip.clock, *shapes)
+        rows.append({"layer": layer, "form": form} | cost)
         print(table(rows[-1:], COLUMNS).splitlines()[-1], flush=True)
     print(table(rows, COLUMNS))
     return 0

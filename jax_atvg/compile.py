@@ -133,8 +133,9 @@ def largest_batch(
     experiment: Experiment, devices: list[Any], pca: Pca | None = None
 ) -> Cost:
     """The cost at the largest batch per device that fits: doubled, then halved in.
+    With config.virtual_batch_size only batches that it fills are looked at.
 
-    InputError: one clip is too much; a device whose memory is not known.
+    InputError: the smallest is too much; a device whose memory is not known.
     """
     chip = CHIPS.get(devices[0].device_kind)
     if chip is None:
@@ -143,7 +144,11 @@ def largest_batch(
             f"--topology, as {EXAMPLES}"
         )
 
-    def attempt(batch: int) -> Cost | None:
+    virtual = experiment.virtual_batch_size or 1
+    smallest = virtual // math.gcd(virtual, len(devices))
+
+    def attempt(multiple: int) -> Cost | None:
+        batch = multiple * smallest
         cost = compile_step(experiment, devices, batch, pca)
         fit = fits(cost)
         print(f"batch_per_device={batch}: {'fits' if fit else 'does not fit'}")
@@ -152,8 +157,9 @@ def largest_batch(
     best, least = attempt(1), 1
     if best is None:
         raise InputError(
-            f"--fit: one clip a device does not fit {chip.memory / 1e9:.0f} GB; lower "
-            "config.data.num_frames or the networks' widths, or set config.vg_net.remat"
+            f"--fit: {smallest} clips a device do not fit {chip.memory / 1e9:.0f} GB; "
+            "lower config.data.num_frames or the networks' widths, or set "
+            "config.vg_net.remat"
         )
     while (cost := attempt(2 * least)) is not None:
         best, least = cost, 2 * least

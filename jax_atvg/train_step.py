@@ -146,8 +146,11 @@ def with_whole_updates(nets: Nets, mesh: Mesh) -> Nets:
 
         return optimizer._replace(update=update)
 
-    fields = vars(nets).items()
-    optimizers = {k: enclosed(v) for k, v in fields if k.endswith("optimizer")}
+    optimizers = {
+        name: enclosed(value)
+        for name, value in vars(nets).items()
+        if isinstance(value, optax.GradientTransformation)
+    }
     return dataclasses.replace(nets, **optimizers)
 
 

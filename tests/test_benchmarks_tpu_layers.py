@@ -1,6 +1,7 @@
 """benchmarks/tpu_layers.py: its forms and its table.  What XLA says is not asserted."""
 
 import sys
+import types
 
 import jax
 import numpy as np
@@ -48,7 +49,8 @@ def call(monkeypatch):
 def test_its_table_has_a_row_a_form(call, monkeypatch, capsys):
     cost = {"ms": 1.25, "back_ms": 2.5, "gflop": 3.0, "back_gflop": 6.0}
     monkeypatch.setattr(tpu_layers, "estimate", lambda *_: cost)
-    monkeypatch.setattr(compiling, "topology_devices", lambda _: jax.devices())
+    device = types.SimpleNamespace(device_kind="TPU v5 lite")
+    monkeypatch.setattr(compiling, "topology_devices", lambda _: [device])
     assert call() == 0
     lines = capsys.readouterr().out.splitlines()
     rows = lines[lines.index(next(x for x in lines if "GFLOP" in x)) + 2 :]
@@ -56,7 +58,21 @@ def test_its_table_has_a_row_a_form(call, monkeypatch, capsys):
     assert all("| 1.25 |    2.50 |" in row for row in rows)
 
 
-def test_an_unknown_topology_ends_with_exit_code_2(call, monkeypatch, capsys):
+def test_what_is_not_there_ends_with_exit_code_2(call, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "libtpu", None)
-    assert call("--topology=v9:1x1") == 2
-    assert "error: --topology=v9:1x1: libtpu is missing" in capsys.readouterr().err
+    assert call("--topology=v5p:2x2x1") == 2
+    assert "error: --topology=v5p:2x2x1: libtpu is missing" in capsys.readouterr().err
+    monkeypatch.setattr(compiling, "topology_devices", lambda _: jax.devices())
+    assert call("--topology=v4:2x2x1") == 2
+    assert "error: --topology=v4:2x2x1: its clock is not" in capsys.readouterr().err
+
+
+def test_an_estimate_is_of_the_layer_and_of_its_gradients():
+    """On the device here, whose compiler notes no cycles."""
+
+    def product(x, kernel):
+        return x @ kernel
+
+    found = tpu_layers.estimate(product, jax.devices()[0], 1e9, (64, 32), (32, 16))
+    assert found["gflop"] == 2 * 64 * 32 * 16 / 1e9
+    assert found["back_gflop"] == 2 * found["gflop"] and found["ms"] == 0

@@ -183,11 +183,18 @@ def test_the_largest_batch_that_fits_is_found(monkeypatch, most):
     assert len(tried) == len(set(tried)) <= 12
 
 
+def test_only_batches_of_whole_virtual_ones_are_tried(monkeypatch):
+    """Eight clips on four devices: two each, or a multiple of that."""
+    tried, experiment = [], smoke.get_config("vg")
+    experiment.virtual_batch_size = 8
+    growing(monkeypatch, (16e9 - 2e6) / 7, tried)
+    assert compiling.largest_batch(experiment, 4 * V5E).batch_per_device == 6
+    assert tried == [2, 4, 8, 6]
+
+
 def test_a_clip_that_does_not_fit_is_an_error(monkeypatch):
     growing(monkeypatch, 17e9, [])
-    with pytest.raises(
-        InputError, match=r"--fit: one clip a device does not fit 16 GB"
-    ):
+    with pytest.raises(InputError, match=r"--fit: 1 clips a device do not fit 16 GB"):
         compiling.largest_batch(smoke.get_config("at"), V5E)
 
 

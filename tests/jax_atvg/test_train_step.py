@@ -1,5 +1,7 @@
 """What is compiled for a mesh of several devices."""
 
+import contextlib
+import functools
 import math
 import re
 
@@ -63,6 +65,26 @@ def test_a_virtual_batch_on_one_device_needs_no_sums_over_all():
         reduced[size], _ = cost.collectives["all-reduce"]
     assert reduced[2] == reduced[0] - 2 * 5
     assert reduced[4] >= reduced[0]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_virtual_batches_do_not_depend_on_the_devices(size):
+    """Half of a device's clips, all of them, those of two devices."""
+    clips, experiment = SyntheticClips(8, 32), smoke.get_config("at")
+    experiment.batch_size, experiment.virtual_batch_size = 8, size
+    pca = clips.pca(experiment.data.num_coefficients)
+    batches = loader.training_batches(
+        clips, "at", batch_size=8, seed=0, pca=pca, num_frames=4
+    )
+    with contextlib.closing(batches):
+        batch = next(batches)
+    found = []
+    for devices in (1, 4):
+        mesh = sharding.data_mesh(jax.devices()[:devices])
+        built = train_step.build(experiment, mesh, pca)
+        state, losses = built.step(built.init(0), sharding.to_devices(batch, mesh), 0)
+        found.append((losses, state.net.batch_stats))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4), *found)
 
 
 @pytest.mark.parametrize(("size", "nearest"), [(3, "2 or 4"), (5, "4 or 8"), (16, "8")])
