@@ -194,7 +194,7 @@ def config_error(failed) -> str:
 
 def chosen_experiment():
     """--config's.  InputError: a file that failed, a value out of its range."""
-    from jax_atvg import config
+    from jax_atvg.training import config
 
     experiment = CONFIG.value
     if not isinstance(experiment, config.Experiment):
@@ -205,7 +205,7 @@ def chosen_experiment():
 
 def chosen_template():
     """Where --template puts the face in the crop."""
-    from input_pipeline import align, authors
+    from input_pipeline.faces import align, authors
 
     if TEMPLATE.value == "default":
         return align.DEFAULT_TEMPLATE
@@ -216,8 +216,8 @@ def chosen_template():
 def calibrated_boost(at):
     """w of AT-net's run on the validation clips, printed; None (w = 1) without clips,
     or where that puts the mouth nearer to the truth."""
-    from input_pipeline import dataset, loader, synthetic
-    from jax_atvg import export
+    from input_pipeline.training_data import dataset, loader, synthetic
+    from jax_atvg.training import export
 
     if DATA_DIR.value:
         clips = dataset.open_clips(DATA_DIR.value, "validation")

@@ -82,14 +82,14 @@ from command_line import (
     set_up_jax,
 )
 from input_pipeline.clip import InputError
-from jax_atvg import processes
+from jax_atvg.training import distributed
 
 
 def prepare() -> int:
     """A folder of talking-face videos becomes a dataset."""
     require(CORPUS, SOURCE, DATA_DIR)
-    from input_pipeline import recording
-    from input_pipeline.prepare import prepare
+    from input_pipeline.preparation import recording
+    from input_pipeline.preparation.prepare import prepare
 
     template = chosen_template()
     prepare(
@@ -110,16 +110,16 @@ def train() -> int:
     require(WORKDIR, CONFIG)
     first, last = profile_steps(PROFILE.value)
     keep_freed_memory(one_heap=getattr(CONFIG.value, "network", None) == "at")
-    processes.connect(
+    distributed.connect(
         *flag_values(COORDINATOR, NUM_PROCESSES, PROCESS_ID),
         timeout=PEER_TIMEOUT.value,
     )
     set_up_jax()
     import jax
 
-    from input_pipeline import dataset, loader, synthetic
-    from input_pipeline.augment import Strength
-    from jax_atvg import train
+    from input_pipeline.training_data import dataset, loader, synthetic
+    from input_pipeline.training_data.augment import Strength
+    from jax_atvg.training import loop
 
     experiment = chosen_experiment()
     data = experiment.data
@@ -162,7 +162,7 @@ def train() -> int:
             **place,
         )
 
-    train.train(
+    loop.train(
         experiment,
         WORKDIR.value,
         batches,
@@ -180,8 +180,8 @@ def compile_() -> int:
         enlarge_stack()
         pretend_tpu_host()
     set_up_jax()
-    from input_pipeline import synthetic
-    from jax_atvg import compile as compiling
+    from input_pipeline.training_data import synthetic
+    from jax_atvg.ahead_of_time import cost as compiling
 
     experiment = chosen_experiment()
     devices = compiling.topology_devices(TOPOLOGY.value)
@@ -207,10 +207,11 @@ def export() -> int:
     set_up_jax()
     import numpy as np
 
-    from input_pipeline import align, dataset, sampling
     from input_pipeline.clip import CROP_SIZE
-    from jax_atvg import export
-    from jax_atvg.runs import averaged, read_run
+    from input_pipeline.faces import align
+    from input_pipeline.training_data import dataset, sampling
+    from jax_atvg.training import export
+    from jax_atvg.training.runs import averaged, read_run
 
     template, seen = chosen_template(), None
     members = [read_run(workdir, "at", CHECKPOINT.value) for workdir in AT.value]
@@ -242,10 +243,10 @@ def evaluate() -> int:
     """A bundle's scores on a split of clips, as a folder with a report."""
     require(DATA_DIR, OUT)
     set_up_jax()
-    from input_pipeline import dataset
-    from jax_atvg import report
-    from jax_atvg.bundle import load_bundle
-    from jax_atvg.evaluate import evaluate
+    from input_pipeline.training_data import dataset
+    from jax_atvg.evaluation import report
+    from jax_atvg.evaluation.evaluate import evaluate
+    from jax_atvg.inference.bundle import load_bundle
 
     split = SPLIT.value or "validation"
     results = evaluate(
@@ -267,11 +268,11 @@ def evaluate() -> int:
 def import_torch() -> int:
     """The authors' checkpoints become a bundle."""
     require(AT_NET, VG_NET, BASICS, OUT)
-    from input_pipeline import authors
-    from jax_atvg.bundle import Bundle, save_bundle
+    from input_pipeline.faces import authors
+    from jax_atvg.inference.bundle import Bundle, save_bundle
+    from jax_atvg.inference.torch_import import convert, read_state_dict
     from jax_atvg.models.at_net import ATNet
     from jax_atvg.models.vg_net import VGNet
-    from jax_atvg.torch_import import convert, read_state_dict
 
     settings = authors.bundle_settings(authors.read_basics(BASICS.value))
     variables = {
@@ -291,8 +292,8 @@ def animate() -> int:
         require(IMAGE, AUDIO, OUT)
     else:
         refuse_beside_batch(IMAGE, AUDIO, OUT, LANDMARKS_OUT)
-    from input_pipeline.perception import perceive
-    from input_pipeline.workers import assistant
+    from input_pipeline.preparation.workers import assistant
+    from jax_atvg.inference.perception import perceive
 
     jobs = read_jobs(BATCH.value) if BATCH.value else [flag_values(IMAGE, AUDIO, OUT)]
     failed, outs = 0, set()
@@ -301,8 +302,8 @@ def animate() -> int:
         # not before their turn: a job may take up the video of the one before.
         ahead = {1: begin(perceive, *jobs[0][:2], FACE.value)}
         set_up_jax()
-        from jax_atvg.animate import Networks, animate_file
-        from jax_atvg.bundle import load_bundle
+        from jax_atvg.inference.animate import Networks, animate_file
+        from jax_atvg.inference.bundle import load_bundle
 
         networks = Networks(load_bundle(BUNDLE.value))
         for number, job in enumerate(jobs, 1):
@@ -335,7 +336,7 @@ def animate() -> int:
 def inspect() -> int:
     """What a prepared dataset holds: a table, a contact sheet, an example's plot."""
     require(DATA_DIR)
-    from input_pipeline import inspection
+    from input_pipeline.training_data import inspection
 
     out = OUT.value or inspection.default_folder(DATA_DIR.value)
     split = SPLIT.value or "train"
@@ -367,7 +368,9 @@ def main(arguments: list[str]) -> int:
         try:
             words = flags.FLAGS(arguments)[1:]
         except KeyError as error:  # of --config.NAME
-            raise InputError(f"{error.args[0]}; see jax_atvg/config.py") from error
+            raise InputError(
+                f"{error.args[0]}; see jax_atvg/training/config.py"
+            ) from error
         if len(words) != 1 or words[0] not in VERBS:
             raise InputError(
                 f"{' '.join(words) or 'nothing'} asked for; say one of "
@@ -377,7 +380,7 @@ def main(arguments: list[str]) -> int:
     except (InputError, flags.Error) as error:
         complain(error)
         return 2
-    except processes.PeerLost as error:
+    except distributed.PeerLost as error:
         complain(error)
         return os.EX_TEMPFAIL
     except KeyboardInterrupt:
@@ -386,4 +389,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    processes.leave(main(sys.argv))
+    distributed.leave(main(sys.argv))

@@ -114,11 +114,12 @@ def scores(name: str, seed: int, options) -> list[dict]:
 def vg_scores(name: str, config, options) -> list[dict]:
     import jax
 
-    from input_pipeline import landmarks, sampling
-    from input_pipeline.dataset import open_clips, open_pca
-    from jax_atvg.evaluate import choose
-    from jax_atvg.scores import Face, frame_scores
-    from jax_atvg.synthesis import to_u8
+    from input_pipeline.faces import landmarks
+    from input_pipeline.training_data import sampling
+    from input_pipeline.training_data.dataset import open_clips, open_pca
+    from jax_atvg.evaluation.evaluate import choose
+    from jax_atvg.evaluation.scores import Face, frame_scores
+    from jax_atvg.evaluation.synthesis import to_u8
 
     mean = open_pca(options.data_dir, 6).mean
     nets, state = trained(name, config, options, mean)
@@ -150,11 +151,11 @@ def trained(name: str, config, options, mean):
     import jax.numpy as jnp
     import numpy as np
 
-    from input_pipeline import dataset, loader
-    from input_pipeline.augment import Strength
-    from jax_atvg import gan_step
+    from input_pipeline.training_data import dataset, loader
+    from input_pipeline.training_data.augment import Strength
     from jax_atvg.sharding import data_mesh, to_devices
-    from jax_atvg.train_step import build
+    from jax_atvg.training import gan_step
+    from jax_atvg.training.train_step import build
 
     mesh = data_mesh(jax.devices()[:1])
     built = build(config, mesh)
@@ -208,7 +209,7 @@ FIRST = {}  # first_steps -> (state, step, place in the data) when the GAN begin
 
 def first_steps(name: str, config) -> str:
     """The same for runs whose steps before GAN_BEGINS are the same."""
-    from jax_atvg.config import flatten
+    from jax_atvg.training.config import flatten
 
     loss = dataclasses.replace(
         config.gan_loss, pixel_steps=0, score=True, landmark=True
@@ -222,7 +223,7 @@ def two_forwards(nets, state, batch, seed):
     """gan_step as the authors have it: D learns from one pass, G from another."""
     import jax
 
-    from jax_atvg import gan_step as g
+    from jax_atvg.training import gan_step as g
 
     first, _, batch_stats = g.generate(nets, state, batch, seed)
     disc, d = g.discriminator_update(nets, state.disc, first, batch)
@@ -242,17 +243,17 @@ def at_scores(name: str, config, options) -> list[dict]:
     import jax
     import numpy as np
 
-    from input_pipeline import dataset, loader, sampling
-    from input_pipeline.align import DEFAULT_TEMPLATE
-    from input_pipeline.augment import Strength
     from input_pipeline.clip import CROP_SIZE
-    from jax_atvg.bundle import Bundle
-    from jax_atvg.evaluate import other_clips, read_take, score
-    from jax_atvg.export import seen_faces
+    from input_pipeline.faces.align import DEFAULT_TEMPLATE
+    from input_pipeline.training_data import dataset, loader, sampling
+    from input_pipeline.training_data.augment import Strength
+    from jax_atvg.evaluation.evaluate import other_clips, read_take, score
+    from jax_atvg.evaluation.synthesis import Networks
+    from jax_atvg.inference.bundle import Bundle
     from jax_atvg.models.vg_net import VGNet
     from jax_atvg.sharding import data_mesh, to_devices
-    from jax_atvg.synthesis import Networks
-    from jax_atvg.train_step import build
+    from jax_atvg.training.export import seen_faces
+    from jax_atvg.training.train_step import build
 
     data, mesh = config.data, data_mesh(jax.devices()[:1])
     pca = dataset.open_pca(options.data_dir, data.num_coefficients)
@@ -313,7 +314,7 @@ def table(names: list[str], base: str, metrics: dict[str, str], options) -> str:
     """Markdown.  A cell: mean (difference to the base [its interval])."""
     import numpy as np
 
-    from jax_atvg.statistics import bootstrap
+    from jax_atvg.evaluation.confidence import bootstrap
 
     def read(name: str) -> np.ndarray:
         runs = [

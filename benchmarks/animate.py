@@ -41,17 +41,17 @@ LEAST_SECONDS = 0.01  # of a stage that is shown
 IMPORTS = ["jax", "flax", "orbax", "tensorstore", "cv2", "av", "dlib", "scipy"]
 A_VIDEO = "a video"
 STAGES = {  # (module, function): in words
-    ("jax_atvg.bundle", "load_bundle"): "bundle",
-    ("jax_atvg.bundle", "begin_reading"): "ask for its arrays",
-    ("jax_atvg.bundle", "expected_arrays"): "trace the shapes they must have",
-    ("jax_atvg.bundle", "finish_reading"): "wait for them",
-    ("input_pipeline.audio", "hear_file"): "hear",
-    ("jax_atvg.animate", "read_subject"): "photo",
-    ("input_pipeline.image", "read_image"): "decode",
-    ("input_pipeline.faces", "_detector"): "dlib's detector",
-    ("input_pipeline.faces", "_detect_gray"): "detect",
-    ("input_pipeline.faces", "_predictor"): "dlib's model of 68 points",
-    ("jax_atvg.animate", "animate_file"): A_VIDEO,
+    ("jax_atvg.inference.bundle", "load_bundle"): "bundle",
+    ("jax_atvg.inference.bundle", "begin_reading"): "ask for its arrays",
+    ("jax_atvg.inference.bundle", "expected_arrays"): "trace the shapes they must have",
+    ("jax_atvg.inference.bundle", "finish_reading"): "wait for them",
+    ("input_pipeline.media.audio", "hear_file"): "hear",
+    ("jax_atvg.inference.animate", "read_subject"): "photo",
+    ("input_pipeline.media.image", "read_image"): "decode",
+    ("input_pipeline.faces.detection", "_detector"): "dlib's detector",
+    ("input_pipeline.faces.detection", "_detect_gray"): "detect",
+    ("input_pipeline.faces.detection", "_predictor"): "dlib's model of 68 points",
+    ("jax_atvg.inference.animate", "animate_file"): A_VIDEO,
 }
 JAX_STAGES = {  # jax's own names of what it times
     "/jax/core/compile/jaxpr_trace_duration": "trace",
@@ -118,7 +118,7 @@ class Watch:
             if found is not None and (module, function) not in self.seen:
                 self.seen.add((module, function))
                 setattr(sys.modules[module], function, self.timed(name, found))
-        animate = sys.modules.get("jax_atvg.animate")
+        animate = sys.modules.get("jax_atvg.inference.animate")
         if hasattr(animate, "talk") and "rest" not in self.seen:
             self.seen.add("rest")
             self.watch_networks(animate)
@@ -126,7 +126,7 @@ class Watch:
     def watch_networks(self, animate) -> None:
         import jax
 
-        from input_pipeline.video import VideoWriter
+        from input_pipeline.media.video import VideoWriter
 
         compiled, write = animate.compiled_predict, VideoWriter.write
         video = animate.animate_file
@@ -232,8 +232,8 @@ def make_inputs(folder: pathlib.Path, small: bool, seconds: float) -> None:
     """bundle, face.png, speech.wav."""
     import soundfile
 
-    from input_pipeline.image import write_image
-    from jax_atvg.bundle import save_bundle
+    from input_pipeline.media.image import write_image
+    from jax_atvg.inference.bundle import save_bundle
     from tests.small_bundle import full_bundle, photo, small_bundle, speech
 
     save_bundle(small_bundle(128) if small else full_bundle(), folder / "bundle")

@@ -25,9 +25,9 @@ def training_of(experiment, devices=None) -> Callable[[], Any]:
     import numpy as np
 
     from input_pipeline.clip import Pca
-    from jax_atvg.config import validate
     from jax_atvg.sharding import data_mesh, to_devices
-    from jax_atvg.train_step import build
+    from jax_atvg.training.config import validate
+    from jax_atvg.training.train_step import build
 
     validate(experiment)
     mesh = data_mesh(devices or jax.devices()[:1])

@@ -28,8 +28,8 @@ def make_inputs(folder: pathlib.Path, full_width: bool) -> None:
     peak counts what it inherits at its start."""
     import soundfile
 
-    from input_pipeline.image import write_image
-    from jax_atvg.bundle import save_bundle
+    from input_pipeline.media.image import write_image
+    from jax_atvg.inference.bundle import save_bundle
     from tests.small_bundle import full_bundle, photo, small_bundle, speech
 
     save_bundle(full_bundle() if full_width else small_bundle(128), folder / "bundle")

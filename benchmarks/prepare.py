@@ -19,8 +19,10 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from input_pipeline import align, audio, corpora, faces, finished, recording, video
-from input_pipeline.recording import DEFAULT_OPTIONS
+from input_pipeline.faces import align, detection
+from input_pipeline.media import audio, video
+from input_pipeline.preparation import corpora, recording, results
+from input_pipeline.preparation.recording import DEFAULT_OPTIONS
 
 CORPUS = flags.DEFINE_enum("corpus", "grid", ["grid", "lrw", "folder"], "which")
 SOURCE = flags.DEFINE_string("source", None, "its folder", required=True)
@@ -96,13 +98,13 @@ def stopwatches(spent: dict[str, float]):
 def speed(sources: list[corpora.Source]) -> None:
     spent, frames, clips = {}, 0, 0
     with tempfile.TemporaryDirectory() as folder, stopwatches(spent):
-        warm_up = finished.Job(pathlib.Path(folder) / "warm_up", DEFAULT_OPTIONS)
-        finished.finish(warm_up, sources[0])  # models are read, caches are filled
+        warm_up = results.Job(pathlib.Path(folder) / "warm_up", DEFAULT_OPTIONS)
+        results.finish(warm_up, sources[0])  # models are read, caches are filled
         spent.clear()
-        job = finished.Job(pathlib.Path(folder) / "work", DEFAULT_OPTIONS)
+        job = results.Job(pathlib.Path(folder) / "work", DEFAULT_OPTIONS)
         wall, cpu = time.perf_counter(), time.process_time()
         for source in sources:
-            done = finished.finish(job, source)
+            done = results.finish(job, source)
             clips += len(done.clips)
             frames += sum(count for _, count, _ in done.clips)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -123,14 +125,14 @@ def verify(sources: list[corpora.Source]) -> None:
     differences, unseen, crop = [], 0, []
     for source in sources:
         frames = list(video.read_frames(source.path))
-        followed = list(faces.track(frames))
+        followed = list(detection.track(frames))
         clip_differences = []
         for picture, points in zip(frames, followed, strict=True):
-            boxes = faces.detect(picture)
+            boxes = detection.detect(picture)
             if points is None or not boxes:
                 unseen += points is not None or bool(boxes)
                 continue
-            found = faces.find_points(picture, faces.choose_face(boxes))
+            found = detection.find_points(picture, detection.choose_face(boxes))
             way = np.linalg.norm(points - found, axis=1).mean()
             clip_differences.append(way)
             matrix = align.align(points)

@@ -76,10 +76,10 @@ def measure(experiment, batch: int, repeats: int) -> dict[str, list[float]]:
 
 def child(given: argparse.Namespace) -> None:
     from command_line import set_up_jax
-    from jax_atvg import processes
+    from jax_atvg.training import distributed
 
     if given.processes > 1:
-        processes.connect(given.coordinator, given.processes, given.process_id)
+        distributed.connect(given.coordinator, given.processes, given.process_id)
     set_up_jax()
     experiment = importlib.import_module(f"configs.{given.child}").get_config()
     print(json.dumps(measure(experiment, given.batch, given.repeats)))

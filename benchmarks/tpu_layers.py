@@ -104,7 +104,7 @@ def compiled(function: Callable, device, *shapes: tuple):
     from jax.experimental.layout import Format, Layout
     from jax.sharding import SingleDeviceSharding
 
-    from jax_atvg.hlo import Program
+    from jax_atvg.ahead_of_time.hlo import Program
 
     free = Format(Layout.AUTO, SingleDeviceSharding(device))
     arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
@@ -144,8 +144,8 @@ def main() -> int:
     given = arguments()
     enlarge_stack()
     pretend_tpu_host()
-    from jax_atvg.chips import CHIPS
-    from jax_atvg.compile import topology_devices
+    from jax_atvg.ahead_of_time.chips import CHIPS
+    from jax_atvg.ahead_of_time.cost import topology_devices
 
     try:
         device = topology_devices(given.topology)[0]
@@ -154,7 +154,9 @@ def main() -> int:
         return 2
     chip = CHIPS.get(device.device_kind)
     if chip is None:
-        complain(f"--topology={given.topology}: its clock is not in jax_atvg/chips.py")
+        complain(
+            f"--topology={given.topology}: its clock is not in jax_atvg/ahead_of_time/chips.py"
+        )
         return 2
     rows = []
     for layer, form, function, *shapes in layers():

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from configs import at_default
 from input_pipeline.clip import InputError
-from jax_atvg.config import (
+from jax_atvg.training.config import (
     Augment,
     Data,
     DiscriminatorSizes,

@@ -6,7 +6,14 @@
 Hardware: one CPU core, 40 to 70 steps a second.  Score: docs/default_model.md.
 """
 
-from jax_atvg.config import AtLoss, AtNetSizes, Augment, Data, Experiment, Optimizer
+from jax_atvg.training.config import (
+    AtLoss,
+    AtNetSizes,
+    Augment,
+    Data,
+    Experiment,
+    Optimizer,
+)
 
 
 def get_config() -> Experiment:

@@ -6,7 +6,7 @@
 Hardware: one GPU or TPU chip.  Score: not measured yet.
 """
 
-from jax_atvg.config import Experiment
+from jax_atvg.training.config import Experiment
 
 
 def get_config() -> Experiment:

@@ -7,7 +7,7 @@ Hardware: one GPU or TPU chip.  Score: not measured yet.
 """
 
 from configs import at_grid
-from jax_atvg.config import Experiment
+from jax_atvg.training.config import Experiment
 
 CLIPS = 488_766
 

@@ -9,7 +9,7 @@ GRID's validation clips: mouth LMD 0.70 px (the photo's own: 1.11, another clip'
 0.87), r of the opening .80 (another clip's sound: .51).
 """
 
-from jax_atvg.config import AtLoss, AtNetSizes, Experiment, Optimizer
+from jax_atvg.training.config import AtLoss, AtNetSizes, Experiment, Optimizer
 
 
 def get_config() -> Experiment:

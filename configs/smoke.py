@@ -7,7 +7,7 @@ Hardware: any CPU.  Score: none; it shows that everything runs.
 """
 
 from input_pipeline.clip import InputError
-from jax_atvg.config import (
+from jax_atvg.training.config import (
     AtNetSizes,
     Data,
     DiscriminatorSizes,

@@ -14,7 +14,7 @@ Hardware: 2 CPU cores, 1 to 2 steps a second.
 from typing import NamedTuple
 
 from input_pipeline.clip import InputError
-from jax_atvg.config import (
+from jax_atvg.training.config import (
     Augment,
     Data,
     DiscriminatorSizes,

@@ -9,7 +9,7 @@ Score: not measured yet.
 
 from configs import vg_grid
 from configs.at_lrw import CLIPS
-from jax_atvg.config import Experiment
+from jax_atvg.training.config import Experiment
 
 
 def get_config() -> Experiment:

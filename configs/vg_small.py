@@ -8,7 +8,7 @@ steps on pixels and 200 with the GAN terms, on true landmarks, 12 of GRID's vali
 clips: mouth PSNR 27.8 dB, r of the opening .76: far from trained.
 """
 
-from jax_atvg.config import (
+from jax_atvg.training.config import (
     DiscriminatorSizes,
     Experiment,
     GanLoss,

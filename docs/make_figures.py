@@ -16,9 +16,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from command_line import DEFAULT_BUNDLE  # noqa: E402
-from input_pipeline import align, dataset, faces, image  # noqa: E402
+from input_pipeline import image  # noqa: E402
 from input_pipeline.clip import CROP_SIZE  # noqa: E402
-from jax_atvg.animate import (  # noqa: E402
+from input_pipeline.faces import align, detection
+from input_pipeline.training_data import dataset
+from jax_atvg.evaluation.evaluate import read_take  # noqa: E402
+from jax_atvg.evaluation.synthesis import Networks as ClipNetworks  # noqa: E402
+from jax_atvg.inference.animate import (  # noqa: E402
     Networks,
     draw_points,
     read_speech,
@@ -26,9 +30,7 @@ from jax_atvg.animate import (  # noqa: E402
     talk,
     to_u8,
 )
-from jax_atvg.bundle import load_bundle  # noqa: E402
-from jax_atvg.evaluate import read_take  # noqa: E402
-from jax_atvg.synthesis import Networks as ClipNetworks  # noqa: E402
+from jax_atvg.inference.bundle import load_bundle  # noqa: E402
 
 SIDE = 384
 COLUMNS = 8
@@ -77,7 +79,7 @@ def gray(pictures: np.ndarray) -> np.ndarray:
 def pipeline() -> np.ndarray:
     """The photo with points and crop, the aligned crop, its landmarks."""
     photo = astronaut()
-    points = faces.photo_points(photo)
+    points = detection.photo_points(photo)
     matrix = align.align(points)
     edge = (-0.5, CROP_SIZE - 0.5)
     corners = np.array(

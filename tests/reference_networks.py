@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from jax_atvg import torch_import
+from jax_atvg.inference import torch_import
 from tests.conftest import shared_path
 
 

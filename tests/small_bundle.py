@@ -7,9 +7,9 @@ import functools
 
 import numpy as np
 
-from input_pipeline import align, faces, landmarks
 from input_pipeline.clip import CROP_SIZE, Pca
-from jax_atvg.bundle import Bundle
+from input_pipeline.faces import align, detection, landmarks
+from jax_atvg.inference.bundle import Bundle
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.vg_net import VGNet
 from tests.random_variables import random_variables
@@ -81,7 +81,7 @@ def photo() -> np.ndarray:
 @functools.cache
 def photo_points() -> np.ndarray:
     """The 68 points of that photo, pixels."""
-    return faces.photo_points(photo())
+    return detection.photo_points(photo())
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import wave
 
 import numpy as np
 
-from input_pipeline import synthetic
+from input_pipeline.training_data import synthetic
 from tests.small_bundle import photo, speech
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -46,10 +46,10 @@ FLOOR = {
 }
 CONTRACT = "input_pipeline.clip"
 DOORS = {  # between the towers; some share more with preparation
-    "jax_atvg.animate": "image video audio faces landmarks align perception",
-    "jax_atvg.scores": "faces",
-    "jax_atvg.synthesis": "align sampling",
-    "jax_atvg.evaluate": "align landmarks sampling",
+    "jax_atvg.inference.animate": "image video audio faces landmarks align perception",
+    "jax_atvg.evaluation.scores": "faces",
+    "jax_atvg.evaluation.synthesis": "align sampling",
+    "jax_atvg.evaluation.evaluate": "align landmarks sampling",
 }
 
 # They import the towers, never the reverse.
@@ -93,7 +93,7 @@ def imported(module: str, nodes) -> set[str]:
 
 
 def in_the_house(name: str) -> str:
-    """jax_atvg.losses.landmark_loss -> jax_atvg.losses; unknown names stay."""
+    """jax_atvg.training.losses.landmark_loss -> jax_atvg.training.losses; unknown names stay."""
     parts = name.split(".")
     prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next((prefix for prefix in prefixes if prefix in FLOOR), name)
@@ -291,24 +291,76 @@ def test_importing_jax_atvg_leaves_the_devices_untouched():
     ("module", "source", "complaint"),
     [
         ("jax_atvg.nowhere", "", "add it to FLOORS in tests/test_house.py"),
-        ("jax_atvg.losses", "import jax_atvg.train", "floor 9 from floor 2"),
-        ("jax_atvg.losses", "from jax_atvg import metrics", "floor 2 from floor 2"),
-        ("jax_atvg.losses", "from jax_atvg.state import f", "jax_atvg.state: floor 6"),
-        ("jax_atvg.losses", "from . import train", "floor 9"),
+        (
+            "jax_atvg.training.losses",
+            "import jax_atvg.training.loop",
+            "floor 9 from floor 2",
+        ),
+        (
+            "jax_atvg.training.losses",
+            "from jax_atvg import metrics",
+            "floor 2 from floor 2",
+        ),
+        (
+            "jax_atvg.training.losses",
+            "from jax_atvg.training.state import f",
+            "jax_atvg.training.state: floor 6",
+        ),
+        ("jax_atvg.training.losses", "from . import train", "floor 9"),
         ("jax_atvg.models.layers", "from ..state import f", "floor 6 from floor 3"),
-        ("jax_atvg.losses", "def f():\n    import jax_atvg.train", "floor 9"),
-        ("jax_atvg.losses", "from jax_atvg.nowhere import f", "on no floor"),
-        ("jax_atvg.losses", "import main", "know nothing of main"),
-        ("input_pipeline.audio", "import configs.vg_grid", "know nothing of configs"),
-        ("jax_atvg.train", "import input_pipeline.loader", "only input_pipeline.clip"),
-        ("jax_atvg.train", "from input_pipeline import video", "only input_pipeline"),
-        ("jax_atvg.animate", "from input_pipeline import loader", "not a feature file"),
-        ("jax_atvg.scores", "import input_pipeline.sampling", "not a feature file"),
-        ("input_pipeline.loader", "import jax", "numpy only"),
-        ("input_pipeline.loader", "def f():\n    from jax import numpy", "numpy only"),
-        ("input_pipeline.loader", "import orbax.checkpoint as ocp", "numpy only"),
-        ("input_pipeline.loader", "from jax_atvg import rng", "numpy only"),
-        ("input_pipeline.audio", "import input_pipeline.align", "floor 2 from floor 1"),
+        (
+            "jax_atvg.training.losses",
+            "def f():\n    import jax_atvg.training.loop",
+            "floor 9",
+        ),
+        ("jax_atvg.training.losses", "from jax_atvg.nowhere import f", "on no floor"),
+        ("jax_atvg.training.losses", "import main", "know nothing of main"),
+        (
+            "input_pipeline.media.audio",
+            "import configs.vg_grid",
+            "know nothing of configs",
+        ),
+        (
+            "jax_atvg.training.loop",
+            "import input_pipeline.training_data.loader",
+            "only input_pipeline.clip",
+        ),
+        (
+            "jax_atvg.training.loop",
+            "from input_pipeline import video",
+            "only input_pipeline",
+        ),
+        (
+            "jax_atvg.inference.animate",
+            "from input_pipeline import loader",
+            "not a feature file",
+        ),
+        (
+            "jax_atvg.evaluation.scores",
+            "import input_pipeline.training_data.sampling",
+            "not a feature file",
+        ),
+        ("input_pipeline.training_data.loader", "import jax", "numpy only"),
+        (
+            "input_pipeline.training_data.loader",
+            "def f():\n    from jax import numpy",
+            "numpy only",
+        ),
+        (
+            "input_pipeline.training_data.loader",
+            "import orbax.checkpoint as ocp",
+            "numpy only",
+        ),
+        (
+            "input_pipeline.training_data.loader",
+            "from jax_atvg import rng",
+            "numpy only",
+        ),
+        (
+            "input_pipeline.media.audio",
+            "import input_pipeline.faces.align",
+            "floor 2 from floor 1",
+        ),
     ],
 )
 def test_a_wrong_import_is_found(module, source, complaint):
@@ -319,12 +371,21 @@ def test_a_wrong_import_is_found(module, source, complaint):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("jax_atvg.losses", "from jax_atvg.arrays import Video"),
-        ("jax_atvg.losses", "import jax\nfrom input_pipeline.clip import MOUTH"),
-        ("jax_atvg.losses", "from input_pipeline import clip"),
+        ("jax_atvg.training.losses", "from jax_atvg.arrays import Video"),
+        (
+            "jax_atvg.training.losses",
+            "import jax\nfrom input_pipeline.clip import MOUTH",
+        ),
+        ("jax_atvg.training.losses", "from input_pipeline import clip"),
         ("jax_atvg.models.vg_net", "from . import layers"),
-        ("jax_atvg.animate", "from input_pipeline import align, audio, faces"),
-        ("input_pipeline.loader", "import jaxtyping, grain\nfrom . import sampling"),
+        (
+            "jax_atvg.inference.animate",
+            "from input_pipeline import align, audio, faces",
+        ),
+        (
+            "input_pipeline.training_data.loader",
+            "import jaxtyping, grain\nfrom . import sampling",
+        ),
     ],
 )
 def test_a_right_import_is_left_alone(module, source):
@@ -361,7 +422,7 @@ def test_a_heavy_import_at_module_level_is_found(library):
     ],
 )
 def test_work_at_import_is_found(source):
-    (found,) = import_time_complaints("jax_atvg.losses", source)
+    (found,) = import_time_complaints("jax_atvg.training.losses", source)
     assert "at import" in found
     assert import_time_complaints("main", source) == []
 
@@ -378,7 +439,7 @@ def test_work_at_import_is_found(source):
     ],
 )
 def test_what_waits_until_it_is_called_is_left_alone(source):
-    assert import_time_complaints("jax_atvg.losses", source) == []
+    assert import_time_complaints("jax_atvg.training.losses", source) == []
 
 
 def test_postponed_annotations_are_found():
@@ -397,4 +458,4 @@ def test_a_circle_is_found():
 
 
 def test_an_import_of_a_blocked_module_is_found():
-    assert "jax" in import_without({"jax"}, ["jax_atvg.losses"])
+    assert "jax" in import_without({"jax"}, ["jax_atvg.training.losses"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from input_pipeline.prepare import prepare
+from input_pipeline.preparation.prepare import prepare
 from tests.input_pipeline import face_videos
 
 

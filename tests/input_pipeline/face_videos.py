@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import skimage.data
 
-from input_pipeline import video
-from input_pipeline.corpora import Source
+from input_pipeline.media import video
+from input_pipeline.preparation.corpora import Source
 
 WIDTH, HEIGHT = 400, 288
 

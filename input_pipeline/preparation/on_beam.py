@@ -1,0 +1,69 @@
+"""Preparation as an Apache Beam pipeline: on this machine, or on a cluster.
+
+Every worker must see the videos and the data_dir under the same paths, as on a shared
+file system: results travel through data_dir/.../work, which is also what makes a
+restart go on where the last run stopped, as it does on one machine.
+"""
+
+import functools
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+from input_pipeline.clip import InputError
+from input_pipeline.preparation.corpora import Source
+from input_pipeline.preparation.results import Job, finish, write_atomically
+
+DEFAULT_RUNNER = "DirectRunner"  # this machine
+LIST_LENGTH = 256  # files
+
+
+class Beam:
+    """Beam's runner and its options: ["runner=FlinkRunner", "parallelism=64"]."""
+
+    def __init__(self, num_workers: int, options: Sequence[str]):
+        try:
+            from apache_beam.options.pipeline_options import (
+                PipelineOptions,
+                StandardOptions,
+            )
+        except ImportError as error:
+            raise InputError(
+                f"runner=beam: {error}; pip install -r requirements/beam.txt"
+            ) from error
+        flags = [f"--{option.removeprefix('--')}" for option in options]
+        names = {flag.split("=")[0] for flag in flags}
+        if "--runner" not in names:
+            flags.append(f"--runner={DEFAULT_RUNNER}")
+            if "--direct_num_workers" not in names and num_workers > 1:
+                flags.append(f"--direct_num_workers={num_workers}")
+                flags.append("--direct_running_mode=multi_processing")
+        self.options = PipelineOptions(flags)
+        self.runner = self.options.view_as(StandardOptions).runner
+
+    def finish(self, job: Job, sources: Sequence[Source]) -> None:
+        import apache_beam as beam
+
+        lists = []  # as files: half a million names are too many for a pipeline
+        for n in range(0, len(sources), LIST_LENGTH):
+            lists.append(job.work / "files" / f"{n:08d}")
+            write_atomically(lists[-1], pickle.dumps(sources[n : n + LIST_LENGTH]))
+        with beam.Pipeline(options=self.options) as pipeline:
+            (
+                pipeline
+                | "Lists" >> beam.Create(lists)
+                | "Files" >> beam.FlatMap(lambda path: pickle.loads(path.read_bytes()))
+                | "Spread" >> beam.Reshuffle()  # a file a task, not a chunk of files
+                | "Prepare" >> beam.Map(functools.partial(_finish, job))
+            )
+
+    def write_config(self) -> dict[str, Any]:
+        """TFDS writes the shards at once, each a task."""
+        return {"beam_runner": self.runner, "beam_options": self.options}
+
+
+def _finish(job: Job, source: Source) -> int:
+    import cv2
+
+    cv2.setNumThreads(1)
+    return len(finish(job, source).clips)

@@ -1,0 +1,299 @@
+"""The offline job: a corpus becomes a dataset.  Restartable; deterministic.
+
+    data_dir/atvg_clips/<corpus>/
+        work/clips/ab/abcdef...     a finished file's clips and rejects; atomic
+        work/staging/               the dataset while it is written
+        <version>/                  the dataset; appears when it is complete
+
+A second run goes on where the first was interrupted, however that happened.
+"""
+
+import collections
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import pickle
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from input_pipeline.clip import Clip, InputError
+from input_pipeline.preparation import corpora, summary, workers
+from input_pipeline.preparation.corpora import Source
+from input_pipeline.preparation.on_beam import Beam
+from input_pipeline.preparation.recording import (
+    DEFAULT_OPTIONS,
+    Options,
+    Prepared,
+    Reject,
+)
+from input_pipeline.preparation.results import (
+    Job,
+    finish,
+    look_up,
+    read_clips,
+    store,
+    write_atomically,
+)
+from input_pipeline.training_data import dataset
+
+SHARD_BYTES = 256 << 20
+NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOLCK}
+
+
+def prepare(
+    corpus: str,
+    source: str | os.PathLike,
+    data_dir: str | os.PathLike,
+    options: Options = DEFAULT_OPTIONS,
+    *,
+    split_rule: str = "",
+    test_speakers: Sequence[str] = (),
+    limit: int = 0,
+    num_workers: int = 0,
+    runner: str = "local",
+    beam_options: Sequence[str] = (),
+) -> pathlib.Path:
+    """Prepares every video of a corpus and returns the dataset's folder.
+
+    limit: only the first so many files, for a trial.  num_workers: 0 for one a core.
+    runner: "local" processes, or "beam" with Apache Beam's own options.
+    InputError: see corpora.walk; another run is at it; the folder holds what other
+    flags or files made; no training clip; the disk is full.
+    """
+    if runner not in RUNNERS:
+        raise InputError(f"runner={runner}: choose one of {', '.join(RUNNERS)}")
+    if num_workers < 0 or limit < 0:
+        raise InputError(
+            f"workers={num_workers} limit={limit}: must not be negative; "
+            "leave them out for all cores and all files"
+        )
+    sources = corpora.walk(corpus, source, split_rule, test_speakers)
+    sources = sources[: limit or None]
+    home = pathlib.Path(data_dir).expanduser().absolute() / dataset.NAME / corpus
+    final, work = home / dataset.VERSION, home / "work"
+    settings = {
+        "flags": {
+            "corpus": corpus,
+            "split_rule": split_rule or corpora.RULES[corpus][0],
+            "test_speakers": sorted(test_speakers),
+            "limit": limit,
+        },
+        "options": options.as_json(),
+        "files": _fingerprint(sources),
+    }
+    with _disk_errors(home), _lock(home):
+        if final.exists():
+            _compare(settings, final, ("flags", "options", "files"))
+            shutil.rmtree(work, ignore_errors=True)
+            print(f"{final}: already prepared; delete it to prepare it again")
+            return final
+        if (work / "options.json").exists():
+            _compare(settings, work, ("flags", "options"))
+        (work / "clips").mkdir(parents=True, exist_ok=True)
+        write_atomically(work / "options.json", json.dumps(settings).encode())
+        job = Job(work, options)
+        run = RUNNERS[runner](num_workers or os.cpu_count() or 1, beam_options)
+        run.finish(job, sources)
+        statistics = _assemble(job, sources, settings, final, run.write_config())
+        shutil.rmtree(work, ignore_errors=True)
+    print(f"\n{summary.table(statistics)}\n\nwrote {final}")
+    return final
+
+
+def _fingerprint(sources: Sequence[Source]) -> str:
+    """Names and sizes of the files, as one word."""
+    lines = [f"{one.name}\0{corpora.size(one)}" for one in sources]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return f"{len(sources)} files, {digest}"
+
+
+def _compare(settings: dict, folder: pathlib.Path, keys: Sequence[str]) -> None:
+    """InputError: what was made in the folder, or begun there, differs."""
+    before = json.loads((folder / "options.json").read_text())
+    now = json.loads(json.dumps(settings))
+    differences = []
+    for key in keys:
+        old, new = before[key], now[key]
+        if isinstance(old, str):
+            old, new = {key: old}, {key: new}
+        differences += [
+            f"another {name}"
+            if isinstance(new[name], dict)
+            else f"{name}={old.get(name)} (now {new[name]})"
+            for name in new
+            if old.get(name) != new[name]
+        ]
+    if differences:
+        raise InputError(
+            f"{folder}: made with {', '.join(differences)}; "
+            "delete it, or choose another --data_dir"
+        )
+
+
+@contextlib.contextmanager
+def _lock(home: pathlib.Path) -> Iterator[None]:
+    """Held while this process lives, whatever ends it."""
+    import fcntl
+
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{home}: another run is preparing it; wait until it ends, or choose "
+                "another --data_dir"
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _disk_errors(home: pathlib.Path) -> Iterator[None]:
+    """A full disk is an InputError; so is one that may not be written."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        # Not only OSError: ArrayRecord and Beam wrap it in errors of their own.
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full or os.strerror(errno.ENOSPC) in str(error):
+            raise InputError(
+                f"{home}: the disk is full; make room and run the same command again, "
+                "what is finished is kept"
+            ) from error
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+            raise InputError(
+                f"{home}: cannot be written ({error.strerror}); choose another "
+                "--data_dir"
+            ) from error
+        raise
+
+
+# --- the runners ---
+
+
+class Local:
+    """Processes on this machine."""
+
+    def __init__(self, num_workers: int, _: Sequence[str]):
+        self.num_workers = num_workers
+
+    def finish(self, job: Job, sources: Sequence[Source]) -> None:
+        import tqdm
+
+        todo, rejects = [], 0
+        for source in sources:
+            finished = look_up(job, source)
+            if finished is None:
+                todo.append(source)
+            else:
+                rejects += len(finished.rejects)
+        if len(todo) < len(sources):
+            print(f"{len(sources) - len(todo)} of {len(sources)} files are finished")
+        work = functools.partial(finish, job)
+        with tqdm.tqdm(
+            total=len(sources), initial=len(sources) - len(todo), unit="file"
+        ) as bar:
+            for source, finished in workers.for_each(work, todo, self.num_workers):
+                if isinstance(finished, workers.Died):
+                    why = "the process that prepared it died"
+                    reject = Reject(source.name, "error", why)
+                    finished = store(job, source, Prepared([], [reject]))
+                rejects += len(finished.rejects)
+                bar.set_postfix(rejects=rejects, refresh=False)
+                bar.update()
+
+    def write_config(self) -> dict[str, Any]:
+        return {}
+
+
+RUNNERS = {"local": Local, "beam": Beam}
+
+
+# --- the dataset ---
+
+
+def _assemble(
+    job: Job,
+    sources: Sequence[Source],
+    settings: dict,
+    final: pathlib.Path,
+    write_config: dict[str, Any],
+) -> dict:
+    """Finished files -> the dataset's folder, which appears all at once."""
+    splits = {split: [] for split in dataset.SPLITS}
+    rejects = []
+    for source in sources:
+        finished = look_up(job, source)
+        if finished is None:
+            raise InputError(
+                f"{source.path}: changed while it was prepared; "
+                "run the same command again"
+            )
+        rejects += finished.rejects
+        splits[source.split] += [
+            (source, i, *clip) for i, clip in enumerate(finished.clips)
+        ]
+    if not splits["train"]:
+        counts = collections.Counter(reject.reason for reject in rejects)
+        reasons = ", ".join(f"{why} {n}" for why, n in sorted(counts.items()))
+        raise InputError(
+            f"{final.parent}: no clip for training among {len(sources)} files "
+            f"(rejects: {reasons or 'none'}); give more files, or another --split_rule"
+        )
+    splits = {split: clips for split, clips in splits.items() if clips}
+    staging = job.work / "staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    shards = {
+        split: [
+            functools.partial(_read_shard, job, _list(job, f"{split}-{n:05d}", shard))
+            for n, shard in enumerate(_shards(clips))
+        ]
+        for split, clips in splits.items()
+    }
+    corpus = settings["flags"]["corpus"]
+    folder = dataset.write_shards(staging, corpus, shards, **write_config)
+    statistics = summary.describe(
+        folder,
+        {
+            split: [(clip_id, source.speaker, n) for source, _, clip_id, n, _ in clips]
+            for split, clips in splits.items()
+        },
+        sorted(rejects, key=lambda reject: (reject.path, reject.start)),
+        settings,
+    )
+    os.replace(folder, final)
+    return statistics
+
+
+def _shards(clips: Iterable[tuple]) -> list[list[tuple[Source, int]]]:
+    """Clips in order, a new shard whenever one is full."""
+    shards, size = [[]], 0
+    for source, i, _, _, num_bytes in clips:
+        if size + num_bytes > SHARD_BYTES and shards[-1]:
+            shards.append([])
+            size = 0
+        shards[-1].append((source, i))
+        size += num_bytes
+    return shards
+
+
+def _list(job: Job, name: str, shard: list[tuple[Source, int]]) -> pathlib.Path:
+    """What is in a shard, as a file: half a million names are too many for a task."""
+    path = job.work / "shards" / name
+    write_atomically(path, pickle.dumps(shard))
+    return path
+
+
+def _read_shard(job: Job, path: pathlib.Path) -> Iterator[Clip]:
+    opened, clips = None, []
+    for source, i in pickle.loads(path.read_bytes()):
+        if source is not opened:
+            opened, clips = source, read_clips(job, source)
+        yield clips[i]

@@ -1,0 +1,363 @@
+"""One video file -> aligned clips, or the reasons why not.  Pure: the file decides.
+
+Letters: T frames of the file, t a frame; a piece is frames first <= t < last.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, UInt8
+
+from input_pipeline.clip import (
+    FRAME_RATE,
+    NUM_POINTS,
+    ROWS_PER_FRAME,
+    SAMPLE_RATE,
+    WINDOW_ROWS,
+    Clip,
+    InputError,
+)
+from input_pipeline.faces import align, detection, landmarks
+from input_pipeline.media import audio, video
+from input_pipeline.preparation.corpora import Source
+from input_pipeline.preparation.scenes import Notes, jaw_width, scene_cuts
+
+JPEG_QUALITY = 95
+CUTTABLE = {"folder"}  # corpora whose files are cut; elsewhere a file is a clip
+HELD_BYTES = 256 << 20  # a longer file's frames are decoded a second time instead
+
+
+class Options(NamedTuple):
+    """What decides how a file is prepared, besides the file.
+
+    sigma: frames, of the alignment's smoothing.  max_gap: so many frames in a row
+    without the face are bridged.  min_face: source pixels, the jaw's width.
+    several_faces: "reject", or "largest" to follow that one.
+    max_seconds: of a clip, where files are cut.  length_error: frames by which sound
+    and pictures may differ.
+    """
+
+    max_seconds: float = 10.0
+    several_faces: str = "reject"
+    template: align.Template = align.DEFAULT_TEMPLATE
+    sigma: float = 3.0
+    max_gap: int = 5
+    min_frames: int = 17  # a window of 16 and another frame as its example
+    min_face: float = 46.0
+    length_error: int = 5
+
+    def as_json(self) -> dict:
+        """Plain values, which name the options: equal options, equal values."""
+        points = np.round(self.template.points, 6).tolist()
+        template = {"points": points, "indices": list(self.template.indices)}
+        return self._asdict() | {"template": template}
+
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(self.as_json()).encode()).hexdigest()[:16]
+
+
+DEFAULT_OPTIONS = Options()
+
+
+# Why something is not used, and what the value beside it is.
+REASONS = {
+    "undecodable": "the error",
+    "no sound": "0",
+    "silent sound": "its peak; 1 is full scale",
+    "wrong length of sound": "sound minus pictures, frames",
+    "no face": "frames without one: all",
+    "face lost": "frames in a row without it, at most",
+    "scene cut": "how many",
+    "several faces": "times they were seen",
+    "face too small": "the jaw's width, pixels of the source",
+    "too short": "frames",
+    "error": "the error: please report it",
+}
+
+
+class Reject(NamedTuple):
+    """Why a file, or the part of it from `start` seconds on, is not used: REASONS."""
+
+    path: str  # within the corpus
+    reason: str
+    value: float | int | str
+    start: float = 0.0
+
+
+class Prepared(NamedTuple):
+    clips: list[Clip]
+    rejects: list[Reject]
+
+
+class _Unusable(Exception):
+    """The whole file: (reason, value, start)."""
+
+
+def prepare_clip(source: Source, options: Options) -> Prepared:
+    """A file's clips and rejects.  Whatever the file holds, never an exception.
+
+    InputError: the installation lacks something, which is not the file's fault.
+    """
+    try:
+        return _prepare(source, options)
+    except _Unusable as error:
+        return Prepared([], [Reject(source.name, *error.args)])
+    except InputError:
+        raise
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}".replace(source.path, source.name)
+        return Prepared([], [Reject(source.name, "error", message)])
+
+
+def _prepare(source: Source, options: Options) -> Prepared:
+    samples, sound_start = _sound(source)
+    frames = _Frames(source)
+    notes = Notes(options.several_faces == "reject")
+    points = list(detection.track(notes.watch(frames), name=source.name))
+    _check_length(len(points), samples, sound_start, options)
+    if all(p is None for p in points):
+        raise _Unusable("no face", len(points))
+    cuts = scene_cuts(notes, points)
+    cuttable = source.corpus in CUTTABLE
+    pieces, rejects = _pieces(source, points, cuts, options, cuttable)
+
+    kept = []
+    for first, last, matrices, px in pieces:
+        sound = _cut(samples, sound_start, first, last - first)
+        why = _complaint(first, last, px, sound, notes.several, options)
+        if why:
+            rejects.append(Reject(source.name, *why, first / FRAME_RATE))
+        else:
+            kept.append((first, last, matrices, px))
+    return Prepared(_clips(source, frames, kept, samples, sound_start), rejects)
+
+
+# --- reading ---
+
+
+def _sound(source: Source) -> tuple[np.ndarray, float]:
+    try:
+        samples, start = video.read_sound(source.path)
+    except video.NoSound:
+        raise _Unusable("no sound", 0) from None
+    except InputError as error:
+        raise _undecodable(source, error) from None
+    if audio.is_silent(samples):
+        raise _Unusable("silent sound", float(np.abs(samples).max(initial=0)))
+    return samples, start
+
+
+def _undecodable(source: Source, error: Exception) -> _Unusable:
+    return _Unusable("undecodable", str(error).replace(source.path, source.name))
+
+
+class _Frames:
+    """A file's frames, as often as wanted: held if they fit, else decoded again."""
+
+    def __init__(self, source: Source):
+        self.source, self.held = source, None
+
+    def __iter__(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        if self.held is not None:
+            yield from self.held
+            return
+        held, size = [], 0
+        try:
+            for frame in video.read_frames(self.source.path):
+                size += frame.nbytes
+                if size <= HELD_BYTES:
+                    held.append(frame)
+                else:
+                    held.clear()
+                yield frame
+        except InputError as error:
+            raise _undecodable(self.source, error) from None
+        if size <= HELD_BYTES:
+            self.held = held
+
+
+# --- judging ---
+
+
+def _check_length(
+    num_frames: int, samples: np.ndarray, start: float, options: Options
+) -> None:
+    """The sound's length, and what it leaves uncovered at either end, in frames."""
+    sound = len(samples) / SAMPLE_RATE * FRAME_RATE
+    begin = start * FRAME_RATE
+    end = begin + sound
+    error = max(abs(sound - num_frames), begin, num_frames - end)
+    if error > options.length_error:
+        raise _Unusable("wrong length of sound", round(sound - num_frames, 1))
+
+
+def _complaint(
+    first: int,
+    last: int,
+    points_px: Float[np.ndarray, "T 68 2"],
+    samples: Float[np.ndarray, "N"],
+    several: list[int],
+    options: Options,
+) -> tuple[str, float | int] | None:
+    """(reason, value) why a piece is not used; None if it is."""
+    if last - first < options.min_frames:
+        return "too short", last - first
+    if crowd := sum(first <= t < last for t in several):
+        return "several faces", crowd
+    width = float(np.median(jaw_width(points_px)))
+    if width < options.min_face:
+        return "face too small", round(width, 1)
+    if audio.is_silent(samples):
+        return "silent sound", float(np.abs(samples).max())
+    return None
+
+
+# --- cutting ---
+
+
+def runs(mask: Bool[np.ndarray, "T"]) -> list[tuple[int, int]]:
+    """The stretches of True: [(first, last), ...], last excluded."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def _pieces(
+    source: Source,
+    points: list[np.ndarray | None],
+    cuts: list[int],
+    options: Options,
+    cuttable: bool,
+) -> tuple[list[tuple[int, int, np.ndarray, np.ndarray]], list[Reject]]:
+    """(first, last, similarities, points) of each piece, and what is left out.
+
+    A file is one piece, less a few frames at its ends where the face is not yet seen.
+    If it may be cut: at scene cuts, where the face is lost, and into equal parts of at
+    most max_seconds.
+    """
+    seen = np.array([p is not None for p in points])
+    lost = [(a, b) for a, b in runs(~seen) if b - a > options.max_gap]
+    rejects = [Reject(source.name, "face lost", b - a, a / FRAME_RATE) for a, b in lost]
+    if not cuttable:
+        if lost:
+            return [], [max(rejects, key=lambda reject: reject.value)]
+        if cuts:
+            raise _Unusable("scene cut", len(cuts), cuts[0] / FRAME_RATE)
+    bridged = np.ones(len(points), bool)
+    for a, b in lost:
+        bridged[a:b] = False
+    borders = [0, *cuts, len(points)]
+    pieces = []
+    for begin, end in itertools.pairwise(borders):
+        for a, b in runs(bridged[begin:end]):
+            a, b = a + begin, b + begin
+            inside = np.flatnonzero(seen[a:b])
+            if not len(inside):
+                continue
+            a, b = a + int(inside[0]), a + int(inside[-1]) + 1
+            px = _bridge(points[a:b])
+            matrices = align.smooth(align.align(px, options.template), options.sigma)
+            whole = b - a
+            limit = int(options.max_seconds * FRAME_RATE)
+            parts = -(-whole // limit) if cuttable else 1
+            marks = [whole * i // parts for i in range(parts + 1)]
+            for i, j in itertools.pairwise(marks):
+                pieces.append((a + i, a + j, matrices[i:j], px[i:j]))
+    return pieces, rejects
+
+
+def _bridge(points: list[np.ndarray | None]) -> Float64[np.ndarray, "T 68 2"]:
+    """Short gaps filled with points on straight lines between their neighbours."""
+    known = [t for t, p in enumerate(points) if p is not None]
+    columns = np.array([points[t] for t in known], np.float64).reshape(len(known), -1)
+    every = np.arange(len(points))
+    filled = [np.interp(every, known, column) for column in columns.T]
+    return np.array(filled).T.reshape(-1, NUM_POINTS, 2)
+
+
+# --- making clips ---
+
+
+def _clips(
+    source: Source,
+    frames: Iterable[np.ndarray],
+    pieces: list[tuple[int, int, np.ndarray, np.ndarray]],
+    samples: np.ndarray,
+    sound_start: float,
+) -> list[Clip]:
+    """The clips of pieces in order; the frames are gone through once."""
+    clips, stream, t = [], iter(frames), 0
+    for first, last, matrices, px in pieces:
+        pictures = []
+        while t < last:
+            frame = next(stream)
+            if t >= first:
+                pictures.append(_jpeg(align.warp(frame, matrices[t - first])))
+            t += 1
+        crop_px = align.transform(align.invert(matrices), px)
+        marks = landmarks.normalise(crop_px).reshape(-1, NUM_POINTS, 2)
+        name = source.clip_id
+        clips.append(
+            Clip(
+                frames=pictures,
+                landmarks=marks,
+                mfcc=sound_rows(samples, sound_start, first, last - first),
+                transforms=matrices.astype(np.float32),
+                corpus=source.corpus,
+                speaker=source.speaker,
+                clip_id=f"{name}@{first:06d}" if source.corpus in CUTTABLE else name,
+                words=_words(source.words, first, last),
+            )
+        )
+    return clips
+
+
+def _jpeg(crop: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    import cv2
+
+    flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    return cv2.imencode(".jpg", crop[..., ::-1], flags)[1].tobytes()
+
+
+def _words(words, first: int, last: int):
+    """Those whose middle lies in the piece, on the piece's clock."""
+    start, end = first / FRAME_RATE, last / FRAME_RATE
+    return tuple(
+        (w, a - start, b - start) for w, a, b in words if start <= (a + b) / 2 < end
+    )
+
+
+def _cut(
+    samples: Float[np.ndarray, "N"], start: float, first: int, count: int
+) -> Float32[np.ndarray, "n"]:
+    """The sound of frames first .. first + count."""
+    begin = first * audio.FRAME_SAMPLES
+    return _between(samples, start, begin, begin + count * audio.FRAME_SAMPLES)
+
+
+def _between(samples: np.ndarray, start: float, begin: int, end: int) -> np.ndarray:
+    """Samples begin <= n < end on the frames' clock; zeros outside the recording."""
+    result = np.zeros(end - begin, np.float32)
+    shift = round(start * SAMPLE_RATE)  # samples[0] is sound number `shift`
+    a, b = max(begin, shift), min(end, shift + len(samples))
+    if a < b:
+        result[a - begin : b - begin] = samples[a - shift : b - shift]
+    return result
+
+
+def sound_rows(
+    samples: Float[np.ndarray, "N"], start: float, first: int, count: int
+) -> Float32[np.ndarray, "M 13"]:
+    """MFCC rows of frames first .. first + count: M = 4 count + 24, see Clip.
+
+    samples: of the whole file, `start` seconds after its first frame.  A cut-out piece
+    hears what really was before and after it.
+    """
+    rows = (count - 1) * ROWS_PER_FRAME + WINDOW_ROWS
+    # One row more before: pre-emphasis y[n] = x[n] - .97 x[n-1] needs x[n-1].
+    begin = first * audio.FRAME_SAMPLES - audio.PADDING - audio.HOP
+    end = begin + rows * audio.HOP + audio.ROW_SAMPLES
+    return audio.mfcc(_between(samples, start, begin, end))[1:]

@@ -1,0 +1,91 @@
+"""Files that are done: their clips and rejects, kept until the dataset is complete.
+
+A result is named by all that it depends on, and appears as a whole or not at all: so a
+run may be killed at any moment, and the next one finds what is finished.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import pickle
+from typing import NamedTuple
+
+from input_pipeline.clip import Clip
+from input_pipeline.preparation.corpora import Source
+from input_pipeline.preparation.recording import Options, Prepared, Reject, prepare_clip
+from input_pipeline.training_data import dataset
+
+
+class Finished(NamedTuple):
+    """What is known of a finished file without reading its clips.
+
+    clips: (clip_id, frames, bytes) of each.
+    """
+
+    clips: list[tuple[str, int, int]]
+    rejects: list[Reject]
+
+
+class Job(NamedTuple):
+    """What a worker needs besides the file's Source."""
+
+    work: pathlib.Path
+    options: Options
+
+
+def finish(job: Job, source: Source) -> Finished:
+    """Prepares a file unless that is done; the one thing workers do."""
+    return look_up(job, source) or store(job, source, prepare_clip(source, job.options))
+
+
+def _place(job: Job, source: Source) -> pathlib.Path:
+    """Where a file's result is kept, named by all it depends on."""
+    try:
+        about = os.stat(source.path)
+        state = about.st_size, about.st_mtime_ns
+    except OSError:  # a link to nowhere, which is a reject
+        state = ()
+    text = json.dumps([dataset.VERSION, job.options.key(), source[1:], state])
+    name = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return job.work / "clips" / name[:2] / name
+
+
+def look_up(job: Job, source: Source) -> Finished | None:
+    """What is known of the file; None if it is not finished or its result damaged."""
+    path = _place(job, source)
+    try:
+        with open(path, "rb") as file:
+            finished, size = pickle.load(file)
+            whole = file.tell() + size == os.path.getsize(path)
+    except (OSError, EOFError, pickle.UnpicklingError, ValueError, TypeError):
+        return None
+    return finished if whole else None
+
+
+def read_clips(job: Job, source: Source) -> list[Clip]:
+    with open(_place(job, source), "rb") as file:
+        pickle.load(file)
+        return pickle.load(file)
+
+
+def store(job: Job, source: Source, prepared: Prepared) -> Finished:
+    clips = [
+        (clip.clip_id, len(clip.frames), sum(map(len, clip.frames)))
+        for clip in prepared.clips
+    ]
+    finished = Finished(clips, prepared.rejects)
+    body = pickle.dumps(prepared.clips)
+    write_atomically(_place(job, source), pickle.dumps((finished, len(body))) + body)
+    return finished
+
+
+def write_atomically(path: pathlib.Path, data: bytes) -> None:
+    """All or nothing, whenever the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial.{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

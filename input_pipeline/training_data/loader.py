@@ -1,0 +1,166 @@
+"""Clips -> batches for training, endless, and for evaluation, in one pass; with grain.
+
+Which examples a global batch holds, and in which order, depends on the seed alone: not
+on processes, threads, workers or where a run was broken off.
+
+`clips`: what dataset.open_clips and synthetic.SyntheticClips give: len(clips),
+clips[i] -> Clip; i[N] clips.lengths, and N names: clips.speakers, clips.clip_ids.
+"""
+
+import sys
+import warnings
+
+import grain
+import numpy as np
+
+from input_pipeline.clip import AtBatch, EvaluationBatch, InputError, Pca, VgBatch
+from input_pipeline.training_data import sampling
+from input_pipeline.training_data.augment import Strength
+from input_pipeline.training_data.batches import Batches, local_rows, pipeline
+
+KINDS = ("at", "vg")
+BALANCES = {"sqrt": 0.5, "speakers": 0.0}  # exponents, see speaker_balanced
+NUM_THREADS = 8
+
+
+def training_batches(
+    clips,
+    kind: str,
+    *,
+    batch_size: int,
+    seed: int,
+    pca: Pca | None = None,
+    num_frames: int = 16,
+    balance: str = "clips",
+    augment: Strength | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = NUM_THREADS,
+    num_workers: int = 0,
+) -> Batches:
+    """Endless batches of AtBatch (kind "at", needs pca) or VgBatch ("vg").
+
+    batch_size: of the global batch; this process gets batch_size / process_count rows.
+    balance: "clips", each clip once an epoch; "speakers", each speaker as often; or
+    "sqrt", half-way: as the square root of the speaker's number of clips.
+    augment: how strongly examples are mirrored, moved and so on; None, or all zeros:
+    not at all.
+    num_threads, num_workers: threads, in each of so many processes beside this one (0:
+    in this one).  Worker processes need parsed absl flags and `if __name__ ==
+    "__main__"`.  Clips shorter than num_frames are left out, with a warning.
+    InputError: no clip long enough, or a setting that cannot be.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind={kind}: say one of {' '.join(KINDS)}")
+    if balance not in ("clips", *BALANCES):
+        raise InputError(f"balance={balance}: say one of clips {' '.join(BALANCES)}")
+    if kind == "at" and pca is None:
+        raise InputError("kind=at without pca; give the one of the dataset")
+    if seed < 0 or num_frames < 1:
+        raise InputError(
+            f"seed={seed} num_frames={num_frames}: must be 0 and 1 at least; raise it"
+        )
+    rows = local_rows(batch_size, process_index, process_count)
+    strength = augment if augment and any(augment) else None
+    usable = long_enough(clips, num_frames)
+    order = Order(usable, seed, np.asarray(clips.speakers)[usable], balance)
+
+    def example(place: int) -> AtBatch | VgBatch:
+        epoch, place = divmod(place, len(usable))
+        index = int(order(epoch)[place])
+        clip, key = sampling.read(clips, index), (seed, epoch, place)
+        if kind == "at":
+            return sampling.at_example(clip, pca, key, num_frames, strength)
+        return sampling.vg_example(clip, key, num_frames, strength)
+
+    def open_at(first: int) -> grain.IterDataset:
+        endless = sys.maxsize // batch_size
+        return pipeline(
+            example, first, endless, rows, batch_size, num_threads, num_workers
+        )
+
+    data = {"kind": kind, "num_clips": len(usable), "batch_size": batch_size}
+    data |= {"seed": seed, "num_frames": num_frames, "balance": balance}
+    data |= {"augment": strength and strength._asdict()}
+    return Batches(open_at, data)
+
+
+def evaluation_batches(
+    clips,
+    *,
+    batch_size: int,
+    pca: Pca | None = None,
+    frames: bool = True,
+    limit: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = NUM_THREADS,
+) -> Batches:
+    """Every clip once, whole, in the split's order: EvaluationBatch, one shape for all.
+
+    T is the split's longest clip.  The last batch is filled with rows of valid = 0, so
+    that all processes see equally many batches.  pca: for `at`.  frames: for `vg`.
+    limit: only so many clips, evenly over the split; 0 for all.
+    InputError: an empty split, or a setting that cannot be.
+    """
+    rows = local_rows(batch_size, process_index, process_count)
+    long_enough(clips, 1)
+    count = min(limit or len(clips), len(clips))
+    chosen = np.arange(count) * len(clips) // count
+    longest = int(np.asarray(clips.lengths)[chosen].max())
+
+    def example(place: int) -> EvaluationBatch:
+        index = int(chosen[min(place, count - 1)])
+        clip = sampling.read(clips, index)
+        whole = sampling.evaluation_example(clip, index, pca, frames, longest)
+        return whole if place < count else sampling.blank(whole)
+
+    def open_at(first: int) -> grain.IterDataset:
+        last = -(-count // batch_size)
+        return pipeline(example, first, last, rows, batch_size, num_threads, 0)
+
+    return Batches(open_at, {"num_clips": count, "batch_size": batch_size})
+
+
+class Order:
+    """epoch -> the clips in that epoch's order.
+
+    Those of the epochs beside it are kept: threads cross the border in any order.
+    """
+
+    def __init__(self, usable: np.ndarray, seed: int, speakers: np.ndarray, by: str):
+        self.usable, self.seed, self.speakers, self.by = usable, seed, speakers, by
+        self.kept = {}
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        kept = self.kept
+        if epoch not in kept:
+            if self.by == "clips":
+                order = sampling.shuffled(len(self.usable), self.seed, epoch)
+            else:
+                order = sampling.speaker_balanced(
+                    self.speakers, self.seed, epoch, BALANCES[self.by]
+                )
+            near = {e: o for e, o in kept.items() if abs(e - epoch) == 1}
+            self.kept = kept = near | {epoch: self.usable[order]}
+        return kept[epoch]
+
+
+def long_enough(clips, num_frames: int) -> np.ndarray:
+    """Which clips hold num_frames frames; warns of the others.  InputError: none."""
+    lengths = np.asarray(clips.lengths)
+    if not len(lengths):
+        raise InputError("the split holds no clips; prepare some, or name another")
+    usable = np.flatnonzero(lengths >= num_frames)
+    if not len(usable):
+        raise InputError(
+            f"num_frames={num_frames}: the longest of {len(lengths)} clips has "
+            f"{lengths.max()}; take a shorter window"
+        )
+    if left_out := len(lengths) - len(usable):
+        warnings.warn(
+            f"{left_out} of {len(lengths)} clips are shorter than "
+            f"num_frames={num_frames} and left out",
+            stacklevel=3,
+        )
+    return usable

@@ -1,0 +1,279 @@
+"""(clip, seed, epoch, place) -> one training example; the order of the clips.  Pure.
+
+Nothing random is stored: the same key gives the same example on any machine of any
+number, in any order of asking.  Letters: see clip.py; here without the batch axis B.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int, Shaped, UInt8
+
+from input_pipeline.clip import (
+    CONTEXT_FRAMES,
+    CROP_SIZE,
+    LOWER_RIM,
+    ROWS_PER_FRAME,
+    UPPER_RIM,
+    WINDOW_ROWS,
+    AtBatch,
+    Clip,
+    EvaluationBatch,
+    InputError,
+    Pca,
+    VgBatch,
+)
+from input_pipeline.training_data import augment as augmenting
+
+Key = tuple[int, int, int]  # seed, epoch, place in the epoch's order
+
+
+def random_numbers(seed: int, *key: int) -> np.random.Generator:
+    """The random numbers that belong to this seed and key, and to no other.
+
+    spawn_key, and not a longer entropy: to SeedSequence (1, 2) and (1, 2, 0) are one.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
+    return np.random.Generator(np.random.Philox(sequence))
+
+
+# --- the order of the clips ---
+
+
+def shuffled(num_clips: int, seed: int, epoch: int) -> Int[np.ndarray, "N"]:
+    """A permutation of the clips, another one each epoch."""
+    return random_numbers(seed, epoch).permutation(num_clips)
+
+
+def speaker_balanced(
+    speakers: Shaped[np.ndarray, "N"], seed: int, epoch: int, exponent: float = 0.0
+) -> Int[np.ndarray, "N"]:
+    """N clips, of a speaker who has n in proportion to n^exponent, evenly spread.
+
+    exponent 0: rounds, each with one clip of every speaker.  A speaker with few clips
+    starts over; of one with many, an epoch sees a part, and another part the next time.
+    """
+    random = random_numbers(seed, epoch)
+    _, speaker_of, counts = np.unique(speakers, return_inverse=True, return_counts=True)
+    shares = counts**exponent / np.sum(counts**exponent)
+    clips, times = [], []
+    for speaker, share in enumerate(shares):
+        quota = int(np.ceil(len(speakers) * share))
+        own = random.permutation(np.flatnonzero(speaker_of == speaker))
+        clips.append(np.resize(own, quota))
+        times.append((np.arange(quota) + random.random(quota)) / share)
+    soonest = np.argsort(np.concatenate(times))
+    return np.concatenate(clips)[soonest][: len(speakers)]
+
+
+# --- one example ---
+
+
+def draw(
+    length: int,
+    key: Key,
+    num_frames: int,
+    change: augmenting.Augmentation | None = None,
+) -> tuple[int, int]:
+    """(reference frame, first frame of the window), both uniform over the clip; the
+    reference is frame 0 where the change says so.
+
+    The authors' AT reference is one of LRW's frames 3..7 and the window follows it
+    (reference section 2); here, as in their VG data, it may lie anywhere.
+    """
+    random = random_numbers(*key)
+    reference = int(random.integers(length))
+    first = int(random.integers(length - num_frames + 1))
+    return (0 if change and change.first_photo else reference), first
+
+
+def augmentation(key: Key, strength: augmenting.Strength) -> augmenting.Augmentation:
+    """Of other random numbers than `draw`: the windows stay where they were."""
+    return augmenting.draw(random_numbers(*key, 1), strength)
+
+
+def at_example(
+    clip: Clip,
+    pca: Pca,
+    key: Key,
+    num_frames: int,
+    augment: augmenting.Strength | None = None,
+) -> AtBatch:
+    """example f32[K], audio f32[T,28,12], coefficients f32[T,K]; decodes no frame.
+
+    augment: how strongly face and sound change, see augment.py.
+    InputError: the clip is shorter than the window, or damaged.
+    """
+    check(clip, num_frames)
+    change = augmentation(key, augment) if augment else None
+    if change:
+        landmarks, mfcc = augmenting.change_tempo(
+            min(change.tempo, (len(clip.frames) - 1) / max(num_frames - 1, 1)),
+            augmenting.change_landmarks(change, clip.landmarks),
+            augmenting.change_sound(change, clip.mfcc),
+        )
+        clip = clip._replace(landmarks=landmarks, mfcc=mfcc)
+    reference, first = draw(len(clip.landmarks), key, num_frames, change)
+    window = slice(first, first + num_frames)
+    landmarks = flat_landmarks(clip)
+    return AtBatch(
+        example=pca.project(landmarks[reference]),
+        audio=audio_windows(clip)[window],
+        coefficients=pca.project(landmarks[window]),
+    )
+
+
+def vg_example(
+    clip: Clip,
+    key: Key,
+    num_frames: int,
+    augment: augmenting.Strength | None = None,
+) -> VgBatch:
+    """image f32[H,W,3], example f32[L], frames f32[T,H,W,3], landmarks f32[T,L].
+
+    augment: how strongly photo, frames and landmarks change alike, see augment.py; a
+    photo that is to smile is the frame with the most open lips, to show teeth.
+    Of the clip's frames only the window's and the reference are decoded.
+    InputError: the clip is shorter than the window, or damaged.
+    """
+    check(clip, num_frames)
+    change = augmentation(key, augment) if augment else None
+    reference, first = draw(len(clip.frames), key, num_frames, change)
+    if change and change.smile:
+        reference = widest_open(clip)
+    which = [reference, *range(first, first + num_frames)]
+    pictures, points = decode(clip, which), clip.landmarks[which]
+    if change:
+        photos, frames = slice(1), slice(1, None)
+        for one, rows in (augmenting.smiling(change), photos), (change, frames):
+            pictures[rows] = augmenting.change_frames(one, pictures[rows])
+            points[rows] = augmenting.change_landmarks(one, points[rows])
+        pictures = augmenting.brighten_mouth(change, pictures, points)
+    frames, landmarks = to_float(pictures), points.reshape(len(which), -1)
+    return VgBatch(
+        image=frames[0],
+        example=landmarks[0],
+        frames=frames[1:],
+        landmarks=landmarks[1:],
+    )
+
+
+def evaluation_example(
+    clip: Clip, index: int, pca: Pca | None, with_frames: bool, num_frames: int
+) -> EvaluationBatch:
+    """The whole clip, padded with zeros to num_frames; the photo is its first frame.
+
+    at is None without a PCA, vg without frames.
+    InputError: the clip is longer than num_frames, or damaged.
+    """
+    check(clip, 1)
+    length = len(clip.frames)
+    if length > num_frames:
+        raise InputError(
+            f"{name_of(clip)}: {length} frames, and room for {num_frames}; "
+            "pad to the longest clip"
+        )
+    landmarks = flat_landmarks(clip)
+
+    def pad(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([x, np.zeros((num_frames - length, *x.shape[1:]), "f4")])
+
+    at = vg = None
+    if pca is not None:
+        coefficients = pca.project(landmarks)
+        at = AtBatch(coefficients[0], pad(audio_windows(clip)), pad(coefficients))
+    if with_frames:
+        frames = to_float(decode(clip, range(length)))
+        vg = VgBatch(frames[0], landmarks[0], pad(frames), pad(landmarks))
+    return EvaluationBatch(
+        index=np.int32(index),
+        valid=np.float32(1),
+        frame_valid=pad(np.ones(length, np.float32)),
+        at=at,
+        vg=vg,
+    )
+
+
+# --- a clip's parts ---
+
+
+def read(clips, index: int):
+    """InputError: the record cannot be read."""
+    try:
+        return clips[index]
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{clips.clip_ids[index]}: clip {index} of the split cannot be read "
+            f"({error}); prepare it again"
+        ) from error
+
+
+def name_of(clip: Clip) -> str:
+    return f"{clip.corpus} {clip.clip_id}"
+
+
+def check(clip: Clip, num_frames: int) -> None:
+    """InputError: too short for the window, or its parts differ in length."""
+    length = len(clip.frames)
+    if length < num_frames:
+        raise InputError(
+            f"{name_of(clip)}: {length} frames, num_frames={num_frames} needs more; "
+            "leave the clip out or take a shorter window"
+        )
+    rows = (length + 2 * CONTEXT_FRAMES) * ROWS_PER_FRAME
+    if len(clip.landmarks) != length or len(clip.mfcc) != rows:
+        raise InputError(
+            f"{name_of(clip)}: {length} frames, {len(clip.landmarks)} landmarks and "
+            f"{len(clip.mfcc)} MFCC rows, must be {length}, {length} and {rows}; "
+            "prepare it again"
+        )
+
+
+def flat_landmarks(clip: Clip) -> Float32[np.ndarray, "T 136"]:
+    return clip.landmarks.reshape(len(clip.landmarks), -1)
+
+
+def widest_open(clip: Clip) -> int:
+    """The frame whose inner lips are furthest apart."""
+    y = clip.landmarks[:, :, 1]
+    return int(np.argmax(np.sum(y[:, LOWER_RIM] - y[:, UPPER_RIM], 1)))
+
+
+def audio_windows(clip: Clip) -> Float32[np.ndarray, "T 28 12"]:
+    """Frame t hears MFCC rows 4t .. 4t+27, columns 1..12; a read-only view."""
+    view = np.lib.stride_tricks.sliding_window_view(clip.mfcc, WINDOW_ROWS, axis=0)
+    return view[::ROWS_PER_FRAME, 1:].swapaxes(1, 2)
+
+
+def decode(clip: Clip, which: Sequence[int]) -> UInt8[np.ndarray, "n 128 128 3"]:
+    """These frames of the clip, RGB.  InputError: one is no whole 128x128 JPEG."""
+    import cv2
+
+    pictures = np.empty((len(which), CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    for picture, t in zip(pictures, which, strict=True):
+        data, decoded = np.frombuffer(clip.frames[t], np.uint8), None
+        if data.size:  # OpenCV raises at nothing, and gives None for a broken JPEG
+            decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        if decoded is None or decoded.shape != picture.shape:
+            raise InputError(
+                f"{name_of(clip)}: frame {t} is no whole JPEG of {CROP_SIZE}x"
+                f"{CROP_SIZE} pixels; prepare the clip again"
+            )
+        picture[:] = decoded
+    return pictures
+
+
+def to_float(pictures: UInt8[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
+    """0..255 -> [-1, 1], as `animate` treats the photo."""
+    frames = pictures.astype(np.float32)
+    frames /= 127.5
+    frames -= 1
+    return frames
+
+
+def blank(example: EvaluationBatch) -> EvaluationBatch:
+    """Zeros of the same shapes: a row that only fills the batch."""
+    at, vg = (part and type(part)(*map(np.zeros_like, part)) for part in example[3:])
+    return EvaluationBatch(np.int32(-1), np.float32(0), 0 * example.frame_valid, at, vg)

@@ -1,0 +1,201 @@
+"""How good a bundle's faces are on a split, with what that must be held against.
+
+    at                photo + sound -> landmarks             AT-net alone
+    teacher           true landmarks -> frames               VG-net alone
+    end_to_end        photo + sound -> frames                both
+    ..._shuffled      the same with another clip's sound     what the photo alone gives
+    ..._static        the photo, repeated                    what doing nothing gives
+    at_mean           the mean face, repeated
+    real              points found again on the real frames  how exact points can be
+
+The photo is the clip's first frame, and no score counts it.  Scores are taken on the
+128x128 crop, clip by clip on the host, so that padding, batches and devices leave them
+alone.  Points of frames are dlib's, found in a box that the true landmarks give once
+for the whole clip.
+
+Letters: B clips, T frames, S the networks' picture size; points are pixels of the crop.
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from input_pipeline.clip import NUM_POINTS, InputError
+from input_pipeline.faces import align, landmarks
+from input_pipeline.training_data import sampling
+from jax_atvg.evaluation.metrics import Protocol, find_protocol
+from jax_atvg.evaluation.report import Results, check_out, write_report
+from jax_atvg.evaluation.scores import Face, Scores, frame_scores, point_scores
+from jax_atvg.evaluation.synthesis import Made, Networks, Take
+from jax_atvg.inference.bundle import Bundle
+
+SHORTEST = 8  # frames a clip must have: its photo, and enough to correlate
+STRIP = 8  # frames of a strip
+
+
+def evaluate(
+    bundle: Bundle,
+    clips: Any,
+    out: str | pathlib.Path,
+    *,
+    protocol: str = "true",
+    speakers: Collection[str] = (),
+    limit: int = 0,
+    landmarks_only: bool = False,
+    title: str = "evaluation",
+    batch_size: int = 1,
+    mesh: Mesh | None = None,
+    progress: bool = False,
+) -> Results:
+    """Scores the clips and writes the report's folder, or nothing.
+
+    clips: as dataset.open_clips gives them.  speakers: only theirs, held against the
+    sound of any clip of the split.  limit: only so many, evenly; 0 for all.
+    landmarks_only: AT-net's modes, without frames: seconds instead of minutes.
+    batch_size: clips the networks see at once, raised to a multiple of the mesh's
+    devices (this process's own unless given); it changes no score.
+    InputError: no clips, an unknown speaker or protocol, `out` is taken, a damaged
+    clip.
+    """
+    theirs = find_protocol(protocol) if protocol != "true" else None
+    chosen, other = choose(clips.speakers, speakers, limit), other_clips(clips.speakers)
+    check_out(out)
+    networks = Networks(bundle, batch_size, mesh)
+    rows = []
+    with contextlib.ExitStack() as stack:
+        bar = tqdm(total=len(chosen), unit="clip", disable=not progress)
+        stack.enter_context(bar)
+        for start in range(0, len(chosen), networks.batch_size):
+            indices = chosen[start : start + networks.batch_size]
+            takes = [read_take(clips, i, other[i]) for i in indices]
+            for i, take, made in zip(
+                indices, takes, networks(takes, landmarks_only), strict=True
+            ):
+                names = {"clip": clips.clip_ids[i], "speaker": clips.speakers[i]}
+                names["frames"] = len(take.frames) - 1
+                for mode, scores in score(bundle, take, made, theirs).items():
+                    rows.append({**names, "mode": mode, **scores})
+                bar.update()
+        about = {"title": title, "protocol": protocol, "clips": len(chosen)}
+        about |= {"batch_size": networks.batch_size, **networks.pace()}
+        strips = []
+        for name, place in [] if landmarks_only else best_median_worst(rows):
+            take = read_take(clips, chosen[place], None)
+            strips.append((name, strip(take, networks([take])[0])))
+    results = Results(rows, about, strips)
+    write_report(results, out)
+    return results
+
+
+# --- clips ---
+
+
+def choose(speakers: list[str], wanted: Collection[str], limit: int) -> list[int]:
+    """The clips of the wanted speakers, or of all; `limit` evenly over them, or all.
+
+    InputError: none to choose, a speaker the split has not.
+    """
+    if limit < 0:
+        raise InputError(f"limit={limit}: must be 0 (all clips) or more; raise it")
+    if not speakers:
+        raise InputError("the split holds no clips; prepare some, or name another")
+    if unknown := sorted(set(wanted) - set(speakers)):
+        raise InputError(
+            f"speakers={','.join(unknown)}: not in the split, which has "
+            f"{','.join(sorted(set(speakers)))}; name some of them"
+        )
+    of_them = [i for i, name in enumerate(speakers) if not wanted or name in wanted]
+    count = min(limit or len(of_them), len(of_them))
+    return [of_them[i * len(of_them) // count] for i in range(count)]
+
+
+def other_clips(speakers: list[str]) -> list[int | None]:
+    """For each clip the one that lends its sound: a permutation without fixed point,
+    of other speakers wherever there are enough of them.  A lone clip: None.
+
+    Sorted by speaker and turned by the largest speaker's clips, nobody meets himself.
+    """
+    if len(speakers) < 2:
+        return [None] * len(speakers)
+    order = sorted(range(len(speakers)), key=lambda i: (speakers[i], i))
+    turn = max(speakers.count(name) for name in set(speakers)) % len(speakers) or 1
+    other = [0] * len(order)
+    for i, lender in zip(order, order[turn:] + order[:turn], strict=True):
+        other[i] = lender
+    return other
+
+
+def read_take(clips: Any, index: int, other: int | None) -> Take:
+    """InputError: the clip is too short, damaged, or cannot be read."""
+    clip = sampling.read(clips, index)
+    sampling.check(clip, SHORTEST)
+    length, sound = len(clip.frames), None
+    if other is not None:
+        sound = sampling.audio_windows(sampling.read(clips, other))
+        sound = sound[np.minimum(np.arange(length), len(sound) - 1)]
+    return Take(
+        sampling.decode(clip, range(length)),
+        landmarks.to_pixels(sampling.flat_landmarks(clip)),
+        sampling.audio_windows(clip),
+        sound,
+    )
+
+
+# --- one clip's scores ---
+
+
+def score(
+    bundle: Bundle, take: Take, made: Made, protocol: Protocol | None
+) -> dict[str, Scores]:
+    """Mode -> metric -> value; frame 0, the photo, is left out of every one."""
+    photo, real, truth = take.frames[0], take.frames[1:], take.points[1:]
+    mean = bundle.pca.mean.reshape(NUM_POINTS, 2)
+    still = {
+        "at_static": take.points[0],
+        "at_mean": align.transform(bundle.landmark_to_crop, mean),
+    }
+    at = {name: points[1:] for name, points in made.at.items()}
+    at |= {name: np.broadcast_to(p, truth.shape) for name, p in still.items()}
+    table = {name: point_scores(truth, points) for name, points in at.items()}
+    if not made.frames:
+        return to_static(table)
+    face = Face(photo, real, truth)
+    fake = {name: frames[1:] for name, frames in made.frames.items()}
+    fake["static"] = np.broadcast_to(photo, real.shape)
+    table |= {
+        name: frame_scores(face, frames, protocol) for name, frames in fake.items()
+    }
+    return to_static(table) | {"real": face.own_scores()}
+
+
+def to_static(table: dict[str, Scores]) -> dict[str, Scores]:
+    """Adds lmd_to_static: the share of the mouth's error of doing nothing."""
+    for name, scores in table.items():
+        doing_nothing = table["at_static" if name.startswith("at") else "static"]
+        scores["lmd_to_static"] = scores["lmd"] / max(doing_nothing["lmd"], 1e-9)
+    return table
+
+
+def best_median_worst(rows: list[dict]) -> list[tuple[str, int]]:
+    """(title, place among the clips) by the mouth's LMD, end to end."""
+    scores = [row["lmd"] for row in rows if row["mode"] == "end_to_end"]
+    order = np.argsort(scores, kind="stable")
+    names = [row["clip"] for row in rows if row["mode"] == "end_to_end"]
+    places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    return [
+        (f"{which}: {names[i]}, mouth LMD {scores[i]:.2f} px", int(i))
+        for which, i in places.items()
+    ]
+
+
+def strip(take: Take, made: Made) -> np.ndarray:
+    """u8: rows real, end_to_end, teacher, attention; STRIP frames over the clip."""
+    which = np.linspace(1, len(take.frames) - 1, STRIP).round().astype(int)
+    attention = np.repeat(made.attention[..., None], 3, axis=-1)
+    rows = [take.frames, made.frames["end_to_end"], made.frames["teacher"], attention]
+    return np.concatenate([np.concatenate(x[which], axis=1) for x in rows])

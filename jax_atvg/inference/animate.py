@@ -1,0 +1,338 @@
+"""A photo and a speech recording become a talking-face video.
+
+    bundle = load_bundle("bundles/authors")
+    frames = animate("face.jpg", "speech.wav", bundle)      # u8[T,128,128,3], 25 fps
+
+The one module of this tower that uses the data tower's feature files, so that a photo
+goes through the very code that a training frame went through.  Sound and frames pass
+in chunks of fixed length: memory does not grow with the recording, and one compiled
+program serves every length.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Real, UInt8
+
+from input_pipeline.clip import CROP_SIZE, NUM_POINTS, InputError
+from input_pipeline.faces import align, detection, landmarks
+from input_pipeline.media import audio, image, video
+from jax_atvg.inference.bundle import Bundle
+from jax_atvg.inference.perception import Perceived
+from jax_atvg.inference.predict import Photo, Prediction, Weights, first_state, predict
+
+CHUNK = 16  # frames a call of the networks makes
+COMMENT = (
+    "Synthetic media: this face was animated from one photo and a recording by "
+    "jax_atvg; the person shown did not speak these words on camera."
+)
+# Lines through the 68 points: jaw, brows, nose, eyes, lips; the last three are closed.
+OPEN_LINES = [(0, 17), (17, 22), (22, 27), (27, 31), (31, 36)]
+CLOSED_LINES = [(36, 42), (42, 48), (48, 60), (60, 68)]
+
+Picture = UInt8[np.ndarray, "H W 3"]
+Sound = tuple[Real[np.ndarray, "..."], int]
+
+
+class Subject(NamedTuple):
+    """A photo made ready.  picture: u8[H,W,3], the whole of it.  matrix: f64[2,3], from
+    pixels of the network's crop to the picture's.  photo: what the networks see."""
+
+    picture: np.ndarray
+    matrix: np.ndarray
+    photo: Photo
+
+
+class Networks:
+    """A bundle with its weights on the first device, where all that follows stays.
+
+    bundle: without the variables, whose memory is free when the caller lets go of them.
+    """
+
+    def __init__(self, bundle: Bundle):
+        self.bundle = dataclasses.replace(bundle, variables={})
+        self.device = jax.local_devices()[0]
+        weights = Weights(
+            bundle.variables["at_net"],
+            bundle.variables["vg_net"],
+            bundle.pca,
+            bundle.boost,
+        )
+        self.weights = jax.device_put(weights, self.device)
+
+
+def as_networks(bundle: Bundle | Networks) -> Networks:
+    return bundle if isinstance(bundle, Networks) else Networks(bundle)
+
+
+def animate(
+    photo: str | pathlib.Path | Picture,
+    speech: str | pathlib.Path | Sound,
+    bundle: Bundle | Networks,
+    *,
+    face: str = "largest",
+    full_frame: bool = False,
+) -> UInt8[np.ndarray, "T height width 3"]:
+    """For notebooks: all frames, RGB 0..255, 25 a second.
+
+    photo: a file, or u8[H,W,3] RGB.  speech: a file, or (samples[N] or [N,C], samples a
+    second).  bundle: or its Networks, for several calls.  face: "largest", or a number
+    counted from the left.  full_frame: the whole picture instead of the aligned crop.
+    InputError: what is wrong with the input.
+    """
+    networks = as_networks(bundle)
+    subject = read_subject(photo, networks.bundle, face)
+    heard = read_speech(speech)
+    show = painter(subject, full_frame)
+    return np.stack([show(p.frames[0]) for p in talk(networks, subject.photo, heard)])
+
+
+def animate_file(
+    photo: str | pathlib.Path,
+    speech: str | pathlib.Path,
+    out: str | pathlib.Path,
+    bundle: Bundle | Networks,
+    *,
+    face: str = "largest",
+    full_frame: bool = False,
+    panels: bool = False,
+    landmarks_out: str | pathlib.Path | None = None,
+    progress: bool = False,
+    perceived: Callable[[], Perceived] | None = None,
+) -> list[pathlib.Path]:
+    """Writes an MP4 with the original sound; returns the files written.
+
+    panels: also OUT_panels.mp4, with landmarks, attention, colour and result side by
+    side.  landmarks_out: also an .npy, f32[T,68,2], crop coordinates in [-1,1].
+    perceived: what perceive finds in photo and speech, where it is under way already.
+    Each file appears complete or not at all.  InputError: what is wrong with the input
+    or with the folders.
+    """
+    from tqdm import tqdm
+
+    out = pathlib.Path(out)
+    if out.suffix != ".mp4":
+        raise InputError(f"{out}: the video is an MP4; give a name that ends in .mp4")
+    paths = [out]
+    if panels:
+        paths.append(out.with_name(f"{out.stem}_panels.mp4"))
+    if landmarks_out is not None:
+        landmarks_out = pathlib.Path(landmarks_out)
+        check_landmarks_out(landmarks_out)
+    reader = audio.AudioReader(speech)
+    writers = [
+        video.VideoWriter(path, (reader.rate, reader.blocks()), COMMENT)
+        for path in paths
+    ]
+    networks = as_networks(bundle)
+    bundle = networks.bundle
+    points_px, heard = perceived() if perceived else (None, None)
+    subject = read_subject(photo, bundle, face, points_px)
+    heard = read_speech(speech, heard)
+    show = painter(subject, full_frame)
+    spoken = []
+    try:
+        with contextlib.ExitStack() as stack:
+            open_writers = [stack.enter_context(writer) for writer in writers]
+            total = len(heard.windows)
+            bar = tqdm(total=total, unit="frame", desc=out.name, disable=not progress)
+            stack.enter_context(bar)
+            for prediction in talk(networks, subject.photo, heard):
+                points = crop_points(bundle, prediction.landmarks[0])
+                open_writers[0].write(show(prediction.frames[0]))
+                if panels:
+                    open_writers[1].write(panel(prediction, points))
+                if landmarks_out is not None:
+                    spoken.append(landmarks.normalise(points).reshape(NUM_POINTS, 2))
+                bar.update()
+        if landmarks_out is not None:
+            save_array(landmarks_out, np.stack(spoken))
+            paths.append(landmarks_out)
+    except OSError as error:  # the disk is full, or has gone
+        raise InputError(
+            f"{error.filename or out}: cannot be written ({error.strerror}); free some "
+            "space or choose another folder"
+        ) from error
+    return paths
+
+
+def check_landmarks_out(path: pathlib.Path) -> None:
+    """InputError: no .npy, or not to be written."""
+    if path.suffix != ".npy" or path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{path}: landmarks go to an .npy file in an existing folder")
+    try:
+        save_array(path.with_name(f"{path.stem}.trial.npy"), np.zeros(0))
+        path.with_name(f"{path.stem}.trial.npy").unlink()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+def save_array(path: pathlib.Path, array: np.ndarray) -> None:
+    """An .npy, complete or not at all."""
+    partial = path.with_name(f"{path.stem}.partial.npy")
+    try:
+        np.save(partial, array)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_subject(
+    photo: str | pathlib.Path | Picture,
+    bundle: Bundle,
+    face: str = "largest",
+    points_px: Float[np.ndarray, "68 2"] | None = None,
+) -> Subject:
+    """Finds the face, unless its points are given, and aligns it.
+
+    InputError: no picture, no such face.
+    """
+    name = "photo" if isinstance(photo, np.ndarray) else str(photo)
+    picture = photo if isinstance(photo, np.ndarray) else image.read_image(photo)
+    if points_px is None:
+        points_px = detection.photo_points(picture, face, name)
+    template = align.Template(bundle.template, bundle.template_indices)
+    matrix = align.align(points_px, template)  # from the 128x128 crop
+    in_crop = align.transform(align.invert(matrix), points_px)
+    to_landmarks = align.invert(bundle.landmark_to_crop)
+    p = align.transform(to_landmarks, in_crop).reshape(1, -1)
+    size = bundle.vg_net.image_size
+    matrix = rescale(matrix, CROP_SIZE / size)
+    crop = align.warp(picture, matrix, size)
+    return Subject(
+        picture,
+        matrix,
+        Photo(crop[None].astype(np.float32) / 127.5 - 1, *bundle.recognise(p)),
+    )
+
+
+def rescale(
+    matrix: Float[np.ndarray, "2 3"], factor: float
+) -> Float[np.ndarray, "2 3"]:
+    """From a crop whose pixels are `factor` of the given crop's: pixel centres lie at
+    whole numbers, so u -> (u + 1/2) factor - 1/2 comes first."""
+    linear = matrix[:, :2] * factor
+    shift = matrix[:, :2].sum(1) * (factor - 1) / 2 + matrix[:, 2]
+    return np.column_stack([linear, shift])
+
+
+def read_speech(
+    speech: str | pathlib.Path | Sound, heard: audio.Heard | None = None
+) -> audio.Heard:
+    """Hears the sound, unless that is done, and warns of silence.
+
+    InputError: unusable sound.
+    """
+    name = "speech" if isinstance(speech, tuple) else str(speech)
+    if heard is None and isinstance(speech, tuple):
+        heard = audio.hear([audio.from_array(*speech, "speech")])
+    elif heard is None:
+        heard = audio.hear_file(speech)
+    if heard.silent:
+        warnings.warn(f"{name}: silent; the mouth will rest", stacklevel=2)
+    return heard
+
+
+def talk(
+    bundle: Bundle | Networks,
+    photo: Photo,
+    speech: audio.Heard | Float[np.ndarray, "N"],
+) -> Iterator[Prediction]:
+    """One Prediction a video frame, of numpy arrays without the time axis.
+
+    speech: mono 16 kHz samples, or what audio.hear makes of them.  The next chunk is
+    under way while the caller draws and encodes this one.
+    """
+    networks = as_networks(bundle)
+    heard = speech if isinstance(speech, audio.Heard) else audio.hear([speech])
+    windows, total = heard.windows, len(heard.windows)
+    sizes = networks.bundle.at_net, networks.bundle.vg_net
+    photo, state = jax.device_put((photo, first_state(*sizes)), networks.device)
+
+    def chunk(start: int) -> np.ndarray:
+        """The last chunk is filled up with its last window."""
+        rows = np.minimum(np.arange(start, start + CHUNK), total - 1)
+        return windows[None, rows]
+
+    def fetch(prediction: Prediction, start: int) -> Iterator[Prediction]:
+        arrays = jax.device_get(prediction._replace(state=None))
+        for i in range(min(CHUNK, total - start)):
+            yield jax.tree.map(lambda x, i=i: x[:, i], arrays)
+
+    under_way = None
+    for start in range(0, total, CHUNK):
+        prediction = compiled_predict(*sizes, heard.silent)(
+            networks.weights, photo, chunk(start), state
+        )
+        state = prediction.state
+        if under_way is not None:
+            yield from fetch(*under_way)
+        under_way = prediction, start
+    yield from fetch(*under_way)
+
+
+@functools.cache
+def compiled_predict(at_net, vg_net, still: bool):
+    options = None
+    if jax.default_backend() == "cpu":
+        # Kernels are transformed (models/cpu/winograd.py) one by one where they are used.
+        # XLA's usual schedule does all of them first: 290 MB at full width.
+        options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    function = functools.partial(predict, at_net, vg_net, still)
+    return jax.jit(function, compiler_options=options)
+
+
+def painter(subject: Subject, full_frame: bool):
+    """frame f32[S,S,3] in [-1,1] -> the picture to show, u8[H,W,3]."""
+    if not full_frame:
+        return to_u8
+    paste = align.Paster(subject.picture, subject.matrix, subject.photo.image.shape[1])
+    return lambda frame: paste(to_u8(frame))
+
+
+def to_u8(frame: Float[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
+    """[-1, 1] -> 0..255, linearly."""
+    return np.clip(np.round((frame + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def crop_points(
+    bundle: Bundle, landmarks: Float[np.ndarray, "136"]
+) -> Float[np.ndarray, "68 2"]:
+    """The networks' landmarks -> pixels of the 128x128 crop."""
+    points = landmarks.reshape(NUM_POINTS, 2)
+    return align.transform(bundle.landmark_to_crop, points)
+
+
+def panel(
+    prediction: Prediction, points_px: Float[np.ndarray, "68 2"]
+) -> UInt8[np.ndarray, "S W 3"]:
+    """Landmarks, attention, colour and result, side by side."""
+    frame = prediction.frames[0]
+    attention = np.broadcast_to(2 * prediction.attention[0] - 1, frame.shape)
+    maps = [to_u8(x) for x in (attention, prediction.color[0], frame)]
+    return np.concatenate([draw_points(points_px, len(frame)), *maps], axis=1)
+
+
+def draw_points(
+    points_px: Float[np.ndarray, "68 2"], size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The face as lines, white on black; points in pixels of the 128x128 crop."""
+    import cv2
+
+    canvas = np.zeros((size, size, 3), np.uint8)
+    scaled = (points_px + 0.5) * (size / CROP_SIZE) - 0.5
+    fixed = np.round(scaled * 16).astype(np.int32)  # cv2: 4 fractional bits
+    for lines, closed in ((OPEN_LINES, False), (CLOSED_LINES, True)):
+        parts = [fixed[first:last] for first, last in lines]
+        cv2.polylines(canvas, parts, closed, (255, 255, 255), 1, cv2.LINE_AA, shift=4)
+    return canvas

@@ -1,0 +1,186 @@
+"""One training step of VG-net and its discriminator.  CVPR 2019, section 3.3.
+
+    L_D = BCE(D_s(real), 1) + BCE(D_s(fake), 0) + L_p(real) + L_p(fake)
+    L_G = lambda L_pix + tau L_tex + BCE(D_s(fake), 1) + L_p(fake)
+
+with L_p the squared, mouth-weighted error of the landmarks that D_p reads off the
+frames.  D is updated first and G is judged by the updated D, as in the authors' code.
+The generator runs forward once; the authors run it twice, with new dropout.
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+
+from input_pipeline.clip import VgBatch
+from jax_atvg.arrays import Attention, Video
+from jax_atvg.training.losses import (
+    dynamic_pixel_loss,
+    landmark_loss,
+    mouth_mask,
+    mouth_pixels,
+    pixel_loss,
+    score_loss,
+    texture_loss,
+)
+from jax_atvg.training.rng import stream
+from jax_atvg.training.state import GanNets, GanState, NetState, run
+
+
+class Fake(NamedTuple):
+    """What the losses see of the generator's output."""
+
+    frames: Video
+    attention: Attention
+
+
+def gan_step(
+    nets: GanNets, state: GanState, batch: VgBatch, seed: int | Array
+) -> tuple[GanState, dict[str, Array]]:
+    """Discriminator, then generator.  Pure; `nets` is static.
+
+    Returns the new state and the losses, f32[] each, named "disc/..." and "gen/...".
+    """
+    fake, pull_back, batch_stats = generate(nets, state, batch, seed)
+    disc, d = discriminator_update(nets, state.disc, fake, batch)
+    (_, g), cotangent = jax.value_and_grad(generator_loss, 2, has_aux=True)(
+        nets, disc, fake, batch
+    )
+    (gradients,) = pull_back(cotangent)
+    return moved(nets, state, disc, gradients, batch_stats), d | g
+
+
+def pixel_step(
+    nets: GanNets, state: GanState, batch: VgBatch, seed: int | Array
+) -> tuple[GanState, dict[str, Array]]:
+    """The generator alone, on lambda L_pix + tau L_tex: how a run may begin (not in the
+    paper)."""
+    fake, pull_back, batch_stats = generate(nets, state, batch, seed)
+    (_, terms), cotangent = jax.value_and_grad(likeness_loss, 1, has_aux=True)(
+        nets, fake, batch
+    )
+    (gradients,) = pull_back(cotangent)
+    terms |= {"gen/attention": fake.attention.mean()}
+    return moved(nets, state, state.disc, gradients, batch_stats), terms
+
+
+def generate(nets: GanNets, state: GanState, batch: VgBatch, seed: int | Array):
+    """(Fake, its pull-back to the generator's parameters, new running statistics)."""
+
+    def forward(params):
+        output, batch_stats = run(
+            nets.generator,
+            params,
+            state.gen.batch_stats,
+            batch.image,
+            batch.landmarks,
+            batch.example,
+            compute=nets.compute,
+            dropout=stream(seed, "gen/dropout", state.step),
+        )
+        return Fake(output.frames, output.attention), batch_stats
+
+    return jax.vjp(forward, state.gen.params, has_aux=True)
+
+
+def discriminator_update(
+    nets: GanNets, disc: NetState, fake: Fake, batch: VgBatch
+) -> tuple[NetState, dict[str, Array]]:
+    """(the discriminator after its step, its losses)."""
+    if not (nets.loss.score or nets.loss.landmark):
+        return disc, {}
+    (_, (batch_stats, terms)), gradients = jax.value_and_grad(
+        discriminator_loss, 1, has_aux=True
+    )(nets, disc.params, disc.batch_stats, fake.frames, batch)
+    return disc.apply_gradients(gradients, batch_stats, nets.disc_optimizer), terms
+
+
+def moved(
+    nets: GanNets, state: GanState, disc: NetState, gradients, batch_stats
+) -> GanState:
+    """The state after the generator's update."""
+    gen = state.gen.apply_gradients(gradients, batch_stats, nets.gen_optimizer)
+    ema = state.ema
+    if nets.ema:
+        ema = jax.tree.map(
+            lambda average, now: average + (1 - nets.ema) * (now - average),
+            ema,
+            gen.params,
+        )
+    return GanState(state.step + 1, gen, disc, ema)
+
+
+def discriminator_loss(nets: GanNets, params, batch_stats, fake: Video, batch: VgBatch):
+    """(L_D, (new running statistics, its terms)).  Real and generated frames are
+    normalised apart; the real ones move the running statistics first."""
+    read = []
+    for frames in (batch.frames, fake):
+        output, batch_stats = run(
+            nets.discriminator,
+            params,
+            batch_stats,
+            frames,
+            batch.example,
+            compute=nets.compute,
+        )
+        read.append(output)
+    on_real, on_fake = read
+    terms, mask = {}, mouth_mask()
+    if nets.loss.score:
+        terms |= {
+            "disc/score_real": score_loss(on_real.logits, real=True),
+            "disc/score_fake": score_loss(on_fake.logits, real=False),
+        }
+    if nets.loss.landmark:
+        truth = batch.landmarks
+        terms |= {
+            "disc/landmark_real": landmark_loss(on_real.landmarks, truth, mask),
+            "disc/landmark_fake": landmark_loss(on_fake.landmarks, truth, mask),
+        }
+    loss = sum(terms.values())
+    return loss, (batch_stats, terms | {"disc/loss": loss})
+
+
+def generator_loss(nets: GanNets, disc: NetState, fake: Fake, batch: VgBatch):
+    """(L_G, its terms).  The discriminator is frozen: neither its parameters nor its
+    running statistics move."""
+    loss, terms = likeness_loss(nets, fake, batch)
+    if nets.loss.score or nets.loss.landmark:
+        judged, _ = run(
+            nets.discriminator,
+            disc.params,
+            disc.batch_stats,
+            fake.frames,
+            batch.example,
+            compute=nets.compute,
+        )
+    if nets.loss.score:
+        terms["gen/score"] = score_loss(judged.logits, real=True)
+        loss += terms["gen/score"]
+    if nets.loss.landmark:
+        terms["gen/landmark"] = landmark_loss(
+            judged.landmarks, batch.landmarks, mouth_mask()
+        )
+        loss += terms["gen/landmark"]
+    return loss, terms | {"gen/attention": fake.attention.mean(), "gen/loss": loss}
+
+
+def likeness_loss(nets: GanNets, fake: Fake, batch: VgBatch):
+    """(lambda L_pix + tau L_tex, its terms unweighted); L_pix dynamic or plain L1."""
+    weight = 1.0
+    if nets.loss.mouth_weight != 1.0:
+        size = fake.frames.shape[2]
+        weight = mouth_pixels(batch.landmarks, size, nets.loss.mouth_weight)
+    pictures = fake.frames, batch.frames
+    if nets.loss.dynamic:
+        pixel = dynamic_pixel_loss(
+            *pictures, fake.attention, beta=nets.loss.beta, weight=weight
+        )
+    else:
+        pixel = pixel_loss(*pictures, weight=weight)
+    loss, terms = nets.loss.pixel_weight * pixel, {"gen/pixel": pixel}
+    if nets.loss.texture_weight:
+        terms["gen/texture"] = texture_loss(*pictures, weight=weight)
+        loss += nets.loss.texture_weight * terms["gen/texture"]
+    return loss, terms

@@ -1,0 +1,42 @@
+"""The optimisers."""
+
+import optax
+
+from jax_atvg.training.config import Optimizer
+
+
+def adam(
+    learning_rate: optax.ScalarOrSchedule = 2e-4, b1: float = 0.5, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """Adam with the authors' betas and eps 1e-8; no decay."""
+    return optax.adam(learning_rate, b1, b2, eps=1e-8)
+
+
+def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
+    """steps: in which this optimiser is used, for the schedule."""
+    updates = max(steps // config.accumulate, 1)
+    optimizer = adam(schedule(config, updates), config.b1, config.b2)
+    if config.clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    if config.accumulate > 1:
+        optimizer = optax.MultiSteps(
+            optimizer, config.accumulate
+        ).gradient_transformation()
+    return optimizer
+
+
+def schedule(config: Optimizer, updates: int) -> optax.Schedule:
+    """Update number -> learning rate."""
+    peak = config.learning_rate
+    after = max(updates - config.warmup, 1)
+    if config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(peak, after)
+    elif config.schedule == "wsd":
+        fall = max(after // 5, 1)
+        main = optax.linear_schedule(peak, 0.0, fall, transition_begin=after - fall)
+    else:
+        main = optax.constant_schedule(peak)
+    if not config.warmup:
+        return main
+    rise = optax.linear_schedule(0.0, peak, config.warmup)
+    return optax.join_schedules([rise, main], [config.warmup])

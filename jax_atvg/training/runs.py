@@ -1,0 +1,192 @@
+"""Reads what training runs left: their experiments, networks and face models."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from input_pipeline.clip import InputError, Pca
+from jax_atvg.training.checkpoint import BEST, open_workdir
+from jax_atvg.training.config import Experiment, differences, flatten, from_flat
+
+WHICH = ("best", "newest")
+
+
+class Run(NamedTuple):
+    """variables: {"params", "batch_stats"} of AT-net or of the generator (its average
+    where the run kept one), numpy.  pca: None if the run was given none.  step: of the
+    checkpoint."""
+
+    experiment: Experiment
+    variables: dict[str, Any]
+    pca: Pca | None
+    step: int
+
+
+def read_run(
+    workdir: str | os.PathLike, network: str | None = None, which: str = "best"
+) -> Run:
+    """network: the kind it must be, "at" or "gan"; None for any.
+
+    which: "best", of the least validation loss, or the newest where none was measured.
+    A generator's checkpoints from before its GAN terms (gan_loss.pixel_steps) count
+    only where there are no later ones: blur lowers a pixel loss.
+    InputError: no run there, one of the other network, no checkpoint, a damaged one;
+    AT-net's without a face model.
+    """
+    workdir = open_workdir(workdir)
+    experiment = read_experiment(workdir)
+    if network not in (None, experiment.network):
+        names = {"at": "AT-net", "gan": "VG-net"}
+        raise InputError(
+            f"{workdir}: a run of {names[experiment.network]}, {names[network]} wanted "
+            "here; exchange --at and --vg or give another run"
+        )
+    if which not in WHICH:
+        raise InputError(f"checkpoint={which}: choose one of {', '.join(WHICH)}")
+    step = choose_step(workdir, experiment.gan_loss.pixel_steps, which)
+    pca = read_pca(workdir)
+    if network == "at" and pca is None:
+        raise InputError(
+            f"{workdir}: no pca.npz, without which AT-net's coefficients mean nothing; "
+            "start `train` there once more, which writes it"
+        )
+    return Run(experiment, read_variables(workdir, step), pca, step)
+
+
+def averaged(runs: Sequence[Run]) -> Run:
+    """One AT-net that says the mean of what these say; one run stays as it is.
+
+    Trained from different seeds, networks err differently, and their mean by less.
+    InputError: their sizes or face models are not the same.
+    """
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    for other in runs[1:]:
+        apart = differences(
+            flatten(first.experiment.at_net), flatten(other.experiment.at_net)
+        )
+        if apart:
+            raise InputError(
+                f"--at: no average of networks of other sizes: {', '.join(apart)}; "
+                "give runs of the same at_net"
+            )
+        if not all(map(np.array_equal, first.pca, other.pca)):
+            raise InputError(
+                "--at: no average of runs of other face models (pca.npz); train them "
+                "on the same data"
+            )
+    if first.experiment.at_net.members > 1:
+        raise InputError(
+            f"--at: runs of {first.experiment.at_net.members} members each; give one "
+            "of them alone, or runs of one member"
+        )
+    at_net = dataclasses.replace(first.experiment.at_net, members=len(runs))
+    stacked = jax.tree.map(lambda *x: np.stack(x), *[run.variables for run in runs])
+    return first._replace(
+        experiment=dataclasses.replace(first.experiment, at_net=at_net),
+        variables={name: {"member": tree} for name, tree in stacked.items()},
+    )
+
+
+def read_experiment(workdir: epath.Path) -> Experiment:
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"{workdir}: no run there (a folder with config.json); make one with "
+            "`python main.py train --workdir=...`"
+        )
+    try:
+        return from_flat(json.loads(path.read_text()))
+    except (InputError, OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not an experiment of this version ({error}); train again, or "
+            "use the version that wrote it"
+        ) from error
+
+
+def choose_step(workdir: epath.Path, pixel_steps: int, which: str) -> int:
+    folder = workdir / "checkpoints"
+    steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    if not steps:
+        raise InputError(f"{workdir}: no checkpoint yet; let `train` reach its first")
+    steps = [step for step in steps if step > pixel_steps] or steps
+    losses = validation_losses(workdir / "metrics.jsonl")
+    scored = [step for step in steps if step in losses]
+    if which == "newest" or not scored:
+        return steps[-1]
+    return min(scored, key=lambda step: (losses[step], -step))
+
+
+def validation_losses(path: epath.Path) -> dict[int, float]:
+    """{step: loss}; of a step done twice the later one."""
+    losses = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            report = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut off when the machine stopped
+        if BEST in report:
+            losses[report["step"]] = report[BEST]
+    return losses
+
+
+def read_variables(workdir: epath.Path, step: int) -> dict[str, Any]:
+    """Of the state only what is needed: no optimiser, no discriminator."""
+    path = workdir / "checkpoints" / str(step) / "state"
+    try:
+        handler = ocp.PyTreeCheckpointHandler()
+        with ocp.Checkpointer(handler) as checkpointer:
+            stored = handler.metadata(path).tree
+            if "net" in stored:
+                wanted = {"net": part(stored["net"], "params", "batch_stats")}
+            elif jax.tree.leaves(stored.get("ema")):
+                wanted = part(stored, "ema")
+                wanted["gen"] = part(stored["gen"], "batch_stats")
+            else:
+                wanted = {"gen": part(stored["gen"], "params", "batch_stats")}
+            item = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted
+            )
+            as_numpy = jax.tree.map(
+                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item
+            )
+            found = checkpointer.restore(
+                path,
+                args=ocp.args.PyTreeRestore(
+                    item=item, restore_args=as_numpy, partial_restore=True
+                ),
+            )
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(
+            f"{path.parent}: damaged checkpoint ({type(error).__name__}: {reason}); "
+            "remove its folder to use the one before, or train on"
+        ) from error
+    net = found.get("net") or found["gen"]
+    params = found["ema"] if "ema" in found else net["params"]
+    return {"params": params, "batch_stats": net["batch_stats"]}
+
+
+def part(tree: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: tree[name] for name in names}
+
+
+def read_pca(workdir: epath.Path) -> Pca | None:
+    path = workdir / "pca.npz"
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return Pca(arrays["mean"], arrays["components"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: damaged ({error}); copy pca.npz of the dataset there"
+        ) from error

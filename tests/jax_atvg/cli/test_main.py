@@ -1,0 +1,298 @@
+"""The command line: one line and exit code 2 for bad input, and whole runs."""
+
+import gzip
+import os
+import platform
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from absl import flags
+
+from input_pipeline.media.image import write_image
+from jax_atvg.inference.bundle import save_bundle
+from tests.conftest import ROOT
+from tests.small_bundle import photo, small_bundle, speech
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with a bundle, photos and sounds; the commands run in it."""
+    folder = tmp_path_factory.mktemp("files")
+    save_bundle(small_bundle(), folder / "bundle")
+    write_image(folder / "a face.png", photo())
+    write_image(folder / "flat.png", np.full((90, 90, 3), 128, np.uint8))
+    soundfile.write(folder / "räde.wav", speech(0.5), 16000)
+    soundfile.write(folder / "silent.wav", np.zeros(8000), 16000)
+    return folder
+
+
+GOOD = ("--bundle=bundle", "--image=a face.png", "--audio=räde.wav", "--out=out.mp4")
+
+
+@pytest.fixture
+def call(files, monkeypatch, capsys):
+    """main.main in this process -> exit code, lines of output, lines of errors."""
+    import main
+
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(main, "set_up_jax", lambda: None)
+    before = {path.name for path in files.iterdir()}
+
+    def run(*arguments):
+        flags.FLAGS.unparse_flags()
+        for flag in vars(main).values():
+            if isinstance(flag, flags.FlagHolder):
+                flags.FLAGS[flag.name].unparse()
+        code = main.main(["main.py", *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out.splitlines(), captured.err.splitlines()
+
+    yield run
+    for path in files.iterdir():
+        if path.name not in before:
+            path.unlink()
+
+
+@pytest.fixture
+def start(files, tmp_path):
+    """python main.py in a fresh process, caches in `tmp_path` -> the same."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the tests' own
+
+    def run(*arguments, folder=files):
+        done = subprocess.run(
+            [sys.executable, ROOT / "main.py", *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        lines = [line for line in done.stderr.splitlines() if line]  # \r of the bar
+        return done.returncode, done.stdout.splitlines(), lines
+
+    return run
+
+
+def but(**changes):
+    """The good arguments of animate, changed; None leaves one out."""
+    given = dict(argument[2:].split("=") for argument in GOOD) | changes
+    return [f"--{name}={value}" for name, value in given.items() if value is not None]
+
+
+WRONG = {
+    "nothing asked for": [],
+    "dance asked for": ["dance"],
+    "animate animate asked for": ["animate", "animate"],
+    "command line flag 'frames'": ["animate", "--frames=3"],
+    "--full_frame=maybe": ["animate", *GOOD, "--full_frame=maybe"],
+    "--image --audio --out missing": ["animate"],
+    "--audio missing": ["animate", *but(audio=None)],
+    "--at_net --vg_net --basics missing": ["import_torch", "--out=new"],
+    "--basics missing": ["import_torch", "--at_net=a", "--vg_net=b", "--out=new"],
+    "nowhere: does not exist": [
+        *("import_torch", "--at_net=a", "--vg_net=b", "--out=new"),
+        "--basics=nowhere",
+    ],
+    "files0: no bundle there": ["animate", *but(bundle=".")],
+    "nowhere: no bundle there": ["animate", *but(bundle="nowhere")],
+    "flat.png: no face found": ["animate", *but(image="flat.png")],
+    "nowhere.wav: no such file": ["animate", *but(audio="nowhere.wav")],
+    "its folder does not exist": ["animate", *but(out="nowhere/out.mp4")],
+    "face=9 asked for, but 1 face found": ["animate", *GOOD, "--face=9"],
+    "a\\nb.png: no such file".replace("\\n", " "): ["animate", *but(image="a\nb.png")],
+    "--image --audio --out beside --batch": ["animate", *GOOD, "--batch=list.csv"],
+    "nowhere.csv: not a readable list": [
+        "animate",
+        "--bundle=b",
+        "--batch=nowhere.csv",
+    ],
+    "a face.png: not a readable list": ["animate", "--bundle=b", "--batch=a face.png"],
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_is_wrong_is_said_in_one_line(call, files, message):
+    before = sorted(files.rglob("*"))
+    code, output, errors = call(*WRONG[message])
+    assert (code, output, len(errors)) == (2, [], 1), errors
+    assert errors[0].startswith("error: ")
+    assert message.removeprefix("files0") in errors[0]
+    assert sorted(files.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "image,audio,out\n"])
+def test_a_list_without_rows_is_refused(call, files, text):
+    (files / "list.csv").write_text(text)
+    code, _, errors = call("animate", "--bundle=bundle", "--batch=list.csv")
+    assert code == 2 and "list.csv: no rows" in errors[0]
+
+
+def test_bad_rows_do_not_stop_the_others(call, files):
+    (files / "list.csv").write_text(
+        "image,audio,out\n"
+        "a face.png, räde.wav, 1.mp4\n"
+        "flat.png,räde.wav,2.mp4\n"
+        "a face.png,räde.wav\n"
+        "a face.png,räde.wav,./1.mp4\n"
+        "\n"
+        '"a face.png","räde.wav","5, last.mp4"\n',
+        encoding="utf-8-sig",
+    )
+    code, output, errors = call("animate", "--bundle=bundle", "--batch=list.csv")
+    assert code == 2
+    assert output == ["wrote 1.mp4", "wrote 5, last.mp4", "2 of 5 videos written"]
+    assert [line for line in errors if line.startswith("error: ")] == [
+        "error: flat.png: no face found in the 90x90 picture; use a frontal face at "
+        "least 80 pixels wide, and turn the picture upright",
+        "error: list.csv: job 3 is a face.png,räde.wav; give image,audio,out",
+        "error: list.csv: job 4 writes ./1.mp4 again; give every job its own",
+    ]
+    made = {path.name for path in files.glob("*.mp4")}
+    assert made == {"1.mp4", "5, last.mp4"}
+
+
+def test_a_job_may_take_up_the_video_of_the_one_before(call, files):
+    (files / "list.csv").write_text(
+        "a face.png,räde.wav,1.mp4\na face.png,1.mp4,2.mp4\n", encoding="utf-8"
+    )
+    code, output, _ = call("animate", "--bundle=bundle", "--batch=list.csv")
+    assert (code, output[-1]) == (0, "2 of 2 videos written")
+
+
+def test_an_interruption_is_one_line_and_code_130(call, monkeypatch):
+    import main
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main.VERBS, "animate", interrupt)
+    code, _, errors = call("animate")
+    assert code == 130 and errors == [
+        "error: interrupted; what was unfinished is removed"
+    ]
+
+
+def test_help_names_the_verbs_and_every_flag(start):
+    code, output, errors = start("--help")
+    assert (code, errors) == (0, [])
+    text = "\n".join(output)
+    assert "main.py import_torch" in text and "main.py animate" in text
+    for flag in ("at_net", "basics", "batch", "face", "full_frame", "landmarks_out"):
+        assert flag in text
+
+
+def test_an_unknown_flag_ends_a_process_with_one_line_and_code_2(start):
+    code, output, errors = start("animate", "--imagge=a")
+    assert (code, output, len(errors)) == (2, [], 1)
+    assert errors[0].startswith("error: Unknown command line flag 'imagge'")
+
+
+def test_a_second_start_compiles_nothing(start, files, tmp_path):
+    """And relative paths, spaces and umlauts are taken as they are."""
+
+    def cached():
+        names = (tmp_path / "jax_atvg").iterdir()
+        return {path.name for path in names if not path.name.endswith("-atime")}
+
+    (files / "my out").mkdir()
+    command = ["animate", *but(out="my out/größe.mp4", audio="silent.wav")]
+    for number in range(2):
+        code, output, errors = start(*command)
+        assert (code, output) == (0, ["wrote my out/größe.mp4"]), errors
+        warning, *bar = errors
+        assert warning == "warning: silent.wav: silent; the mouth will rest"
+        assert "12/12" in bar[-1] and "frame/s" in bar[-1]
+        assert all("frame" in line for line in bar)  # no library's noise
+        if not number:
+            first = cached()
+            assert any("predict" in name for name in first)
+    assert cached() == first
+
+
+@pytest.mark.slow
+def test_the_authors_weights_become_a_bundle_that_animates(start, shared, tmp_path):
+    """From a legacy .pth, as the authors published, and from an .npz."""
+    pytest.importorskip("torch")
+    packed = shared("reference", "at_net_seed0_dataparallel_legacy.pth.gz")
+    (tmp_path / "at_net.pth").write_bytes(gzip.decompress(packed.read_bytes()))
+    vg_net = shared("reference", "vg_net_seed0_weights.npz")
+    code, output, errors = start(
+        "import_torch",
+        "--at_net=at_net.pth",
+        f"--vg_net={vg_net}",
+        f"--basics={shared('reference', 'basics.npz')}",
+        "--out=bundles/authors",
+        folder=tmp_path,
+    )
+    assert (code, output, errors) == (0, ["wrote bundles/authors"], [])
+    sound, rate = soundfile.read(shared("data", "speech", "jfk.flac"), frames=22050)
+    soundfile.write(tmp_path / "speech.wav", sound, rate)
+    code, output, errors = start(
+        "animate",
+        "--bundle=bundles/authors",
+        f"--image={shared('data', 'portraits', 'obama.jpg')}",
+        "--audio=speech.wav",
+        "--out=talking.mp4",
+        folder=tmp_path,
+    )
+    assert (code, output) == (0, ["wrote talking.mp4"]), errors
+    assert all("frame" in line for line in errors)
+    from input_pipeline.media.video import read_frames
+
+    frames = list(read_frames(tmp_path / "talking.mp4"))
+    assert len(frames) == round(25 * len(sound) / rate)
+    assert frames[0].shape == (128, 128, 3)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone")
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_large_array_takes_the_memory_of_the_one_before(kept):
+    """Pages that the system has to clear for the second of two arrays."""
+    program = f"""
+import resource
+import numpy
+import command_line
+
+if {kept}:
+    command_line.keep_freed_memory(one_heap=True)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    numpy.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults() * resource.getpagesize() / 2**27)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"},
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    cleared = float(done.stdout)
+    assert cleared < 0.01 if kept else cleared > 0.9
+
+
+@pytest.mark.parametrize("jax", [False, True])
+def test_a_program_starts_anew_for_a_larger_stack_before_jax_is_there(jax):
+    """Once, with its arguments; later its threads have theirs already."""
+    least, most = 2**22, 2**24
+    program = (
+        f"import resource, sys; from command_line import enlarge_stack; "
+        f"sys.modules.update({'jax=None' if jax else ''}); enlarge_stack(); "
+        "print(resource.getrlimit(resource.RLIMIT_STACK), sys.argv)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "one"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (least, most)),
+    )
+    assert done.stdout == f"({least if jax else most}, {most}) ['-c', 'one']\n"

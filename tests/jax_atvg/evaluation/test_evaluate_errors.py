@@ -1,0 +1,122 @@
+"""Evaluation: what it refuses, and the command."""
+
+import functools
+import re
+
+import jax
+import pytest
+from absl import flags
+
+from input_pipeline.clip import InputError
+from input_pipeline.training_data.synthetic import SyntheticClips, write_dataset
+from jax_atvg.evaluation.evaluate import evaluate
+from jax_atvg.inference.bundle import save_bundle
+from jax_atvg.sharding import data_mesh
+from tests.small_bundle import small_bundle
+
+bundle = functools.cache(small_bundle)
+
+
+@functools.cache
+def clips():
+    return SyntheticClips(4, [20, 10, 12, 10])
+
+
+def one_device():
+    return data_mesh(jax.devices()[:1])
+
+
+# --- what is refused, before anything is computed ---
+
+
+class Nothing:
+    """An empty split."""
+
+    speakers, clip_ids, lengths = [], [], []
+
+    def __len__(self):
+        return 0
+
+
+class Broken(SyntheticClips):
+    """Records that cannot be read."""
+
+    def __getitem__(self, i):
+        raise RuntimeError("lost")
+
+
+REFUSED = {
+    "protocol='nice' is unknown; choose": {"protocol": "nice"},
+    "limit=-1: must be 0": {"limit": -1},
+    "speakers=s9,s99: not in the split, which has cartoon0": {
+        "speakers": ["s99", "s9"]
+    },
+    "the split holds no clips": {"clips": Nothing()},
+    "cartoon0/0000: 5 frames, num_frames=8": {"clips": SyntheticClips(2, 5)},
+    "cartoon0/0000: clip 0 of the split cannot be read (lost)": {"clips": Broken(2, 9)},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_is_refused_and_leaves_nothing(message, tmp_path):
+    options = {"clips": clips()} | REFUSED[message]
+    with pytest.raises(InputError, match=re.escape(message)):
+        evaluate(bundle(), options.pop("clips"), tmp_path / "out", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_frame_is_named(tmp_path):
+    damaged = SyntheticClips(2, 9)
+    damaged[0].frames[3] = b"\xff\xd8"
+    with pytest.raises(InputError, match="cartoon0/0000: frame 3 is no whole JPEG"):
+        evaluate(bundle(), damaged, tmp_path / "out", mesh=one_device())
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="exists and is no report; choose another"):
+        evaluate(bundle(), clips(), tmp_path)
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
+        evaluate(bundle(), clips(), tmp_path / "thesis.txt" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """main.main evaluate, in a folder with a bundle and a dataset -> code, out, err."""
+    import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "set_up_jax", lambda: None)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    save_bundle(bundle(), tmp_path / "bundle")
+    write_dataset("data", train=SyntheticClips(3, 8), validation=SyntheticClips(2, 8))
+
+    def run(*arguments):
+        flags.FLAGS.unparse_flags()
+        for flag in vars(main).values():
+            if isinstance(flag, flags.FlagHolder):
+                flags.FLAGS[flag.name].unparse()
+        code = main.main(["main.py", "evaluate", *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_the_command_writes_a_report_and_prints_its_table(call, tmp_path):
+    given = ("--bundle=bundle", "--data_dir=data", "--out=reports/r")
+    code, output, errors = call(*given, "--limit=1")
+    assert code == 0, errors
+    assert "bundle on validation: protocol true, clips 1" in output
+    assert "at_shuffled" in output and output.endswith("wrote reports/r/report.html\n")
+    assert (tmp_path / "reports" / "r" / "report.html").is_file()
+    code, _, errors = call(*given, "--speakers=nobody")
+    assert code == 2 and "speakers=nobody: not in the split" in errors
+    code, _, errors = call(*given, "--split=tset")
+    assert code == 2 and "no split 'tset'; it has train, validation" in errors
+    code, _, errors = call()
+    assert code == 2 and "--data_dir --out missing" in errors

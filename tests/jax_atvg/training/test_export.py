@@ -1,0 +1,309 @@
+"""Two runs become a bundle; its networks run without this package's code."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax import export as jax_export
+
+from configs import smoke
+from input_pipeline.clip import InputError, Pca
+from input_pipeline.faces import align, landmarks
+from input_pipeline.training_data import loader, sampling, synthetic
+from jax_atvg.evaluation.metrics import as_points, opening
+from jax_atvg.inference.bundle import load_bundle
+from jax_atvg.training import export
+from jax_atvg.training.runs import Run
+from jax_atvg.training.train_step import make_nets
+from tests.random_variables import random_variables
+from tests.small_bundle import LANDMARK_TO_CROP, small_bundle
+
+ALIGNMENT = {
+    "landmark_to_crop": LANDMARK_TO_CROP,
+    "template": align.DEFAULT_TEMPLATE.points,
+    "template_indices": align.DEFAULT_TEMPLATE.indices,
+}
+CLIPS = synthetic.SyntheticClips(3, [12, 10, 7])
+
+
+def zeros(*shapes):
+    return [np.zeros(shape, np.float32) for shape in shapes]
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """(AT-net's, VG-net's): random weights in the shapes of the smoke configs."""
+    at, vg = (smoke.get_config(network) for network in ("at", "vg"))
+    vg.vg_net.remat = True
+    inputs = zeros((1, 6), (1, 1, 28, 12))
+    at_weights = random_variables(make_nets(at).net, *inputs)
+    inputs = zeros((1, 128, 128, 3), (1, 1, 136), (1, 136))
+    vg_weights = random_variables(make_nets(vg).generator, *inputs)
+    return Run(at, at_weights, CLIPS.pca(6), 6), Run(vg, vg_weights, None, 6)
+
+
+def test_a_bundle_holds_what_both_runs_have_learnt(runs, tmp_path):
+    at, vg = runs
+    w = np.linspace(1, 2, 6).astype(np.float32)
+    export.write_bundle(export.make_bundle(at, vg, w, **ALIGNMENT), tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    stored = bundle.variables["at_net"], bundle.variables["vg_net"], bundle.pca
+    learnt = at.variables, vg.variables, at.pca
+    jax.tree.map(np.testing.assert_array_equal, stored, learnt)
+    np.testing.assert_array_equal(bundle.boost, w)
+    assert bundle.at_net == make_nets(at.experiment).net
+    assert bundle.vg_net == make_nets(vg.experiment).generator.clone(remat=False)
+    assert bundle.photo_landmarks is None
+    points = landmarks.to_pixels(at.pca.mean)
+    in_crop = align.transform(bundle.landmark_to_crop, at.pca.mean.reshape(68, 2))
+    np.testing.assert_allclose(in_crop, points, atol=1e-4)
+    assert {path.name for path in (tmp_path / "bundle").iterdir()} == {
+        "bundle.json",
+        "arrays",
+    }
+
+
+def test_without_a_calibration_the_boost_is_one(runs):
+    np.testing.assert_array_equal(
+        export.make_bundle(*runs, **ALIGNMENT).boost, np.ones(6)
+    )
+
+
+def test_half_weights_differ_by_float16s_rounding_and_take_half_the_room(
+    runs, tmp_path
+):
+    for half in (False, True):
+        bundle = export.make_bundle(*runs, half=half, **ALIGNMENT)
+        export.write_bundle(bundle, tmp_path / str(half))
+    whole, half = (load_bundle(tmp_path / name) for name in ("False", "True"))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(b, a, rtol=2**-11, atol=2**-24),
+        whole.variables,
+        half.variables,
+    )
+    sizes = [
+        sum(path.stat().st_size for path in (tmp_path / name).rglob("*"))
+        for name in ("False", "True")
+    ]
+    assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_a_weight_beyond_float16_is_an_error():
+    tree = {"at_net": {"params": {"head": {"kernel": np.float32([1, -7e4])}}}}
+    with pytest.raises(
+        InputError, match=r"at_net/params/head/kernel reaches 70000, .*without --half"
+    ):
+        export.to_half(tree)
+
+
+# --- the faces of the training clips ---
+
+
+def test_seen_faces_are_the_range_of_all_frames_and_their_distance_from_the_pca():
+    random = np.random.default_rng(0).normal
+    axes = np.linalg.qr(random(size=(136, 3)))[0].astype(np.float32)
+    pca = Pca(random(size=136).astype(np.float32), axes[:, :2])
+    h = np.linspace([-1, 0], [1, 6], 1001, dtype=np.float32)
+    frames = pca.reconstruct(h) + 0.5 * axes[:, 2]
+    seen = export.seen_faces(pca, [frames[:300], frames[300:]])
+    np.testing.assert_allclose(seen.low, [-0.99, 0.03], atol=1e-5)
+    np.testing.assert_allclose(seen.high, [0.99, 5.97], atol=1e-5)
+    np.testing.assert_allclose(seen.residual, 0.25, rtol=1e-4)
+
+
+def test_the_direction_of_opening_is_that_of_the_lips_whatever_the_clips_faces():
+    """Clips of faces that move along one direction d, differently far."""
+    random = np.random.default_rng(3).normal
+    d = random(size=136)
+    d /= opening(as_points(d[None]))
+    clips = [random(size=136) + np.outer(random(size=40), d) for _ in range(3)]
+    pca = Pca(np.zeros(136, np.float32), np.eye(136, 2, dtype=np.float32))
+    seen = export.seen_faces(pca, [clip.astype(np.float32) for clip in clips])
+    np.testing.assert_allclose(seen.opening, d, atol=1e-4)
+
+
+# --- the boost ---
+
+
+def test_calibrated_spreads_are_equal():
+    """std(w predicted) = std(true)."""
+    random = np.random.default_rng(0).normal
+    predicted = random(size=(500, 3)) * (1, 2, 3)
+    true = random(size=(500, 3)) * (2, 1.5, 6)
+    w = export.calibrate(predicted, true)
+    np.testing.assert_allclose((w * predicted).std(0), true.std(0), rtol=1e-5)
+
+
+def test_the_boost_is_one_where_nothing_moves_and_stays_in_its_range():
+    move = np.linspace(-1, 1, 9)
+    predicted = np.stack([0 * move, 0 * move + 0.1, move, move, move], 1)
+    true = np.stack([move, move, 9 * move, 0 * move, 2 * move], 1)
+    w = export.calibrate(predicted.astype("f4"), true.astype("f4"))
+    np.testing.assert_allclose(w, [1, 1, 3, 0.5, 2], rtol=1e-6)
+
+
+def test_coefficients_are_of_all_valid_frames_and_no_others(runs):
+    """Clip by clip, without padding or batches."""
+    at = runs[0]
+    batches = loader.evaluation_batches(
+        CLIPS, batch_size=2, pca=at.pca, frames=False, num_threads=1
+    )
+    predicted, true = export.coefficients(at, batches)
+    expected = [at.pca.project(clip.landmarks.reshape(-1, 136)) for clip in CLIPS]
+    np.testing.assert_allclose(true, np.concatenate(expected), atol=1e-6)
+    example, audio = expected[2][:1], sampling.audio_windows(CLIPS[2])[None]
+    net = make_nets(at.experiment).net
+    alone = net.apply(at.variables, example, audio).coefficients[0]
+    np.testing.assert_allclose(predicted[22:], alone, atol=1e-5)
+    assert predicted.shape == (29, 6)
+
+
+def test_mouth_error_is_the_mean_distance_in_pixels():
+    pca = CLIPS.pca(4)
+    random = np.random.default_rng(0).normal
+    predicted, true = (0.1 * random(size=(5, 4)) for _ in range(2))
+    points = (landmarks.to_pixels(pca.reconstruct(h)) for h in (predicted, true))
+    apart = np.subtract(*points)[:, 48:]
+    expected = np.hypot(apart[..., 0], apart[..., 1]).mean()
+    assert export.mouth_error(pca, predicted, true) == pytest.approx(expected, 1e-4)
+
+
+# --- programs ---
+
+ELSEWHERE = """
+import importlib.util, json, sys
+import numpy as np
+import jax.export
+
+for name in ("jax_atvg", "input_pipeline", "flax"):
+    assert name not in sys.modules
+for name in ("jax_atvg", "input_pipeline"):
+    assert importlib.util.find_spec(name) is None
+signature = json.load(open("signature.json"))
+results = {}
+for name in ("at_net", "vg_net"):
+    with open(name + ".stablehlo", "rb") as file:
+        program = jax.export.deserialize(bytearray(file.read()))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    for b, t in ((1, 3), (2, 5)):
+        inputs = []
+        for i, shape in enumerate(signature[name]["inputs"].values()):
+            shape = [{"b": b, "t": t}.get(n, n) for n in shape]
+            random = np.random.default_rng([b, i])
+            inputs.append(np.tanh(random.normal(size=shape)).astype(np.float32))
+        outputs = program.call(*inputs)
+        names = signature[name]["outputs"]
+        assert len(outputs) == len(names)
+        for i, x in enumerate(inputs):
+            results[f"{name}/{b}/in/{i}"] = x
+        for key, x in zip(names, outputs):
+            results[f"{name}/{b}/out/{key}"] = x
+np.savez(sys.argv[1], **results)
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """(bundle, its folder)."""
+    folder, bundle = tmp_path_factory.mktemp("export") / "bundle", small_bundle()
+    export.write_bundle(bundle, folder, stablehlo=True)
+    return bundle, folder
+
+
+def test_programs_run_elsewhere_without_this_package(exported, tmp_path):
+    """At two batch sizes and two lengths, state given: what apply gives, to 1e-5."""
+    bundle, folder = exported
+    (tmp_path / "run.py").write_text(ELSEWHERE)
+    done = subprocess.run(
+        [sys.executable, "-P", tmp_path / "run.py", tmp_path / "results.npz"],
+        cwd=folder / "stablehlo",
+        env={"PATH": "", "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "results.npz")
+    for name, size in (("at_net", 2), ("vg_net", 3)):
+        net = getattr(bundle, name)
+        apply, weights = jax.jit(net.apply), bundle.variables[name]
+        for b in (1, 2):
+            inputs = [x for key, x in found.items() if f"{name}/{b}/in/" in key]
+            given, state = inputs[:size], inputs[size:]
+            shapes = jax.eval_shape(net.apply, weights, *given).state
+            state = jax.tree.unflatten(jax.tree.structure(shapes), state)
+            expected = apply(weights, *given, state=state)
+            for key in (*export.OUTPUTS[name],):
+                np.testing.assert_allclose(
+                    found[f"{name}/{b}/out/{key}"],
+                    getattr(expected, key),
+                    atol=1e-5,
+                    err_msg=key,
+                )
+            states = jax.tree.leaves(expected.state)
+            for key, leaf in zip(export.STATES[name], states, strict=True):
+                np.testing.assert_allclose(
+                    found[f"{name}/{b}/out/{key}"], leaf, atol=1e-5, err_msg=key
+                )
+
+
+def test_what_lies_beside_the_programs(exported):
+    bundle, folder = exported
+    folder = folder / "stablehlo"
+    settings = np.load(folder / "settings.npz")
+    np.testing.assert_array_equal(settings["boost"], bundle.boost)
+    np.testing.assert_array_equal(settings["components"], bundle.pca.components)
+    signature = json.loads((folder / "signature.json").read_text())
+    assert signature["at_net"]["outputs"]["coefficients"] == ["b", "t", 4]
+    assert signature["vg_net"]["inputs"] == {
+        "image": ["b", 32, 32, 3],
+        "landmarks": ["b", "t", 136],
+        "example": ["b", 136],
+        "gru": ["b", 2, 2, 32],
+    }
+    assert "jax.export.deserialize" in (folder / "README.txt").read_text()
+    load_bundle(folder.parent)
+
+
+def test_photo_landmarks_of_the_authors_networks_are_kept(tmp_path):
+    bundle = small_bundle(photo_landmarks=np.arange(136, dtype=np.float32))
+    export.save_settings(tmp_path / "settings.npz", bundle)
+    settings = np.load(tmp_path / "settings.npz")
+    np.testing.assert_array_equal(settings["photo_landmarks"], np.arange(136))
+
+
+def test_a_full_disk_leaves_the_bundle_and_no_half_of_the_programs(
+    tmp_path, monkeypatch
+):
+    def full(path, bundle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "program_files", lambda bundle: {"a": b""})
+    monkeypatch.setattr(export, "save_settings", full)
+    with pytest.raises(InputError, match=r"stablehlo: cannot be written .*No space.*m"):
+        export.write_bundle(small_bundle(), tmp_path / "bundle", stablehlo=True)
+    assert {path.name for path in (tmp_path / "bundle").iterdir()} == {
+        "bundle.json",
+        "arrays",
+    }
+
+
+def test_the_mean_of_several_at_nets_is_a_program_too():
+    experiment = smoke.get_config("at")
+    experiment.at_net.members = 2
+    net = make_nets(experiment).net
+    variables = random_variables(net, *zeros((1, 6), (1, 1, 28, 12)))
+    inputs = {"example": ("b", 6), "audio": ("b", "t", 28, 12)}
+    code, signature = export.program(
+        net, variables, inputs, export.OUTPUTS["at_net"], export.STATES["at_net"]
+    )
+    random = np.random.default_rng(0).normal
+    example, audio = (random(size=s).astype("f4") for s in ((2, 6), (2, 3, 28, 12)))
+    shape = (experiment.at_net.lstm_layers, 2, 2, experiment.at_net.lstm_width)
+    assert signature["inputs"]["hidden"] == [shape[0], "b", *shape[2:]]
+    program = jax_export.deserialize(bytearray(code))
+    found, *_ = program.call(example, audio, *zeros(shape, shape))
+    expected = net.apply(variables, example, audio).coefficients
+    np.testing.assert_allclose(found, expected, atol=1e-5)

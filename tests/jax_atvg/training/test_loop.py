@@ -1,0 +1,346 @@
+"""The training loop: exact resume, stopping, damaged checkpoints, clear errors."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from configs import smoke
+from input_pipeline.clip import InputError
+from input_pipeline.training_data import loader, synthetic
+from jax_atvg.sharding import data_mesh
+from jax_atvg.training import config as configuration
+from jax_atvg.training import loop as training
+from jax_atvg.training.checkpoint import Checkpoints, open_workdir
+from jax_atvg.training.train_step import batch_shapes
+
+
+@functools.cache
+def clips():
+    return synthetic.SyntheticClips(6, 20)
+
+
+def experiment(network: str, **changes):
+    config = smoke.get_config(network)
+    config.data.num_coefficients = 3
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return config
+
+
+def batches_of(config):
+    return loader.training_batches(
+        clips(),
+        "at" if config.network == "at" else "vg",
+        batch_size=config.batch_size,
+        seed=config.seed,
+        pca=clips().pca(config.data.num_coefficients),
+        num_frames=config.data.num_frames,
+        num_threads=2,
+    )
+
+
+def run(config, workdir, mesh=None, batches=None, **options):
+    batches = batches or batches_of(config)
+    with contextlib.closing(batches):
+        return training.train(
+            config,
+            workdir,
+            batches,
+            pca=clips().pca(config.data.num_coefficients),
+            mesh=mesh or data_mesh(jax.devices()[:1]),
+            **options,
+        )
+
+
+class Meddled:
+    """Batches of which one, counted from 1, goes through a function."""
+
+    def __init__(self, config, which, meddle):
+        self.batches, self.left, self.meddle = batches_of(config), which, meddle
+
+    def __getattr__(self, name):
+        return getattr(self.batches, name)
+
+    def __next__(self):
+        self.left -= 1
+        batch = next(self.batches)
+        return batch if self.left else self.meddle(batch)
+
+
+def assert_bit_for_bit(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def lines(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("network", ["at", "vg"])
+def test_a_batch_has_the_shapes_the_step_is_built_for(network):
+    config = experiment(network)
+    batches = batches_of(config)
+    with contextlib.closing(batches):
+        real = next(batches)
+    for x, y in zip(real, batch_shapes(config, config.batch_size), strict=True):
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
+
+
+@pytest.mark.parametrize("network", ["at", "vg"])
+def test_ten_steps_equal_five_plus_restore_plus_five_bit_for_bit(network, tmp_path):
+    ema = 0.9 if network == "vg" else 0.0
+    config = functools.partial(experiment, network, ema=ema)
+    whole = run(config(steps=10), tmp_path / "whole")
+    run(config(steps=5), tmp_path / "parts")
+    parts = run(config(steps=10), tmp_path / "parts")
+    assert parts.step == 10
+    assert_bit_for_bit(parts, whole)
+
+
+def test_finished_run_started_again_changes_nothing(tmp_path):
+    first = run(experiment("at"), tmp_path)
+    assert_bit_for_bit(run(experiment("at"), tmp_path), first)
+
+
+def test_sigterm_saves_and_the_next_start_goes_on(tmp_path):
+    """The signal comes while batch 4 is made."""
+    config = experiment("at", steps=12, save_every=100)
+
+    def interrupt(batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+
+    handler = signal.getsignal(signal.SIGTERM)
+    stopped = run(config, tmp_path / "stopped", batches=Meddled(config, 4, interrupt))
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert stopped.step == 4
+    resumed = run(config, tmp_path / "stopped")
+    assert_bit_for_bit(resumed, run(config, tmp_path / "whole"))
+
+
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+    config = experiment("at", steps=6, save_every=3)
+    whole = run(config, tmp_path)
+    cut = [p for p in (tmp_path / "checkpoints" / "6" / "state").rglob("*")]
+    for path in cut:
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    again = run(config, tmp_path)
+    assert "checkpoints/6 is damaged" in capsys.readouterr().err
+    assert_bit_for_bit(again, whole)
+    assert (tmp_path / "damaged" / "6" / "state").is_dir()
+
+
+def test_a_checkpoint_of_other_networks_is_refused_and_kept(tmp_path):
+    """Not the config is another, but the program."""
+    run(experiment("at", steps=3), tmp_path)
+    other = experiment("at", steps=3)
+    other.at_net.lstm_width += 1
+    (tmp_path / "config.json").write_text(json.dumps(configuration.flatten(other)))
+    with pytest.raises(
+        InputError, match=r"checkpoints/3: of other networks .* there, "
+    ):
+        run(other, tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert run(experiment("at", steps=3), tmp_path).step == 3
+
+
+def test_all_checkpoints_damaged_is_an_error(tmp_path):
+    config = experiment("at", steps=3)
+    run(config, tmp_path)
+    for path in (tmp_path / "checkpoints").rglob("*"):
+        if path.is_file() and "_CHECKPOINT_METADATA" not in path.name:
+            path.write_bytes(b"")
+    with pytest.raises(
+        InputError, match=r"all checkpoints are damaged; start in anoth"
+    ):
+        run(config, tmp_path)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_newest_and_best_checkpoints_are_kept(tmp_path, restarted):
+    """Validation losses 3, 1, 2, 4, 5 at steps 1 to 5: the best is step 2; step 6 has
+    none.  A run started anew before every save still knows its best."""
+    config = experiment("at", steps=1)
+    state = run(config, tmp_path / "state")
+    checkpoints = Checkpoints(open_workdir(tmp_path), keep=2)
+    for step, loss in enumerate([3.0, 1.0, 2.0, 4.0, 5.0, None], 1):
+        if restarted:
+            checkpoints.close()
+            checkpoints = Checkpoints(open_workdir(tmp_path), keep=2)
+        metrics = {"validation/loss": loss} if loss else {}
+        checkpoints.save(step, state, {"next_batch": step}, metrics)
+    checkpoints.close()
+    kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"2", "5", "6"}
+
+
+def test_workdir_of_another_config_is_an_error_that_names_the_fields(tmp_path):
+    run(experiment("at", steps=1), tmp_path)
+    other = experiment("at", steps=1, seed=7)
+    other.optimizer.learning_rate = 1e-3
+    with pytest.raises(InputError) as error:
+        run(other, tmp_path)
+    assert "optimizer.learning_rate=0.0002 (now 0.001), seed=0 (now 7)" in str(
+        error.value
+    )
+    run(experiment("at", steps=1, report_every=1, keep=9), tmp_path)
+
+
+def test_steps_may_grow_unless_the_schedule_knows_them(tmp_path):
+    cosine = experiment("at", steps=1)
+    cosine.optimizer.schedule = "cosine"
+    run(cosine, tmp_path)
+    longer = dataclasses.replace(cosine, steps=2)
+    with pytest.raises(InputError, match=r"steps=1 \(now 2\)"):
+        run(longer, tmp_path)
+
+
+def test_unusable_workdir_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot be used .* choose another --workdir"):
+        run(experiment("at"), tmp_path / "file" / "run")
+
+
+def test_loss_that_is_not_finite_names_step_and_term_and_saves_nothing(tmp_path):
+    config = experiment("at", steps=9, save_every=2, report_every=9)
+
+    def poison(batch):
+        return batch._replace(audio=batch.audio * np.nan)
+
+    with pytest.raises(
+        InputError, match=r"at/loss is nan at step 5; the last checkpoint"
+    ):
+        run(config, tmp_path, batches=Meddled(config, 5, poison))
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2", "4"}
+
+
+def test_full_disk_is_an_error_and_older_checkpoints_stay(tmp_path, monkeypatch):
+    config = experiment("at", steps=4, save_every=2, keep=5)
+    run(dataclasses.replace(config, steps=2), tmp_path)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", full)
+    with pytest.raises(InputError, match=r"could not be written .*No space left.*make"):
+        run(config, tmp_path)
+    monkeypatch.undo()
+    assert run(config, tmp_path).step == 4
+
+
+def test_a_record_that_cannot_be_read_is_named(tmp_path):
+    config = experiment("vg", steps=2)
+    broken = synthetic.SyntheticClips(6, 20)
+    for i in range(6):
+        frames = [b"no picture"] * 20
+        broken._kept[i] = clips()[i]._replace(frames=frames)
+    batches = loader.training_batches(
+        broken, "vg", batch_size=2, seed=0, num_frames=4, num_threads=1
+    )
+    with pytest.raises(InputError, match=r"cartoon\d/\d+: frame \d+ is no whole JPEG"):
+        run(config, tmp_path, batches=batches)
+
+
+def test_what_a_run_writes(tmp_path):
+    """Curves, pictures, and the validation loss that decides what is best."""
+    config = experiment("vg", steps=6, report_every=2, image_every=3, validate_every=6)
+
+    def validation():
+        return loader.evaluation_batches(clips(), batch_size=1, num_threads=1, limit=2)
+
+    run(config, tmp_path, validation=validation, profile=(1, 2))
+    written = lines(tmp_path)
+    assert [line["step"] for line in written] == [2, 4, 6, 6]
+    pace = {"pace/clips_per_second", "pace/waiting_for_data"}
+    assert {"gen/pixel", "disc/loss"} | pace <= set(written[0])
+    assert all(0 <= line["pace/waiting_for_data"] <= 1 for line in written[:3])
+    assert 0 < written[-1]["validation/loss"] < 2
+    assert list((tmp_path / "events").iterdir())
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize("target", ["coefficients", "landmarks"])
+def test_at_net_is_validated_by_what_it_is_trained_on(target, tmp_path):
+    """Every clip alone, in numpy, against one padded pass."""
+    config = experiment("at", steps=1)
+    config.at_loss.target, config.at_loss.mouth_weight = target, 4.0
+    state, mesh = run(config, tmp_path), data_mesh(jax.devices()[:1])
+    varied = synthetic.SyntheticClips(3, [9, 12, 10])
+    pca = clips().pca(config.data.num_coefficients)
+    nets = training.build(config, mesh, pca).nets
+    kept = dict(pca=pca, frames=False, num_threads=1)
+    batches = loader.evaluation_batches(varied, batch_size=2, **kept)
+    with contextlib.closing(batches):
+        score = training.validator(nets, mesh)(state, batches)
+    errors = []
+    for batch in loader.evaluation_batches(varied, batch_size=1, **kept):
+        length = int(batch.frame_valid.sum())
+        h = nets.net.apply(state.net.variables, *batch.at[:2]).coefficients
+        error = (h - batch.at.coefficients)[0, :length]
+        if target == "landmarks":
+            x_y = (error @ pca.components.T).reshape(length, 68, 2)
+            weight = np.where(np.arange(68) < 48, 1, 4)
+            smooth = np.sqrt(np.sum(x_y**2, -1) + 0.005**2) - 0.005
+            errors.extend(np.mean(weight * smooth, -1))
+        else:
+            errors.extend(np.mean(error**2, -1))
+    assert len(errors) == 31
+    assert score == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+def test_picture_shows_photo_target_result_attention_color_and_landmarks(tmp_path):
+    config = experiment("vg", steps=1)
+    nets = training.build(config, data_mesh(jax.devices()[:1])).nets
+    state = run(config, tmp_path)
+    batches = batches_of(config)
+    with contextlib.closing(batches):
+        batch = next(batches)
+    strip = training.picture(nets, state, batch)
+    assert strip.shape == (6 * 128, 4 * 128, 3) and strip.dtype == np.uint8
+    photo = training.to_u8(batch.image[0])
+    np.testing.assert_array_equal(strip[:128, :128], photo)
+    assert strip[640:].max() == 255 and (strip[640:] == 0).mean() > 0.5
+
+
+def test_eight_devices_give_the_numbers_of_one(tmp_path):
+    """BatchNorm sees the global batch, gradients are averaged over it."""
+    for network in ("at", "vg"):
+        config = experiment(network, steps=2, batch_size=8, report_every=1)
+        for name, devices in (("one", 1), ("eight", 8)):
+            mesh = data_mesh(jax.devices()[:devices])
+            run(config, tmp_path / network / name, mesh=mesh)
+        one, eight = (lines(tmp_path / network / name) for name in ("one", "eight"))
+        for a, b in zip(one, eight, strict=True):
+            for name in set(a) - {"time"} - {n for n in a if n.startswith("pace")}:
+                np.testing.assert_allclose(b[name], a[name], rtol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_run_goes_on_with_other_devices_and_ends_the_same(shard, tmp_path):
+    """One device, then eight, then two; also with a split optimiser's state."""
+    moved, stayed = tmp_path / "moved", tmp_path / "stayed"
+    for steps, devices in ((2, 1), (4, 8), (6, 2)):
+        config = experiment("at", steps=steps, batch_size=8, report_every=1)
+        config.optimizer.shard = shard
+        run(config, moved, mesh=data_mesh(jax.devices()[:devices]))
+    config.optimizer.shard = False
+    run(config, stayed)
+    for a, b in zip(lines(moved), lines(stayed), strict=True):
+        assert a["step"] == b["step"]
+        np.testing.assert_allclose(a["at/loss"], b["at/loss"], rtol=2e-4)
+
+
+def test_batch_that_does_not_divide_names_sizes_that_work(tmp_path):
+    config = experiment("at", batch_size=6)
+    with pytest.raises(
+        InputError, match=r"batch_size=6 must divide by 4 devices; try 4 o"
+    ):
+        run(config, tmp_path, mesh=data_mesh(jax.devices()[:4]))

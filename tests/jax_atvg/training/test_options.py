@@ -1,0 +1,381 @@
+"""The switches of the paper's ablations, and options of current practice."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import ablation, smoke, vg_default
+from input_pipeline.clip import MOUTH, AtBatch, InputError, Pca
+from input_pipeline.training_data.augment import Strength
+from jax_atvg.models.at_net import ATNet
+from jax_atvg.models.discriminator import Discriminator
+from jax_atvg.models.vg_net import VGNet
+from jax_atvg.sharding import data_mesh
+from jax_atvg.training import config as configuration
+from jax_atvg.training import gan_step as gan
+from jax_atvg.training import losses
+from jax_atvg.training.at_step import at_loss
+from jax_atvg.training.config import (
+    AtLoss,
+    Augment,
+    Data,
+    Experiment,
+    GanLoss,
+    Optimizer,
+)
+from jax_atvg.training.optim import adam, make_optimizer, schedule
+from jax_atvg.training.state import AtNets, GanNets, run
+from jax_atvg.training.train_step import build, make_nets
+from tests.random_variables import random_variables, random_vg_batch
+
+SIZE, BATCH, FRAMES = 32, 2, 3
+
+
+def small_gan(**changes):
+    generator = changes.pop("generator", VGNet(width=4, num_blocks=1, image_size=SIZE))
+    return GanNets(generator, Discriminator(4, 16, (16, 16), 8, 1), **changes)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return random_vg_batch(BATCH, FRAMES, SIZE)
+
+
+def start(nets, batch):
+    return nets.start(
+        random_variables(nets.generator, batch.image, batch.landmarks, batch.example),
+        random_variables(nets.discriminator, batch.frames, batch.example),
+    )
+
+
+def step_of(nets, batch, step=gan.gan_step):
+    """(state before, state after, losses)."""
+    state = start(nets, batch)
+    return state, *jax.jit(functools.partial(step, nets))(state, batch, 0)
+
+
+def assert_same(a, b, limit=0.0):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 0, limit), a, b)
+
+
+# --- losses ---
+
+
+@pytest.mark.parametrize(("mouth", "velocity"), [(1.0, 0.0), (4.0, 0.0), (4.0, 2.0)])
+def test_landmark_target_of_at_net_is_weighted_position_and_velocity(mouth, velocity):
+    random = np.random.default_rng(0).normal
+    p, q = random(size=(2, BATCH, 5, 136)).astype(np.float32)
+    weight = np.ones(68, np.float32)
+    weight[MOUTH] = mouth
+
+    def term(error):
+        points = error.reshape(*error.shape[:2], 68, 2)
+        smooth = np.sqrt(np.sum(points**2, -1) + 0.005**2) - 0.005
+        return np.mean(weight * smooth)
+
+    expected = term(p - q) + velocity * term(np.diff(p - q, axis=1))
+    loss = losses.at_landmark_loss(p, q, mouth_weight=mouth, velocity_weight=velocity)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_landmark_target_is_the_landmark_distance():
+    """Far off, the metric itself; at 0, nothing, with a gradient that is finite."""
+    random = np.random.default_rng(0).normal
+    p, q = random(size=(2, BATCH, 5, 136)).astype(np.float32)
+    distance = np.linalg.norm((p - q).reshape(BATCH, 5, 68, 2), axis=-1).mean()
+    np.testing.assert_allclose(losses.at_landmark_loss(p, q), distance, atol=0.005)
+    value, slope = jax.value_and_grad(losses.at_landmark_loss)(p, p)
+    assert value == 0 and np.all(slope == 0)
+
+
+def test_at_loss_on_landmarks_goes_through_the_pca():
+    random = np.random.default_rng(0).normal
+    components = np.linalg.qr(random(size=(136, 4)))[0].astype(np.float32)
+    net = ATNet(4, (8,), (4,) * 5, (8,), 8, 1)
+    inputs = [random(size=s).astype("f4") for s in [(2, 4), (2, 3, 28, 12), (2, 3, 4)]]
+    variables = random_variables(net, *inputs[:2])
+    by_target = {}
+    for target in ("coefficients", "landmarks"):
+        pca = Pca(np.zeros(136, np.float32), components)
+        nets = AtNets(net, adam(), AtLoss(target=target), pca)
+        by_target[target], _ = jax.jit(functools.partial(at_loss, nets))(
+            variables["params"], variables["batch_stats"], AtBatch(*inputs)
+        )
+    h = net.apply(variables, *inputs[:2], train=True, mutable=["batch_stats"])[0][0]
+    error = h - inputs[2]
+    np.testing.assert_allclose(by_target["coefficients"], np.mean(error**2), rtol=1e-4)
+    expected = losses.at_landmark_loss(error @ components.T, np.zeros((2, 3, 136)))
+    np.testing.assert_allclose(by_target["landmarks"], expected, rtol=1e-4)
+
+
+def test_mouth_pixels_are_those_of_the_box_around_the_mouth(batch):
+    weights = np.asarray(losses.mouth_pixels(batch.landmarks, SIZE, 4.0))
+    expected = np.ones_like(weights)
+    points = batch.landmarks.reshape(BATCH, FRAMES, 68, 2)[:, :, MOUTH]
+    for b, t, y, x in np.ndindex(BATCH, FRAMES, SIZE, SIZE):
+        low, high = points[b, t].min(0), points[b, t].max(0)
+        margin = 0.25 * (high[0] - low[0])
+        at = (np.array([x, y]) + 0.5) / SIZE * 2 - 1
+        if np.all(at > low - margin) and np.all(at < high + margin):
+            expected[b, t, y, x] = 4.0
+    np.testing.assert_array_equal(weights, expected)
+    assert 1 < weights.mean() < 4
+
+
+def test_weighted_pixel_losses_reduce_to_plain_ones(batch):
+    fake, attention = -batch.frames, np.full((*batch.frames.shape[:-1], 1), 0.5, "f4")
+    l1 = np.mean(np.abs(fake - batch.frames))
+    np.testing.assert_allclose(losses.pixel_loss(fake, batch.frames), l1, rtol=1e-6)
+    plain = losses.dynamic_pixel_loss(fake, batch.frames, attention)
+    np.testing.assert_allclose(plain, l1, rtol=1e-6)
+    doubled = losses.dynamic_pixel_loss(fake, batch.frames, attention, weight=2.0)
+    np.testing.assert_allclose(doubled, 2 * l1, rtol=1e-6)
+
+
+# --- switches of the paper's terms ---
+
+
+def test_without_dynamic_loss_the_pixel_term_is_plain_l1(batch):
+    nets = small_gan(loss=GanLoss(dynamic=False))
+    fake = gan.Fake(-batch.frames, np.ones((*batch.frames.shape[:-1], 1), np.float32))
+    expected = np.mean(np.abs(2 * batch.frames))
+    loss, terms = gan.likeness_loss(nets, fake, batch)
+    np.testing.assert_allclose(terms["gen/pixel"], expected, rtol=1e-6)
+    np.testing.assert_allclose(loss, 10 * expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("term", ["score", "landmark"])
+def test_a_term_switched_off_is_in_neither_loss(batch, term):
+    nets = small_gan(loss=GanLoss(**{term: False}))
+    _, _, terms = step_of(nets, batch)
+    assert not any(term in name for name in terms)
+    others = [v for k, v in terms.items() if k.startswith("disc") and "loss" not in k]
+    np.testing.assert_allclose(terms["disc/loss"], sum(others), rtol=1e-6)
+
+
+def test_without_both_terms_the_discriminator_rests(batch):
+    nets = small_gan(loss=GanLoss(score=False, landmark=False))
+    before, after, terms = step_of(nets, batch)
+    assert_same(after.disc, before.disc)
+    np.testing.assert_allclose(terms["gen/loss"], 10 * terms["gen/pixel"], rtol=1e-6)
+
+
+def test_without_composition_every_pixel_is_drawn(batch):
+    net = VGNet(width=4, num_blocks=1, image_size=SIZE, compose=False)
+    inputs = batch.image, batch.landmarks, batch.example
+    variables = random_variables(net, *inputs)
+    assert "attention" not in variables["params"]
+    output = jax.jit(net.apply)(variables, *inputs)
+    assert_same(output.frames, output.color)
+    assert np.all(output.attention == 1)
+
+
+@pytest.mark.parametrize("variant", ablation.VARIANTS)
+def test_every_ablation_differs_from_the_first_of_its_group_in_one_thing(variant):
+    """A field; or augmentation, which is one of many fields."""
+    groups = ablation.GAN_VARIANTS, ablation.PIXEL_VARIANTS, ablation.AT_VARIANTS
+    base = next(next(iter(group)) for group in groups if variant in group)
+    full = configuration.flatten(ablation.get_config(base))
+    config = ablation.get_config(variant)
+    configuration.validate(config)
+    changed = configuration.differences(full, configuration.flatten(config))
+    things = {one.partition("=")[0] for one in changed}
+    things = {re.sub(r"^(data\.augment)\..*", r"\1", thing) for thing in things}
+    assert len(things) == (variant != base)
+
+
+def test_without_the_discriminator_an_ablation_trains_as_long():
+    gan, pixels = map(ablation.get_config, ("gan", "pixels"))
+    changed = configuration.differences(*map(configuration.flatten, (gan, pixels)))
+    assert changed == ["gan_loss.pixel_steps=450 (now 600)"]
+
+
+# --- options of current practice ---
+
+
+def test_the_texture_term_is_weighted_into_the_generators_loss(batch):
+    nets = small_gan(loss=GanLoss(texture_weight=5.0, score=False, landmark=False))
+    for step in (gan.gan_step, gan.pixel_step):
+        _, _, terms = step_of(nets, batch, step)
+        assert terms["gen/texture"] > 0
+    _, _, terms = step_of(nets, batch)
+    expected = 10 * terms["gen/pixel"] + 5 * terms["gen/texture"]
+    np.testing.assert_allclose(terms["gen/loss"], expected, rtol=1e-5)
+
+
+def test_warm_up_trains_the_generator_on_pixels_alone(batch):
+    # Not Adam: rounding decides where it takes an element whose gradient is near eps.
+    plain = {"gen_optimizer": optax.sgd(1.0)}
+    nets = small_gan(**plain)
+    before, after, terms = step_of(nets, batch, gan.pixel_step)
+    assert_same(after.disc, before.disc)
+    assert set(terms) == {"gen/pixel", "gen/attention"}
+    assert after.step == 1
+    alone = small_gan(loss=GanLoss(score=False, landmark=False), **plain)
+    _, expected, _ = step_of(alone, batch)
+    assert_same(after.gen.params, expected.gen.params, 1e-5)
+
+
+def test_warm_up_lasts_its_steps():
+    config = smoke.get_config("vg")
+    config.gan_loss.pixel_steps = 5
+    step = build(config, data_mesh(jax.devices()[:1]))
+    assert [step.at(i) is step.warm_up for i in (0, 4, 5, 9)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_schedules_rise_then_fall_to_zero():
+    lr = schedule(Optimizer(0.1, schedule="cosine", warmup=10), 110)
+    values = [float(lr(i)) for i in (0, 5, 10, 60, 110)]
+    np.testing.assert_allclose(values, [0, 0.05, 0.1, 0.05, 0], atol=1e-7)
+    late = schedule(Optimizer(0.1, schedule="wsd", warmup=10), 110)
+    values = [float(late(i)) for i in (0, 10, 90, 100, 110)]
+    np.testing.assert_allclose(values, [0, 0.1, 0.1, 0.05, 0], atol=1e-7)
+    constant = schedule(Optimizer(0.1), 100)
+    assert float(constant(0)) == float(constant(99)) == pytest.approx(0.1)
+
+
+def test_clipping_bounds_the_whole_gradient():
+    """Adam forgets scale; its first moment shows what it was given."""
+    gradient = {"a": jnp.full(3, 3.0), "b": jnp.full(1, 4.0)}
+    for clip, norm in ((1.0, 1.0), (0.0, np.sqrt(27 + 16))):
+        optimizer = make_optimizer(Optimizer(clip_norm=clip), 10)
+        _, state = optimizer.update(gradient, optimizer.init(gradient))
+        mu = optax.tree.get(state, "mu")
+        np.testing.assert_allclose(optax.tree.norm(mu), 0.5 * norm, rtol=1e-5)
+
+
+def test_accumulation_updates_once_with_the_mean_gradient():
+    optimizer = make_optimizer(Optimizer(0.1, accumulate=2), 10)
+    params = jnp.zeros(2)
+    state = optimizer.init(params)
+    first, state = optimizer.update(jnp.array([1.0, 3.0]), state, params)
+    second, state = optimizer.update(jnp.array([3.0, -7.0]), state, params)
+    plain = make_optimizer(Optimizer(0.1), 5)
+    mean = jnp.array([2.0, -2.0])
+    expected, _ = plain.update(mean, plain.init(params), params)
+    assert_same(first, jnp.zeros(2))
+    assert_same(second, expected, 1e-6)
+
+
+def test_bfloat16_computes_near_float32_and_keeps_float32_state(batch):
+    inputs = batch.image, batch.landmarks, batch.example
+    net = VGNet(width=4, num_blocks=1, image_size=SIZE, dropout=0.0)
+    variables = random_variables(net, *inputs)
+    trees = variables["params"], variables["batch_stats"]
+    exact, exact_stats = jax.jit(functools.partial(run, net))(*trees, *inputs)
+    low = jax.jit(functools.partial(run, net, compute="bfloat16"))
+    rough, rough_stats = low(*trees, *inputs)
+    difference = np.abs(rough.frames - exact.frames)
+    assert 0 < difference.mean() < 0.02
+    assert_same(rough_stats, exact_stats, 0.05)
+    _, after, _ = step_of(small_gan(compute="bfloat16"), batch)
+    kinds = {x.dtype for x in jax.tree.leaves(after) if x.dtype.kind == "f"}
+    assert kinds == {np.dtype(np.float32)}
+
+
+def test_ema_follows_the_generator_by_its_decay(batch):
+    before, after, _ = step_of(small_gan(ema=0.9), batch)
+    expected = jax.tree.map(
+        lambda old, new: 0.9 * old + 0.1 * new, before.gen.params, after.gen.params
+    )
+    assert_same(after.ema, expected, 1e-6)
+    assert_same(before.ema, before.gen.params)
+
+
+def test_rematerialisation_changes_memory_and_no_number(batch):
+    kept = small_gan()
+    again = small_gan(generator=dataclasses.replace(kept.generator, remat=True))
+    _, a, terms = step_of(kept, batch)
+    _, b, terms_again = step_of(again, batch)
+    assert_same(terms_again, terms, 1e-4)
+    assert_same(a.gen.batch_stats, b.gen.batch_stats, 1e-5)
+
+    def residuals(nets):
+        forward = functools.partial(gan.generate, nets)
+        shapes = jax.eval_shape(forward, start(nets, batch), batch, 0)[1]
+        return sum(x.size for x in jax.tree.leaves(shapes))
+
+    assert residuals(again) < 0.9 * residuals(kept)
+
+
+def test_spectral_norm_divides_kernels_by_their_largest_singular_value(batch):
+    net = Discriminator(4, 16, (16, 16), 8, 1, spectral_norm=True)
+    variables = random_variables(net, batch.frames, batch.example)
+    train = jax.jit(functools.partial(net.apply, train=True, mutable=["batch_stats"]))
+    for _ in range(200):  # one power iteration each
+        _, moved = train(variables, batch.frames, batch.example)
+        variables = variables | moved
+    original = jax.tree.map(jnp.asarray, variables)
+    encoder = variables["params"]["frame_encoder"]
+    stats = variables["batch_stats"]["frame_encoder"]
+    for i in range(4):
+        layer = encoder[f"conv_{i}"]
+        layer = layer if i == 0 else layer["conv"]
+        (sigma,) = (v for k, v in stats[f"SpectralNorm_{i}"].items() if "sigma" in k)
+        matrix = layer["kernel"].reshape(-1, layer["kernel"].shape[-1])
+        np.testing.assert_allclose(sigma, np.linalg.svd(matrix)[1][0], rtol=1e-2)
+        layer["kernel"] = layer["kernel"] / sigma
+    bounded = jax.jit(net.apply)(original, batch.frames, batch.example)
+    plain = Discriminator(4, 16, (16, 16), 8, 1)
+    expected = jax.jit(plain.apply)(variables, batch.frames, batch.example)
+    assert_same(bounded, expected, 1e-5)
+
+
+# --- configs ---
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("network", "gans", r"config.network='gans': choose one of at, gan"),
+        ("steps", 0, r"config.steps=0: must be 1 at least"),
+        (
+            "data",
+            Data(augment=Augment(warp=-1.0)),
+            r"config.data.augment.warp=-1.0: must be 0.0 at least",
+        ),
+        ("ema", 1.0, r"config.ema=1.0: must be in \[0, 1\)"),
+        (
+            "data",
+            Data(augment=Augment(smile=1.5)),
+            r"config.data.augment.smile=1.5: must be 1 at most",
+        ),
+        ("compute", "int8", r"config.compute='int8': choose one of float32, bfloat16"),
+    ],
+)
+def test_a_value_out_of_range_is_named(name, value, message):
+    with pytest.raises(InputError, match=message):
+        configuration.validate(Experiment(**{name: value}))
+
+
+def test_a_generator_without_any_loss_is_an_error():
+    nothing = GanLoss(pixel_weight=0.0, score=False, landmark=False)
+    with pytest.raises(InputError, match="every term is off; leave one on"):
+        configuration.validate(Experiment(gan_loss=nothing))
+
+
+@pytest.mark.parametrize("module", [ablation, smoke, vg_default])
+def test_unknown_variants_name_the_known(module):
+    with pytest.raises(InputError, match=r":nothing: choose"):
+        module.get_config("nothing")
+
+
+def test_a_config_has_every_strength_of_augmentation_and_none_by_default():
+    assert Strength(**vars(Augment())) == Strength()
+
+
+def test_default_experiments_are_the_authors_networks():
+    gan_nets = make_nets(Experiment(network="gan"))
+    assert gan_nets.generator == VGNet() and gan_nets.discriminator == Discriminator()
+    assert make_nets(Experiment(network="at")).net == ATNet()

@@ -1,0 +1,203 @@
+"""Training steps against the authors' (reference section 2)."""
+
+import functools
+
+import flax.traverse_util
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline.clip import AtBatch, VgBatch
+from jax_atvg.inference.torch_import import ENTRIES
+from jax_atvg.models.at_net import ATNet
+from jax_atvg.models.discriminator import Discriminator
+from jax_atvg.models.vg_net import VGNet
+from jax_atvg.training import gan_step as gan
+from jax_atvg.training.at_step import at_loss, at_step
+from jax_atvg.training.losses import dynamic_pixel_loss
+from jax_atvg.training.state import AtNets, GanNets
+from tests.per_frame_norm import PerFrameBatchNorm
+from tests.reference_networks import (
+    assert_running_statistics,
+    authors_variables,
+    image,
+)
+
+pytestmark = pytest.mark.usefixtures("convolution_form")
+
+# Their true gradient is zero (a normalisation follows): rounding decides Adam's move.
+NO_GRADIENT = ("lmark_att.0.bias", "lmark_att.3.bias")
+
+
+def by_their_name(network, params):
+    """Our parameters (or gradients) under the authors' names."""
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    return {
+        entry.source: flat[entry.target.removeprefix("params/")]
+        for entry in ENTRIES[network]()
+        if entry.target.startswith("params/")
+    }
+
+
+def block_norms(network, gradients):
+    """L2 norm of the gradient of every top-level block of the authors' network."""
+    squares = {}
+    for name, gradient in by_their_name(network, gradients).items():
+        block = name.split(".")[0]
+        squares[block] = squares.get(block, 0) + np.sum(np.float64(gradient) ** 2)
+    return {block: np.sqrt(square) for block, square in squares.items()}
+
+
+def assert_block_norms(network, gradients, stored, prefix, rtol):
+    norms = block_norms(network, gradients)
+    for block, norm in norms.items():
+        np.testing.assert_allclose(norm, stored[prefix + block], rtol=rtol)
+    given = {name.removeprefix(prefix) for name in stored if name.startswith(prefix)}
+    assert given - set(norms) <= {"decoder"}
+
+
+def assert_parameters_after(network, params, stored, prefix, limit=1e-4):
+    """Mean and standard deviation of every tensor.  One Adam step moves an element by
+    about lr in the gradient's sign, so that single elements are no measure."""
+    for name, value in by_their_name(network, params).items():
+        if name not in NO_GRADIENT:
+            mean, std, *_ = stored[f"{prefix}{name}"]
+            assert abs(np.mean(value) - mean) < limit, name
+            assert abs(np.std(value) - std) < limit, name
+
+
+@pytest.fixture(scope="module")
+def at_case(reference):
+    stored = reference("at_net_seed0_io.npz")
+    nets = AtNets(ATNet(norm=PerFrameBatchNorm))
+    batch = AtBatch(stored["example_landmark"], stored["audio"], stored["target"])
+    return stored, nets, nets.start(authors_variables("at_net")), batch
+
+
+def test_at_step_loss_and_gradients(at_case):
+    stored, nets, state, batch = at_case
+    (loss, batch_stats), gradients = jax.jit(
+        jax.value_and_grad(functools.partial(at_loss, nets), has_aux=True)
+    )(state.net.params, state.net.batch_stats, batch)
+    np.testing.assert_allclose(loss, stored["step/loss"], rtol=1e-4)
+    assert_block_norms("at_net", gradients, stored, "step/grad_norm/", 1e-4)
+    for name, gradient in by_their_name("at_net", gradients).items():
+        _, _, norm, largest = stored[f"step/grad/stats/{name}"]
+        ours = np.float64(gradient)
+        np.testing.assert_allclose(np.sqrt(np.sum(ours**2)), norm, rtol=1e-3)
+        np.testing.assert_allclose(np.abs(ours).max(), largest, rtol=1e-3)
+    assert_running_statistics("at_net", batch_stats, stored, "train/buffers_after/")
+
+
+def test_five_adam_steps_of_at_net(at_case):
+    stored, nets, state, batch = at_case
+    step = jax.jit(functools.partial(at_step, nets))
+    trace = []
+    for i in range(5):
+        state, metrics = step(state, batch)
+        trace.append(metrics["at/loss"])
+        if i == 0:
+            prefix = "step/param_after/stats/"
+            assert_parameters_after("at_net", state.net.params, stored, prefix)
+    np.testing.assert_allclose(trace, stored["step/loss_trace_5_f64"], rtol=2e-3)
+    assert state.step == 5
+
+
+@pytest.fixture(scope="module")
+def gan_case(reference, convolution_form):
+    """The authors' iteration: (stored values, nets, state, batch, state afterwards,
+    losses)."""
+    stored = reference("vgnet_step_seed0.npz")
+    nets = GanNets(
+        VGNet(recurrence="batch", dropout=0.0, norm=PerFrameBatchNorm),
+        Discriminator(norm=PerFrameBatchNorm),
+    )
+    state = nets.start(authors_variables("vg_net"), authors_variables("discriminator"))
+    batch = VgBatch(
+        image(stored["example_img_u8"]),
+        stored["example_landmark"],
+        image(stored["right_img_u8"]),
+        stored["right_landmark"],
+    )
+    after, metrics = jax.jit(functools.partial(gan.gan_step, nets))(state, batch, 0)
+    return stored, nets, state, batch, after, metrics
+
+
+def test_gan_step_losses(gan_case):
+    stored, _, _, _, _, metrics = gan_case
+    for ours, theirs, rtol in (
+        ("disc/score_real", "loss_real", 1e-4),
+        ("disc/score_fake", "loss_fake", 1e-4),
+        ("disc/landmark_real", "loss_lmark_r", 1e-4),
+        ("disc/landmark_fake", "loss_lmark_f", 1e-4),
+        ("disc/loss", "loss_disc", 1e-4),
+        ("gen/pixel", "loss_pix", 1e-4),
+        ("gen/score", "loss_gen", 1e-3),
+        ("gen/landmark", "loss_lmark", 1e-3),
+        ("gen/loss", "loss_total_gen", 1e-3),
+        ("gen/attention", "attention_mean", 1e-4),
+    ):
+        np.testing.assert_allclose(metrics[ours], stored[f"f64/{theirs}"], rtol=rtol)
+
+
+@pytest.mark.parametrize(
+    ("network", "net", "step"),
+    [("discriminator", "disc", "disc_step"), ("vg_net", "gen", "gen_step")],
+)
+def test_gan_step_parameters(gan_case, network, net, step):
+    stored, _, _, _, after, _ = gan_case
+    params = getattr(after, net).params
+    assert_parameters_after(network, params, stored, f"f64/{step}/param_after/stats/")
+
+
+@pytest.mark.parametrize("convolution_form", ["cpu"], indirect=True)
+def test_gan_step_gradients(gan_case):
+    """Both networks', block by block; the generator's also term by term.  In one form:
+    that the other has the same gradients is shown in test_convolutions.py."""
+    stored, nets, state, batch, after, _ = gan_case
+
+    @jax.jit
+    def term_gradients(state, disc, batch):
+        fake, pull_back, _ = gan.generate(nets, state, batch, 0)
+
+        def terms(fake):
+            _, terms = gan.generator_loss(nets, disc, fake, batch)
+            return terms["gen/pixel"], terms["gen/score"], terms["gen/landmark"]
+
+        cotangents = jax.jacrev(terms)(fake)
+        return fake, [pull_back(cotangent)[0] for cotangent in cotangents]
+
+    fake, (pixel, score, landmark) = term_gradients(state, after.disc, batch)
+    for name, gradient in (("pix", pixel), ("gen", score), ("lmark", landmark)):
+        norm = np.sqrt(sum(x**2 for x in block_norms("vg_net", gradient).values()))
+        expected = stored[f"f64/gen_step/grad_norm_of_{name}_alone"]
+        np.testing.assert_allclose(norm, expected, rtol=1e-2)
+    total = jax.tree.map(lambda a, b, c: 10 * a + b + c, pixel, score, landmark)
+    assert_block_norms("vg_net", total, stored, "f64/gen_step/grad_norm/", 1e-2)
+
+    gradients, _ = jax.jit(
+        jax.grad(functools.partial(gan.discriminator_loss, nets), has_aux=True)
+    )(state.disc.params, state.disc.batch_stats, fake.frames, batch)
+    assert_block_norms(
+        "discriminator", gradients, stored, "f64/disc_step/grad_norm/", 1e-4
+    )
+
+
+def test_losses_after_the_gan_step(gan_case):
+    """Recomputed with both updated networks."""
+    stored, nets, _, batch, after, _ = gan_case
+    fake, _, _ = jax.jit(lambda after, batch: gan.generate(nets, after, batch, 0))(
+        after, batch
+    )
+    _, (_, d) = jax.jit(functools.partial(gan.discriminator_loss, nets))(
+        after.disc.params, after.disc.batch_stats, fake.frames, batch
+    )
+    pixel = dynamic_pixel_loss(fake.frames, batch.frames, fake.attention)
+    for value, theirs in (
+        (d["disc/score_real"], "loss_real"),
+        (d["disc/score_fake"], "loss_fake"),
+        (d["disc/landmark_real"], "loss_lmark_r"),
+        (d["disc/landmark_fake"], "loss_lmark_f"),
+        (pixel, "loss_pix"),
+    ):
+        np.testing.assert_allclose(value, stored[f"f64/after/{theirs}"], rtol=1e-3)

@@ -1,0 +1,176 @@
+"""The training steps by their claims; against the authors' in test_reference_steps."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from input_pipeline.clip import AtBatch
+from jax_atvg.models.at_net import ATNet
+from jax_atvg.models.discriminator import Discriminator
+from jax_atvg.models.vg_net import VGNet
+from jax_atvg.training import gan_step as gan
+from jax_atvg.training.at_step import at_step
+from jax_atvg.training.optim import adam
+from jax_atvg.training.rng import stream
+from jax_atvg.training.state import AtNets, GanNets
+from tests.random_variables import random_variables, random_vg_batch
+
+SIZE, BATCH, FRAMES = 32, 2, 3
+
+
+def changed(before, after) -> bool:
+    return any(
+        np.any(a != b)
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def nets():
+    return GanNets(
+        VGNet(width=4, num_blocks=1, image_size=SIZE),
+        Discriminator(width=4, fc_width=16, lstm_width=8),
+        gen_optimizer=adam(2e-3),
+        disc_optimizer=adam(2e-3),
+    )
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return random_vg_batch(BATCH, FRAMES, SIZE)
+
+
+@pytest.fixture(scope="module")
+def state(nets, batch):
+    return nets.start(
+        random_variables(nets.generator, batch.image, batch.landmarks, batch.example),
+        random_variables(nets.discriminator, batch.frames, batch.example),
+    )
+
+
+@pytest.fixture(scope="module")
+def step(nets):
+    return jax.jit(functools.partial(gan.gan_step, nets))
+
+
+@pytest.fixture(scope="module")
+def judge(nets):
+    return jax.jit(functools.partial(gan.generator_loss, nets))
+
+
+@pytest.fixture(scope="module")
+def after(step, state, batch):
+    return step(state, batch, 0)
+
+
+def test_both_networks_and_their_statistics_move_once(state, after):
+    moved, _ = after
+    assert moved.step == 1
+    for before, now in ((state.gen, moved.gen), (state.disc, moved.disc)):
+        assert changed(before.params, now.params)
+        assert changed(before.batch_stats, now.batch_stats)
+
+
+def test_generator_loss_is_the_weighted_sum_of_its_terms(judge, state, batch):
+    fake = gan.Fake(-batch.frames, 0.5 * np.ones((*batch.frames.shape[:-1], 1)))
+    loss, terms = judge(state.disc, fake, batch)
+    expected = 10 * terms["gen/pixel"] + terms["gen/score"] + terms["gen/landmark"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_discriminator_is_updated_as_if_the_generator_stood_still(
+    nets, state, batch, after
+):
+    """The generator's update leaves the discriminator untouched, and the reverse."""
+    frozen = GanNets(
+        nets.generator,
+        nets.discriminator,
+        gen_optimizer=adam(0.0),
+        disc_optimizer=nets.disc_optimizer,
+    )
+    gen_still, _ = jax.jit(functools.partial(gan.gan_step, frozen))(state, batch, 0)
+    assert not changed(gen_still.gen.params, state.gen.params)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6),
+        gen_still.disc.params,
+        after[0].disc.params,
+    )
+
+
+def test_generator_is_judged_by_the_updated_discriminator(
+    nets, judge, state, batch, after
+):
+    moved, metrics = after
+    fake, _, _ = jax.jit(lambda state: gan.generate(nets, state, batch, 0))(state)
+    _, by_new = judge(moved.disc, fake, batch)
+    _, by_old = judge(state.disc, fake, batch)
+    np.testing.assert_allclose(
+        metrics["gen/landmark"], by_new["gen/landmark"], rtol=1e-4
+    )
+    assert abs(by_old["gen/landmark"] / by_new["gen/landmark"] - 1) > 1e-3
+
+
+def test_landmark_gradient_of_the_discriminator_flows_to_the_frames(nets, state, batch):
+    def landmark(frames):
+        fake = gan.Fake(frames, jnp.zeros((BATCH, FRAMES, SIZE, SIZE, 1)))
+        return gan.generator_loss(nets, state.disc, fake, batch)[1]["gen/landmark"]
+
+    gradient = jax.jit(jax.grad(landmark))(jnp.asarray(batch.frames))
+    assert float(jnp.abs(gradient).max()) > 0
+
+
+def test_real_and_generated_frames_are_normalised_apart(nets, state, batch):
+    """The score of the real clip does not depend on the generated one."""
+
+    loss = jax.jit(functools.partial(gan.discriminator_loss, nets))
+
+    def terms(fake):
+        _, (_, terms) = loss(state.disc.params, state.disc.batch_stats, fake, batch)
+        return terms
+
+    a, b = terms(batch.frames), terms(-0.1 * batch.frames)
+    assert a["disc/score_real"] == b["disc/score_real"]
+    assert a["disc/score_fake"] != b["disc/score_fake"]
+
+
+def test_the_same_seed_repeats_a_step_and_another_does_not(step, state, batch, after):
+    again, _ = step(state, batch, 0)
+    other, _ = step(state, batch, 1)
+    assert not changed(again, after[0])
+    assert changed(other.gen.params, after[0].gen.params)
+
+
+def test_losses_fall_on_a_memorised_batch(step, state, batch):
+    trace, batch = [], batch._replace(frames=np.full_like(batch.frames, 0.3))
+    for _ in range(60):
+        state, metrics = step(state, batch, 0)
+        trace.append((metrics["gen/pixel"], metrics["disc/landmark_real"]))
+    first, last = np.mean(trace[:3], 0), np.mean(trace[-3:], 0)
+    assert last[0] < 0.9 * first[0] and last[1] < 0.5 * first[1]
+
+
+def test_at_net_memorises_a_batch():
+    random = np.random.default_rng(0)
+    batch = AtBatch(
+        random.normal(size=(BATCH, 4)).astype(np.float32),
+        random.normal(size=(BATCH, FRAMES, 28, 12)).astype(np.float32),
+        random.normal(size=(BATCH, FRAMES, 4)).astype(np.float32),
+    )
+    widths = {"audio_widths": (8,) * 5, "fc_widths": (32, 16), "lstm_width": 16}
+    nets = AtNets(ATNet(4, (16, 16), **widths), adam(1e-2))
+    state = nets.start(random_variables(nets.net, batch.example, batch.audio))
+    step, losses = jax.jit(functools.partial(at_step, nets)), []
+    for _ in range(60):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["at/loss"]))
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_streams_differ_by_name_and_step_and_repeat():
+    keys = [stream(0, "gen/dropout", 1), stream(0, "gen/dropout", 2), stream(0, "x", 1)]
+    data = {tuple(jax.random.key_data(key).tolist()) for key in keys}
+    assert len(data) == 3
+    assert stream(0, "x", 1) == stream(0, "x", 1)
