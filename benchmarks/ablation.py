@@ -22,7 +22,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import sys
 import time
@@ -32,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from command_line import keep_freed_memory, set_up_jax  # noqa: E402
 from configs import ablation  # noqa: E402
+from input_pipeline.files import replacing  # noqa: E402
 
 AUTHORS = {
     "each_frame_normalised": "pixels",
@@ -66,9 +66,8 @@ def main() -> None:
                 continue
             begin = time.perf_counter()
             rows = scores(name, seed, options)
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text(json.dumps(rows))
-            partial.replace(path)
+            with replacing(path) as unfinished:
+                unfinished.write_text(json.dumps(rows))
             print(f"{name} {seed}: {time.perf_counter() - begin:.0f} s", flush=True)
     at = [name for name in names if name.startswith("at_")]
     gan = [name for name in names if name.startswith("gan")]
@@ -115,20 +114,20 @@ def vg_scores(name: str, config, options) -> list[dict]:
     import jax
 
     from input_pipeline.faces import landmarks
+    from input_pipeline.media.image import to_float, to_u8
     from input_pipeline.training_data import sampling
     from input_pipeline.training_data.dataset import open_clips, open_pca
     from jax_atvg.evaluation.evaluate import choose
     from jax_atvg.evaluation.scores import Face, frame_scores
-    from jax_atvg.evaluation.synthesis import to_u8
 
     mean = open_pca(options.data_dir, 6).mean
     nets, state = trained(name, config, options, mean)
-    variables = {"params": state.gen.params, "batch_stats": state.gen.batch_stats}
+    variables = {"params": state.vg.params, "batch_stats": state.vg.batch_stats}
 
     @jax.jit
     def draw(image, points, example):
         return to_u8(
-            nets.generator.apply(variables, image, points[None], example).frames[0]
+            nets.vg_net.apply(variables, image, points[None], example).frames[0]
         )
 
     clips = open_clips(options.data_dir, "validation")
@@ -138,7 +137,7 @@ def vg_scores(name: str, config, options) -> list[dict]:
         frames = sampling.decode(clip, range(len(clip.frames)))
         points = sampling.flat_landmarks(clip)
         example = points[:1] if name != "same_photo_landmarks" else mean[None]
-        made = jax.device_get(draw(sampling.to_float(frames[:1]), points, example))
+        made = jax.device_get(draw(to_float(frames[:1]), points, example))
         found = landmarks.to_pixels(points).reshape(-1, 68, 2)
         face = Face(frames[0], frames[1:], found[1:])
         rows.append({"clip": clips.clip_ids[i], **frame_scores(face, made[1:])})
@@ -152,7 +151,6 @@ def trained(name: str, config, options, mean):
     import numpy as np
 
     from input_pipeline.training_data import dataset, loader
-    from input_pipeline.training_data.augment import Strength
     from jax_atvg.sharding import data_mesh, to_devices
     from jax_atvg.training import gan_step
     from jax_atvg.training.train_step import build
@@ -166,10 +164,8 @@ def trained(name: str, config, options, mean):
     if name == "each_frame_normalised":
         from tests.per_frame_norm import PerFrameBatchNorm
 
-        generator = built.nets.generator.clone(norm=PerFrameBatchNorm)
-        built = built._replace(
-            nets=dataclasses.replace(built.nets, generator=generator)
-        )
+        vg_net = built.nets.vg_net.clone(norm=PerFrameBatchNorm)
+        built = built._replace(nets=dataclasses.replace(built.nets, vg_net=vg_net))
         built = built._replace(
             step=compiled(gan_step.gan_step), warm_up=compiled(gan_step.pixel_step)
         )
@@ -182,7 +178,7 @@ def trained(name: str, config, options, mean):
         seed=config.seed,
         num_frames=config.data.num_frames,
         balance=config.data.balance,
-        augment=Strength(**vars(config.data.augment)),
+        augment=config.data.augment,
     )
     state, done, shared = built.init(config.seed), 0, first_steps(name, config)
     if shared in FIRST:
@@ -227,9 +223,9 @@ def two_forwards(nets, state, batch, seed):
 
     first, _, batch_stats = g.generate(nets, state, batch, seed)
     disc, d = g.discriminator_update(nets, state.disc, first, batch)
-    again = state._replace(gen=state.gen._replace(batch_stats=batch_stats))
+    again = state._replace(vg=state.vg._replace(batch_stats=batch_stats))
     fake, pull_back, batch_stats = g.generate(nets, again, batch, seed + 1_000_003)
-    (_, terms), cotangent = jax.value_and_grad(g.generator_loss, 2, has_aux=True)(
+    (_, terms), cotangent = jax.value_and_grad(g.vg_loss, 2, has_aux=True)(
         nets, disc, fake, batch
     )
     (gradients,) = pull_back(cotangent)
@@ -246,9 +242,8 @@ def at_scores(name: str, config, options) -> list[dict]:
     from input_pipeline.clip import CROP_SIZE
     from input_pipeline.faces.align import DEFAULT_TEMPLATE
     from input_pipeline.training_data import dataset, loader, sampling
-    from input_pipeline.training_data.augment import Strength
     from jax_atvg.evaluation.evaluate import other_clips, read_take, score
-    from jax_atvg.evaluation.synthesis import Networks
+    from jax_atvg.evaluation.synthesis import Synthesis
     from jax_atvg.inference.bundle import Bundle
     from jax_atvg.models.vg_net import VGNet
     from jax_atvg.sharding import data_mesh, to_devices
@@ -267,7 +262,7 @@ def at_scores(name: str, config, options) -> list[dict]:
         pca=pca,
         num_frames=data.num_frames,
         balance=data.balance,
-        augment=Strength(**vars(data.augment)),
+        augment=data.augment,
     )
     state = built.init(config.seed)
     for i in range(config.steps):
@@ -288,11 +283,11 @@ def at_scores(name: str, config, options) -> list[dict]:
         seen=seen_faces(pca, map(sampling.flat_landmarks, clips)),
     )
     held_out = dataset.open_clips(options.data_dir, "validation")
-    networks, other = Networks(bundle, 1, mesh), other_clips(held_out.speakers)
+    synthesis, other = Synthesis(bundle, 1, mesh), other_clips(held_out.speakers)
     rows = []
     for i in range(len(held_out)):
         take = read_take(held_out, i, other[i])
-        (made,) = networks([take], landmarks_only=True)
+        (made,) = synthesis([take], landmarks_only=True)
         rows.append(
             {"clip": held_out.clip_ids[i], **score(bundle, take, made, None)["at"]}
         )

@@ -128,7 +128,8 @@ class Watch:
 
         from input_pipeline.media.video import VideoWriter
 
-        compiled, write = animate.compiled_predict, VideoWriter.write
+        networks = sys.modules["jax_atvg.inference.networks"]
+        compiled, write = networks.compiled_predict, VideoWriter.write
         video = animate.animate_file
 
         def animate_file(*arguments, perceived, **options):
@@ -154,7 +155,7 @@ class Watch:
                 self.note(JAX_STAGES[event], self.now() - seconds, depth=1)
 
         animate.animate_file = animate_file
-        animate.compiled_predict, VideoWriter.write = predict, counted
+        networks.compiled_predict, VideoWriter.write = predict, counted
         jax.monitoring.register_event_duration_secs_listener(jax_stage)
 
     def follow(self) -> None:

@@ -21,6 +21,7 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from input_pipeline.media.image import to_float  # noqa: E402
 from input_pipeline.training_data import dataset, loader, sampling, synthetic
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "a prepared dataset; else a made one")
@@ -53,7 +54,7 @@ def plain_batches(clips):
 
     def example(index: int):
         clip = clips[index % len(clips)]
-        frames = sampling.to_float(sampling.decode(clip, range(len(clip.frames))))
+        frames = to_float(sampling.decode(clip, range(len(clip.frames))))
         shape = sampling.flat_landmarks(clip)
         key = (0, 0, index)
         reference, first = sampling.draw(len(frames), key, NUM_FRAMES.value)

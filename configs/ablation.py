@@ -1,6 +1,6 @@
 """What each part is worth: the paper's switches of VG-net, and ours of AT-net.
 
-    python main.py train --config=configs/ablation.py:no_dynamic_loss \\
+    python main.py train --config=ablation:no_dynamic_loss \\
         --config.seed=1 --workdir=runs/no_dynamic_loss_1 --data_dir=~/atvg_data
 
 benchmarks/ablation.py trains, scores and compares all of them.
@@ -9,17 +9,17 @@ Hardware: one CPU core, 1 to 9 minutes each.  Scores: docs/results.md.
 
 from collections.abc import Callable
 
-from configs import at_default
 from input_pipeline.clip import InputError
 from jax_atvg.training.config import (
-    Augment,
     Data,
     DiscriminatorSizes,
     Experiment,
     GanLoss,
     Optimizer,
+    Strength,
     VgNetSizes,
 )
+from jax_atvg.training.config_files import load_config
 
 
 def small_vg() -> Experiment:
@@ -31,7 +31,7 @@ def small_vg() -> Experiment:
     discriminator leave it out.
     """
     return Experiment(
-        network="gan",
+        network="vg",
         batch_size=6,
         steps=600,
         vg_net=VgNetSizes(width=12, num_blocks=2, dropout=0.0),
@@ -46,7 +46,7 @@ def small_vg() -> Experiment:
 
 def small_at() -> Experiment:
     """The default AT-net, in fewer steps and without its latest augmentations."""
-    config = at_default.get_config()
+    config = load_config("at_default")
     config.steps = 2000
     augment = config.data.augment
     augment.tempo = augment.voice = augment.first_photo = 0.0
@@ -127,7 +127,7 @@ def at_convolutions(config: Experiment) -> None:
 
 def at_no_augmentation(config: Experiment) -> None:
     """Faces and sounds as they were recorded."""
-    config.data.augment = Augment()
+    config.data.augment = Strength()
 
 
 def at_by_clips(config: Experiment) -> None:

@@ -1,6 +1,6 @@
 """AT-net of the default bundle: the sound as numbers, one LSTM layer, 32 coefficients.
 
-    python main.py train --config=configs/at_default.py --workdir=runs/at_default \\
+    python main.py train --config=at_default --workdir=runs/at_default \\
         --data_dir=~/atvg_data
 
 Hardware: one CPU core, 40 to 70 steps a second.  Score: docs/default_model.md.
@@ -9,10 +9,10 @@ Hardware: one CPU core, 40 to 70 steps a second.  Score: docs/default_model.md.
 from jax_atvg.training.config import (
     AtLoss,
     AtNetSizes,
-    Augment,
     Data,
     Experiment,
     Optimizer,
+    Strength,
 )
 
 
@@ -35,7 +35,7 @@ def get_config() -> Experiment:
         data=Data(
             num_coefficients=32,
             balance="sqrt",
-            augment=Augment(
+            augment=Strength(
                 mirror=0.5,
                 rotation=4.0,
                 scale=0.04,

@@ -1,6 +1,6 @@
 """AT-net on GRID, the original's sizes and settings.
 
-    python main.py train --config=configs/at_grid.py --workdir=runs/at \\
+    python main.py train --config=at_grid --workdir=runs/at \\
         --data_dir=~/atvg_data
 
 Hardware: one GPU or TPU chip.  Score: not measured yet.

@@ -1,6 +1,6 @@
 """AT-net for one CPU: an eighth of the original's convolutions, one LSTM layer.
 
-    python main.py train --config=configs/at_small.py --workdir=runs/at \\
+    python main.py train --config=at_small --workdir=runs/at \\
         --data_dir=~/atvg_data
 
 Hardware: 2 CPU cores, about 5 steps a second. Score, with squares in place of the

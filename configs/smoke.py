@@ -1,7 +1,7 @@
 """The whole path in seconds: drawn clips, tiny networks, no data folder.
 
-    python main.py train --config=configs/smoke.py:at --workdir=runs/smoke_at
-    python main.py train --config=configs/smoke.py:vg --workdir=runs/smoke_vg
+    python main.py train --config=smoke:at --workdir=runs/smoke_at
+    python main.py train --config=smoke:vg --workdir=runs/smoke_vg
 
 Hardware: any CPU.  Score: none; it shows that everything runs.
 """
@@ -21,15 +21,23 @@ def get_config(network: str = "vg") -> Experiment:
     if network not in ("at", "vg"):
         raise InputError(f"smoke:{network}: choose at or vg")
     return Experiment(
-        network="at" if network == "at" else "gan",
+        network="at" if network == "at" else "vg",
         batch_size=2,
         steps=6,
         report_every=2,
         image_every=3,
         save_every=3,
         validate_every=6,
-        at_net=AtNetSizes((16, 16), (4, 4, 8, 8, 8), (16, 16), 16, 1),
+        at_net=AtNetSizes(
+            example_widths=(16, 16),
+            audio_widths=(4, 4, 8, 8, 8),
+            fc_widths=(16, 16),
+            lstm_width=16,
+            lstm_layers=1,
+        ),
         vg_net=VgNetSizes(width=4, num_blocks=1),
-        discriminator=DiscriminatorSizes(4, 16, 16, 1),
+        discriminator=DiscriminatorSizes(
+            width=4, fc_width=16, lstm_width=16, lstm_layers=1
+        ),
         data=Data(num_frames=4, synthetic=6),
     )

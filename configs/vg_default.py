@@ -2,9 +2,9 @@
 
 Six stages, each but the first from the bundle of the one before:
 
-    python main.py train --config=configs/vg_default.py:plain \\
+    python main.py train --config=vg_default:plain \\
         --workdir=runs/vg_plain --data_dir=DATA
-    python main.py train --config=configs/vg_default.py:faces \\
+    python main.py train --config=vg_default:faces \\
         --config.init=bundles/plain --workdir=runs/vg_faces --data_dir=DATA
 
 and so on; all commands, and the score: docs/default_model.md.
@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 from input_pipeline.clip import InputError
 from jax_atvg.training.config import (
-    Augment,
     Data,
     DiscriminatorSizes,
     Experiment,
     GanLoss,
     Optimizer,
+    Strength,
     VgNetSizes,
 )
 
@@ -59,7 +59,7 @@ def get_config(stage: str = "windows") -> Experiment:
         raise InputError(f"vg_default:{stage}: choose one of {', '.join(STAGES)}")
     steps, schedule, texture_weight = STAGES[stage]
     config = Experiment(
-        network="gan",
+        network="vg",
         batch_size=6,
         steps=steps,
         save_every=250,
@@ -75,7 +75,7 @@ def get_config(stage: str = "windows") -> Experiment:
         optimizer=Optimizer(learning_rate=5e-4, schedule=schedule),
         data=Data(num_frames=3, balance="sqrt", validation_clips=12),
     )
-    config.data.augment = augment = Augment(
+    config.data.augment = augment = Strength(
         mirror=0.5,
         rotation=4.0,
         scale=0.04,

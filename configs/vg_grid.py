@@ -1,6 +1,6 @@
 """VG-net and its discriminator on GRID, the original's sizes and settings.
 
-    python main.py train --config=configs/vg_grid.py --workdir=runs/vg \\
+    python main.py train --config=vg_grid --workdir=runs/vg \\
         --data_dir=~/atvg_data
 
 Hardware: one GPU or TPU chip of 16 GB.  Score: not measured yet.
@@ -11,4 +11,4 @@ from jax_atvg.training.config import Experiment
 
 def get_config() -> Experiment:
     """batch 10, 16 frames, Adam 2e-4 (0.5, 0.999), lambda 10, beta 0.5."""
-    return Experiment(network="gan", batch_size=10, steps=20_000)
+    return Experiment(network="vg", batch_size=10, steps=20_000)

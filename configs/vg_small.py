@@ -1,6 +1,6 @@
 """VG-net and its discriminator for one CPU: a quarter of the widths, three blocks.
 
-    python main.py train --config=configs/vg_small.py --workdir=runs/vg \\
+    python main.py train --config=vg_small --workdir=runs/vg \\
         --data_dir=~/atvg_data
 
 Hardware: 2 CPU cores, 1 to 1.5 seconds a step with the discriminator.  Score of 700
@@ -20,7 +20,7 @@ from jax_atvg.training.config import (
 def get_config() -> Experiment:
     """One clip of 16 frames a step; the pixel loss alone at first."""
     return Experiment(
-        network="gan",
+        network="vg",
         batch_size=1,
         steps=4000,
         vg_net=VgNetSizes(width=16, num_blocks=3),

@@ -15,22 +15,17 @@ from skimage.data import astronaut
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from command_line import DEFAULT_BUNDLE  # noqa: E402
-from input_pipeline import image  # noqa: E402
 from input_pipeline.clip import CROP_SIZE  # noqa: E402
-from input_pipeline.faces import align, detection
-from input_pipeline.training_data import dataset
+from input_pipeline.faces import align, detection  # noqa: E402
+from input_pipeline.faces.drawing import draw_dots, draw_lines  # noqa: E402
+from input_pipeline.media.image import to_u8, write_image  # noqa: E402
+from input_pipeline.training_data import dataset  # noqa: E402
 from jax_atvg.evaluation.evaluate import read_take  # noqa: E402
-from jax_atvg.evaluation.synthesis import Networks as ClipNetworks  # noqa: E402
-from jax_atvg.inference.animate import (  # noqa: E402
-    Networks,
-    draw_points,
-    read_speech,
-    read_subject,
-    talk,
-    to_u8,
-)
+from jax_atvg.evaluation.synthesis import Synthesis  # noqa: E402
+from jax_atvg.inference.animate import read_speech, read_subject, talk  # noqa: E402
 from jax_atvg.inference.bundle import load_bundle  # noqa: E402
+from jax_atvg.inference.networks import Networks  # noqa: E402
+from jax_atvg.resources import DEFAULT_BUNDLE  # noqa: E402
 
 SIDE = 384
 COLUMNS = 8
@@ -41,9 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir")
     data_dir = parser.parse_args().data_dir
-    image.write_image(ROOT / "docs" / "pipeline.png", pipeline())
+    write_image(ROOT / "docs" / "pipeline.png", pipeline())
     if data_dir:
-        image.write_image(ROOT / "docs" / "talking.png", talking(data_dir))
+        write_image(ROOT / "docs" / "talking.png", talking(data_dir))
 
 
 def talking(data_dir: str) -> np.ndarray:
@@ -54,7 +49,7 @@ def talking(data_dir: str) -> np.ndarray:
     for split, speaker in (("validation", SEEN), ("test", UNSEEN)):
         clips = dataset.open_clips(data_dir, split)
         take = read_take(clips, clips.speakers.index(speaker), None)
-        (made,) = ClipNetworks(bundle)([take])
+        (made,) = Synthesis(bundle)([take])
         rows += strip(take.frames, made.frames["end_to_end"], gray(made.attention))
     subject = read_subject(astronaut(), bundle, "largest")
     networks = Networks(bundle)
@@ -88,13 +83,12 @@ def pipeline() -> np.ndarray:
     marked = photo.copy()
     outline = np.round(align.transform(matrix, corners) * 16).astype(np.int32)
     cv2.polylines(marked, [outline], True, (255, 255, 255), 2, cv2.LINE_AA, 4)
-    for x, y in np.round(points * 16).astype(int):
-        cv2.circle(marked, (x, y), 24, (80, 255, 120), -1, cv2.LINE_AA, 4)
+    marked = draw_dots(marked, points, radius=1.5)
     in_crop = align.transform(align.invert(matrix), points)
     panels = [
         cv2.resize(marked, (SIDE, SIDE), interpolation=cv2.INTER_AREA),
         align.warp(photo, align.align(points), SIDE // 3).repeat(3, 0).repeat(3, 1),
-        draw_points(in_crop, SIDE),
+        draw_lines(in_crop, SIDE),
     ]
     gap = np.full((SIDE, 8, 3), 255, np.uint8)
     rows = [panels[0], gap, panels[1], gap, panels[2]]

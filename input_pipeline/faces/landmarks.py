@@ -8,7 +8,14 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from input_pipeline.clip import CROP_SIZE, NUM_POINTS, InputError, Pca
+from input_pipeline.clip import (
+    CROP_SIZE,
+    LOWER_RIM,
+    NUM_POINTS,
+    UPPER_RIM,
+    InputError,
+    Pca,
+)
 
 OPENED = slice(
     96, 136
@@ -34,6 +41,18 @@ def to_pixels(
     """The inverse of `normalise`: landmarks -> pixels of the aligned crop."""
     points = landmarks.reshape(*landmarks.shape[:-1], NUM_POINTS, 2)
     return ((points + 1) * (CROP_SIZE / 2) - 0.5).astype(np.float32)
+
+
+def as_points(
+    landmarks: Float[np.ndarray, "T 136"],
+) -> Float[np.ndarray, "T 68 2"]:
+    """x0, y0, x1, y1, ... as points."""
+    return landmarks.reshape(len(landmarks), NUM_POINTS, 2)
+
+
+def opening(points: Float[np.ndarray, "T 68 2"]) -> Float[np.ndarray, "T"]:
+    """Mean height between the inner rims of the lips, in the points' unit."""
+    return (points[:, LOWER_RIM, 1] - points[:, UPPER_RIM, 1]).mean(axis=1)
 
 
 def fit_pca(

@@ -1,9 +1,9 @@
-"""Picture file -> u8[H,W,3] RGB, whatever the file holds; and back."""
+"""Pictures: files <-> u8[H,W,3] RGB, whatever the file holds; bytes <-> [-1, 1]."""
 
 import pathlib
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from input_pipeline.clip import InputError
 
@@ -63,3 +63,16 @@ def _on_white(bgra: np.ndarray) -> np.ndarray:
     unit = bgra / np.float32(np.iinfo(bgra.dtype).max)
     colour, alpha = unit[..., 2::-1], unit[..., 3:]
     return np.rint(255 * (colour * alpha + 1 - alpha)).astype(np.uint8)
+
+
+def to_float(pictures: UInt8[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
+    """0..255 -> [-1, 1], linearly: what the networks see."""
+    frames = pictures.astype(np.float32)
+    frames /= 127.5
+    frames -= 1
+    return frames
+
+
+def to_u8(frames):
+    """[-1, 1] -> u8, 0..255, linearly.  numpy or JAX arrays of any shape."""
+    return ((frames + 1) * 127.5).round().clip(0, 255).astype("uint8")

@@ -4,7 +4,7 @@ FFmpeg comes inside PyAV.  The clock's zero is the first frame's time; frame t i
 is shown at t / 25 s.
 """
 
-import os
+import contextlib
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from input_pipeline.clip import FRAME_RATE, SAMPLE_RATE, InputError
+from input_pipeline.files import check_place, replacing
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000)
 AAC_FALLBACK = 48000  # for every other rate
@@ -186,13 +187,11 @@ class VideoWriter:
         comment: str = "",
     ):
         self.path, self.comment = pathlib.Path(path), comment
-        self.partial = self.path.with_name(f"{self.path.stem}.partial.mp4")
         if self.path.is_dir() or not self.path.parent.is_dir():
             what = "is a folder" if self.path.is_dir() else "its folder does not exist"
             raise InputError(f"{path}: {what}; give a file in an existing folder")
         try:
-            self.partial.touch()
-            self.partial.unlink()
+            check_place(self.path)
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be written ({error.strerror}); choose another folder"
@@ -206,11 +205,14 @@ class VideoWriter:
     def __enter__(self):
         import av
 
-        self.container = av.open(
-            str(self.partial), "w", format="mp4", options={"movflags": "+faststart"}
-        )
-        if self.comment:
-            self.container.metadata["comment"] = self.comment
+        with contextlib.ExitStack() as stack:
+            unfinished = stack.enter_context(replacing(self.path))
+            options = {"movflags": "+faststart"}
+            container = av.open(str(unfinished), "w", format="mp4", options=options)
+            self.container = stack.enter_context(container)
+            if self.comment:
+                container.metadata["comment"] = self.comment
+            self.stack = stack.pop_all()
         return self
 
     def write(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
@@ -282,21 +284,16 @@ class VideoWriter:
         self.container.mux(self.audio.encode(frame))  # resamples where it must
 
     def __exit__(self, kind, error, trace) -> None:
-        try:
-            if kind is None:
+        """Closes the unfinished file, then gives it its name, or removes it."""
+        if kind is None:
+            with self.stack:
                 self._finish()
-            else:
-                self.container.close()
-        finally:
-            self.partial.unlink(missing_ok=True)
+        else:
+            self.stack.__exit__(kind, error, trace)
 
     def _finish(self) -> None:
-        try:
-            if not self.count:
-                raise InputError(f"{self.path}: no frame was written; write some")
-            self.container.mux(self.video.encode(None))
-            if self.audio is not None:
-                self.container.mux(self.audio.encode(None))
-        finally:
-            self.container.close()
-        os.replace(self.partial, self.path)
+        if not self.count:
+            raise InputError(f"{self.path}: no frame was written; write some")
+        self.container.mux(self.video.encode(None))
+        if self.audio is not None:
+            self.container.mux(self.audio.encode(None))

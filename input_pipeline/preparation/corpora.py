@@ -148,6 +148,7 @@ def read_align(path: str | os.PathLike) -> tuple[Word, ...]:
 
 # --- LRW ---
 
+LRW_TRAINING_CLIPS = 488_766
 LRW_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 LRW_MIDDLE = 29 / FRAME_RATE / 2  # seconds: the word is in the middle of the 29 frames
 

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from input_pipeline.clip import Clip, InputError
+from input_pipeline.files import put_in_place
 from input_pipeline.preparation import corpora, summary, workers
 from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.on_beam import Beam
@@ -39,6 +40,7 @@ from input_pipeline.preparation.results import (
     store,
     write_atomically,
 )
+from input_pipeline.progress import Progress
 from input_pipeline.training_data import dataset
 
 SHARD_BYTES = 256 << 20
@@ -185,8 +187,6 @@ class Local:
         self.num_workers = num_workers
 
     def finish(self, job: Job, sources: Sequence[Source]) -> None:
-        import tqdm
-
         todo, rejects = [], 0
         for source in sources:
             finished = look_up(job, source)
@@ -197,16 +197,14 @@ class Local:
         if len(todo) < len(sources):
             print(f"{len(sources) - len(todo)} of {len(sources)} files are finished")
         work = functools.partial(finish, job)
-        with tqdm.tqdm(
-            total=len(sources), initial=len(sources) - len(todo), unit="file"
-        ) as bar:
+        with Progress(len(sources), "file", initial=len(sources) - len(todo)) as bar:
             for source, finished in workers.for_each(work, todo, self.num_workers):
                 if isinstance(finished, workers.Died):
                     why = "the process that prepared it died"
                     reject = Reject(source.name, "error", why)
                     finished = store(job, source, Prepared([], [reject]))
                 rejects += len(finished.rejects)
-                bar.set_postfix(rejects=rejects, refresh=False)
+                bar.show(rejects=rejects)
                 bar.update()
 
     def write_config(self) -> dict[str, Any]:
@@ -268,7 +266,7 @@ def _assemble(
         sorted(rejects, key=lambda reject: (reject.path, reject.start)),
         settings,
     )
-    os.replace(folder, final)
+    put_in_place(folder, final)
     return statistics
 
 

@@ -12,6 +12,7 @@ import pickle
 from typing import NamedTuple
 
 from input_pipeline.clip import Clip
+from input_pipeline.files import replacing
 from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.recording import Options, Prepared, Reject, prepare_clip
 from input_pipeline.training_data import dataset
@@ -83,9 +84,5 @@ def store(job: Job, source: Source, prepared: Prepared) -> Finished:
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
     """All or nothing, whenever the process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial.{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)

@@ -14,13 +14,13 @@ from jaxtyping import Float32, UInt8
 
 from input_pipeline.clip import FRAME_RATE, MFCC_SIZE, Clip
 from input_pipeline.faces import landmarks
+from input_pipeline.faces.drawing import draw_dots
 from input_pipeline.media import image
 from input_pipeline.preparation.recording import REASONS, Reject
 from input_pipeline.training_data import dataset
 
 MOST_COEFFICIENTS = 32
 SHEET_ROWS, SHEET_COLUMNS, SHEET_SCALE = 32, 8, 2
-DOT = (60, 255, 60)
 
 
 def describe(
@@ -172,8 +172,7 @@ def _tile(clip: Clip, t: int, caption: str) -> np.ndarray:
     side = SHEET_SCALE * len(picture)
     picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
     points = landmarks.to_pixels(clip.landmarks[t].reshape(-1))
-    for x, y in (points + 0.5) * SHEET_SCALE - 0.5:
-        cv2.circle(picture, (round(float(x)), round(float(y))), 2, DOT, -1, cv2.LINE_AA)
+    picture = draw_dots(picture, (points + 0.5) * SHEET_SCALE - 0.5, radius=2)
     font, place = cv2.FONT_HERSHEY_SIMPLEX, (4, side - 6)
     cv2.putText(picture, caption[-40:], place, font, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.putText(picture, caption[-40:], place, font, 0.4, (255,) * 3, 1, cv2.LINE_AA)

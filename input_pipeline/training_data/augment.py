@@ -1,11 +1,14 @@
-"""One example seen otherwise: mirrored, moved, another face's shape, mouth and colour,
-in another light, less clearly heard, from a photo that smiles.
+"""Training augmentation: one random change applied alike to photo, frames, landmarks
+and sound of an example.
 
-Drawn once per example, so that the photo, all its frames, their landmarks and the sound
-change together; the smile is the photo's alone.  Positions are the landmarks'
-(landmarks.normalise): the crop's centre is 0, its edges are -1 and 1.
+Faces are mirrored, moved, given another shape, mouth, colour and light; voices get
+another tempo, another vocal tract and noise.  A change is drawn once per example, so
+that everything in it stays consistent; only a smile is given to the photo alone.
+Positions are the landmarks' (landmarks.normalise): the crop's centre is 0, its edges are
+-1 and 1.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -22,24 +25,27 @@ from input_pipeline.clip import (
 )
 
 
-class Strength(NamedTuple):
-    """How far a change may go; each but warp is drawn uniformly from -x to x.
+@dataclasses.dataclass
+class Strength:
+    """How strong the changes may be; all zeros change nothing.
+
+    Unless said otherwise a value x is drawn uniformly from -x to x.
 
     mirror: probability.  rotation: degrees.  scale: share of 1.  shift: crop pixels.
     warp: standard deviation of the control points' displacements, crop pixels.
     mouth_width, mouth_rise, mouth_curl: of the face around the mouth, see mouth_field.
-    keep_shape: probability that an example is spared warp and mouth_*.
+    keep_shape: probability that an example keeps its shape, without warp and mouth_*.
     smile: how broadly VG-net's photo smiles where its frames do not, see smiling; at
     most 1.  From 0 to x in a third of the examples, 0 in the others.
     gain, tint, saturation: share of 1.  offset: of the full range.  gamma: its
     logarithm.
-    teeth: how bright the open mouth gets, see brighten_mouth; below 1.  From 0 to x in
-    a third of the examples, 0 in the others.
+    teeth: how bright the open mouth becomes, see brighten_mouth; below 1.  From 0 to x
+    in a third of the examples, 0 in the others.
     noise: standard deviation, as a share of every cepstral column's own; from 0 to x.
-    tempo: logarithm of how much faster AT-net's speaker talks.  voice: of how much
-    shorter his or her vocal tract is.
+    tempo: logarithm of how much faster AT-net's speaker talks.  voice: logarithm of how
+    much shorter the speaker's vocal tract is.
     first_photo: probability that the photo is the clip's first frame, where lips are
-    mostly at rest, and not any.
+    mostly at rest, in place of any frame.
     """
 
     mirror: float = 0.0
@@ -119,8 +125,8 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
     shift = strength.shift * PIXEL
     field = None
     if shape < strength.keep_shape:
-        strength = strength._replace(
-            warp=0.0, mouth_width=0.0, mouth_rise=0.0, mouth_curl=0.0
+        strength = dataclasses.replace(
+            strength, warp=0.0, mouth_width=0.0, mouth_rise=0.0, mouth_curl=0.0
         )
     if strength.warp:
         field = dense(np.float32(strength.warp * PIXEL) * warp)

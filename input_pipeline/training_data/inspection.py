@@ -10,10 +10,10 @@ from input_pipeline.clip import (
     CROP_SIZE,
     FRAME_RATE,
     MFCC_RATE,
-    NUM_POINTS,
     Clip,
     InputError,
 )
+from input_pipeline.faces.drawing import draw_dots
 from input_pipeline.faces.landmarks import to_pixels
 from input_pipeline.media.image import write_image
 from input_pipeline.training_data import dataset, sampling
@@ -21,7 +21,6 @@ from input_pipeline.training_data import dataset, sampling
 SHEET = 12, 9  # clips and frames of the contact sheet
 STRIP = 10  # frames above the plot of an example
 LABEL = 14  # pixels under a row of the sheet, for its name
-GREEN = 60, 255, 90
 
 
 def inspect(
@@ -141,13 +140,7 @@ def spread(count: int, most: int) -> list[int]:
 def with_landmarks(
     frame: UInt8[np.ndarray, "H W 3"], clip: Clip, t: int
 ) -> UInt8[np.ndarray, "H W 3"]:
-    import cv2
-
-    (points,) = to_pixels(clip.landmarks[t].reshape(1, 2 * NUM_POINTS))
-    drawn = frame.copy()
-    for x, y in np.rint(points * 16).astype(int).tolist():
-        cv2.circle(drawn, (x, y), 16, GREEN, -1, cv2.LINE_AA, shift=4)
-    return drawn
+    return draw_dots(frame, to_pixels(clip.landmarks[t].reshape(-1)))
 
 
 def plot_example(clip: Clip, path: pathlib.Path) -> None:

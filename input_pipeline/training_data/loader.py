@@ -7,6 +7,7 @@ on processes, threads, workers or where a run was broken off.
 clips[i] -> Clip; i[N] clips.lengths, and N names: clips.speakers, clips.clip_ids.
 """
 
+import dataclasses
 import sys
 import warnings
 
@@ -61,7 +62,7 @@ def training_batches(
             f"seed={seed} num_frames={num_frames}: must be 0 and 1 at least; raise it"
         )
     rows = local_rows(batch_size, process_index, process_count)
-    strength = augment if augment and any(augment) else None
+    strength = augment if augment and any(vars(augment).values()) else None
     usable = long_enough(clips, num_frames)
     order = Order(usable, seed, np.asarray(clips.speakers)[usable], balance)
 
@@ -81,7 +82,7 @@ def training_batches(
 
     data = {"kind": kind, "num_clips": len(usable), "batch_size": batch_size}
     data |= {"seed": seed, "num_frames": num_frames, "balance": balance}
-    data |= {"augment": strength and strength._asdict()}
+    data |= {"augment": strength and dataclasses.asdict(strength)}
     return Batches(open_at, data)
 
 

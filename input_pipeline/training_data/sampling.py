@@ -23,6 +23,7 @@ from input_pipeline.clip import (
     Pca,
     VgBatch,
 )
+from input_pipeline.media.image import to_float
 from input_pipeline.training_data import augment as augmenting
 
 Key = tuple[int, int, int]  # seed, epoch, place in the epoch's order
@@ -263,14 +264,6 @@ def decode(clip: Clip, which: Sequence[int]) -> UInt8[np.ndarray, "n 128 128 3"]
             )
         picture[:] = decoded
     return pictures
-
-
-def to_float(pictures: UInt8[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
-    """0..255 -> [-1, 1], as `animate` treats the photo."""
-    frames = pictures.astype(np.float32)
-    frames /= 127.5
-    frames -= 1
-    return frames
 
 
 def blank(example: EvaluationBatch) -> EvaluationBatch:

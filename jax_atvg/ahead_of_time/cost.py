@@ -9,13 +9,13 @@ what the compiler expects of its instructions, one after the other, without coll
 import dataclasses
 import json
 import math
-import os
 import pathlib
 from typing import Any
 
 import jax
 
 from input_pipeline.clip import InputError, Pca
+from input_pipeline.files import replacing
 from jax_atvg.ahead_of_time.chips import CHIPS, Chip
 from jax_atvg.ahead_of_time.hlo import Program
 from jax_atvg.sharding import data_mesh
@@ -275,11 +275,9 @@ def amount(x: float | int, unit: str) -> str:
 
 def write(found: dict[str, Any], path: str | pathlib.Path) -> None:
     """InputError: it cannot be written."""
-    path = pathlib.Path(path)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        partial.write_text(json.dumps(found, indent=1) + "\n")
-        partial.replace(path)
+        with replacing(path) as unfinished:
+            unfinished.write_text(json.dumps(found, indent=1) + "\n")
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error}); choose another --out"

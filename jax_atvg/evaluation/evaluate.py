@@ -23,26 +23,27 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from input_pipeline.clip import NUM_POINTS, InputError
 from input_pipeline.faces import align, landmarks
-from input_pipeline.training_data import sampling
+from input_pipeline.progress import Progress
+from input_pipeline.training_data import dataset, sampling
 from jax_atvg.evaluation.metrics import Protocol, find_protocol
 from jax_atvg.evaluation.report import Results, check_out, write_report
 from jax_atvg.evaluation.scores import Face, Scores, frame_scores, point_scores
-from jax_atvg.evaluation.synthesis import Made, Networks, Take
-from jax_atvg.inference.bundle import Bundle
+from jax_atvg.evaluation.synthesis import Made, Synthesis, Take
+from jax_atvg.inference.bundle import Bundle, load_bundle
 
 SHORTEST = 8  # frames a clip must have: its photo, and enough to correlate
 STRIP = 8  # frames of a strip
 
 
 def evaluate(
-    bundle: Bundle,
+    bundle: Bundle | str | pathlib.Path,
     clips: Any,
     out: str | pathlib.Path,
     *,
+    split: str = "validation",
     protocol: str = "true",
     speakers: Collection[str] = (),
     limit: int = 0,
@@ -54,7 +55,8 @@ def evaluate(
 ) -> Results:
     """Scores the clips and writes the report's folder, or nothing.
 
-    clips: as dataset.open_clips gives them.  speakers: only theirs, held against the
+    bundle: or its folder.  clips: a dataset's folder, of which `split` is taken, or
+    clips as dataset.open_clips gives them.  speakers: only theirs, held against the
     sound of any clip of the split.  limit: only so many, evenly; 0 for all.
     landmarks_only: AT-net's modes, without frames: seconds instead of minutes.
     batch_size: clips the networks see at once, raised to a multiple of the mesh's
@@ -62,19 +64,22 @@ def evaluate(
     InputError: no clips, an unknown speaker or protocol, `out` is taken, a damaged
     clip.
     """
+    if isinstance(clips, (str, pathlib.Path)):
+        clips = dataset.open_clips(clips, split)
+    if not isinstance(bundle, Bundle):
+        bundle = load_bundle(bundle)
     theirs = find_protocol(protocol) if protocol != "true" else None
     chosen, other = choose(clips.speakers, speakers, limit), other_clips(clips.speakers)
     check_out(out)
-    networks = Networks(bundle, batch_size, mesh)
+    synthesis = Synthesis(bundle, batch_size, mesh)
     rows = []
     with contextlib.ExitStack() as stack:
-        bar = tqdm(total=len(chosen), unit="clip", disable=not progress)
-        stack.enter_context(bar)
-        for start in range(0, len(chosen), networks.batch_size):
-            indices = chosen[start : start + networks.batch_size]
+        bar = stack.enter_context(Progress(len(chosen), "clip", active=progress))
+        for start in range(0, len(chosen), synthesis.batch_size):
+            indices = chosen[start : start + synthesis.batch_size]
             takes = [read_take(clips, i, other[i]) for i in indices]
             for i, take, made in zip(
-                indices, takes, networks(takes, landmarks_only), strict=True
+                indices, takes, synthesis(takes, landmarks_only), strict=True
             ):
                 names = {"clip": clips.clip_ids[i], "speaker": clips.speakers[i]}
                 names["frames"] = len(take.frames) - 1
@@ -82,11 +87,11 @@ def evaluate(
                     rows.append({**names, "mode": mode, **scores})
                 bar.update()
         about = {"title": title, "protocol": protocol, "clips": len(chosen)}
-        about |= {"batch_size": networks.batch_size, **networks.pace()}
+        about |= {"batch_size": synthesis.batch_size, **synthesis.pace()}
         strips = []
         for name, place in [] if landmarks_only else best_median_worst(rows):
             take = read_take(clips, chosen[place], None)
-            strips.append((name, strip(take, networks([take])[0])))
+            strips.append((name, strip(take, synthesis([take])[0])))
     results = Results(rows, about, strips)
     write_report(results, out)
     return results

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, UInt8
 
-from input_pipeline.clip import LOWER_RIM, MOUTH, NUM_POINTS, UPPER_RIM, InputError
+from input_pipeline.clip import MOUTH, InputError
 
 Frames = UInt8[np.ndarray, "T H W 3"]
 Points = Float[np.ndarray, "T 68 2"]
@@ -110,17 +110,7 @@ def _gray(frames):
     return np.array([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames])
 
 
-# --- points: LMD, opening ---
-
-
-def as_points(landmarks: Float[np.ndarray, "T 136"]) -> Points:
-    """x0, y0, x1, y1, ... as points."""
-    return landmarks.reshape(len(landmarks), NUM_POINTS, 2)
-
-
-def opening(points: Points) -> Float[np.ndarray, "T"]:
-    """Mean height between the inner rims of the lips, in the points' unit."""
-    return (points[:, LOWER_RIM, 1] - points[:, UPPER_RIM, 1]).mean(axis=1)
+# --- points: LMD ---
 
 
 def lmd(real: Points, fake: Points, region: slice = MOUTH) -> Scores:

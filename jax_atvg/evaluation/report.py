@@ -7,9 +7,7 @@ import html
 import io
 import json
 import math
-import os
 import pathlib
-import shutil
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -17,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from input_pipeline.clip import InputError
+from input_pipeline.files import check_place, replacing
 from jax_atvg.evaluation.confidence import LAGS, columns, summarise
 
 MOST_BARS = 40  # speakers of the plot
@@ -83,14 +82,9 @@ def check_out(out: str | pathlib.Path) -> None:
     if out.exists() and not ours:
         raise InputError(f"{out}: exists and is no report; choose another folder")
     try:
-        partial_of(out).mkdir(parents=True, exist_ok=True)
-        partial_of(out).rmdir()
+        check_place(out, parents=True)
     except OSError as error:
         raise unwritable(out, error) from error
-
-
-def partial_of(out: pathlib.Path) -> pathlib.Path:
-    return out.absolute().with_name(f"{out.absolute().name}.{os.getpid()}.partial")
 
 
 def unwritable(out: pathlib.Path, error: OSError) -> InputError:
@@ -107,27 +101,24 @@ def write_report(results: Results, out: str | pathlib.Path) -> None:
     """
     check_out(out)
     out = pathlib.Path(out)
-    partial, summary = partial_of(out), summarise(results.rows)
+    summary = summarise(results.rows)
+    pictures = plots(summary)
+    pictures |= {name: png_of(strip) for name, strip in results.strips}
     try:
-        partial.mkdir()
-        write_csv(partial / "clips.csv", results.rows)
-        write_json(partial / "clips.json", results.rows)
-        write_json(partial / "summary.json", {**results.about, **summary})
-        pictures = plots(summary)
-        pictures |= {name: png_of(strip) for name, strip in results.strips}
-        for file, png in zip(picture_files(pictures), pictures.values(), strict=True):
-            (partial / file).write_bytes(png)
-        (partial / "report.md").write_text(
-            markdown(results, summary, pictures), "utf-8"
-        )
-        (partial / "report.html").write_text(page(results, summary, pictures), "utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(partial, out)
+        with replacing(out) as folder:
+            folder.mkdir()
+            write_csv(folder / "clips.csv", results.rows)
+            write_json(folder / "clips.json", results.rows)
+            write_json(folder / "summary.json", {**results.about, **summary})
+            files = zip(picture_files(pictures), pictures.values(), strict=True)
+            for file, png in files:
+                (folder / file).write_bytes(png)
+            text = markdown(results, summary, pictures)
+            (folder / "report.md").write_text(text, "utf-8")
+            text = page(results, summary, pictures)
+            (folder / "report.html").write_text(text, "utf-8")
     except OSError as error:
         raise unwritable(out, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_csv(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 
 from input_pipeline.clip import CROP_SIZE, MOUTH, InputError
 from input_pipeline.faces import detection
+from input_pipeline.faces.landmarks import opening
 from jax_atvg.evaluation.confidence import LAGS
 from jax_atvg.evaluation.metrics import (
     PROTOCOLS,
@@ -20,7 +21,6 @@ from jax_atvg.evaluation.metrics import (
     Points,
     Protocol,
     luma,
-    opening,
 )
 
 IDENTITY_EVERY = 5  # frames between two looks at who it is

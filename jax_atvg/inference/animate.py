@@ -1,18 +1,13 @@
 """A photo and a speech recording become a talking-face video.
 
-    bundle = load_bundle("bundles/authors")
-    frames = animate("face.jpg", "speech.wav", bundle)      # u8[T,128,128,3], 25 fps
+    frames = animate("face.jpg", "speech.wav")              # u8[T,128,128,3], 25 fps
+    animate_file("face.jpg", "speech.wav", "talking.mp4")
 
-The one module of this tower that uses the data tower's feature files, so that a photo
-goes through the very code that a training frame went through.  Sound and frames pass
-in chunks of fixed length: memory does not grow with the recording, and one compiled
-program serves every length.
+A photo goes through the very code that a training frame went through.  Sound and frames
+pass in chunks (networks.py): memory does not grow with the recording.
 """
 
 import contextlib
-import dataclasses
-import functools
-import os
 import pathlib
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,19 +19,21 @@ from jaxtyping import Float, Real, UInt8
 
 from input_pipeline.clip import CROP_SIZE, NUM_POINTS, InputError
 from input_pipeline.faces import align, detection, landmarks
+from input_pipeline.faces.drawing import draw_lines
+from input_pipeline.files import check_place, replacing
 from input_pipeline.media import audio, image, video
+from input_pipeline.media.image import to_float, to_u8
+from input_pipeline.progress import Progress
 from jax_atvg.inference.bundle import Bundle
+from jax_atvg.inference.networks import Networks, as_networks
 from jax_atvg.inference.perception import Perceived
-from jax_atvg.inference.predict import Photo, Prediction, Weights, first_state, predict
+from jax_atvg.inference.predict import Photo, Prediction
+from jax_atvg.resources import DEFAULT_BUNDLE
 
-CHUNK = 16  # frames a call of the networks makes
 COMMENT = (
     "Synthetic media: this face was animated from one photo and a recording by "
     "jax_atvg; the person shown did not speak these words on camera."
 )
-# Lines through the 68 points: jaw, brows, nose, eyes, lips; the last three are closed.
-OPEN_LINES = [(0, 17), (17, 22), (22, 27), (27, 31), (31, 36)]
-CLOSED_LINES = [(36, 42), (42, 48), (48, 60), (60, 68)]
 
 Picture = UInt8[np.ndarray, "H W 3"]
 Sound = tuple[Real[np.ndarray, "..."], int]
@@ -51,32 +48,10 @@ class Subject(NamedTuple):
     photo: Photo
 
 
-class Networks:
-    """A bundle with its weights on the first device, where all that follows stays.
-
-    bundle: without the variables, whose memory is free when the caller lets go of them.
-    """
-
-    def __init__(self, bundle: Bundle):
-        self.bundle = dataclasses.replace(bundle, variables={})
-        self.device = jax.local_devices()[0]
-        weights = Weights(
-            bundle.variables["at_net"],
-            bundle.variables["vg_net"],
-            bundle.pca,
-            bundle.boost,
-        )
-        self.weights = jax.device_put(weights, self.device)
-
-
-def as_networks(bundle: Bundle | Networks) -> Networks:
-    return bundle if isinstance(bundle, Networks) else Networks(bundle)
-
-
 def animate(
     photo: str | pathlib.Path | Picture,
     speech: str | pathlib.Path | Sound,
-    bundle: Bundle | Networks,
+    bundle: Bundle | Networks | str | pathlib.Path = DEFAULT_BUNDLE,
     *,
     face: str = "largest",
     full_frame: bool = False,
@@ -84,7 +59,7 @@ def animate(
     """For notebooks: all frames, RGB 0..255, 25 a second.
 
     photo: a file, or u8[H,W,3] RGB.  speech: a file, or (samples[N] or [N,C], samples a
-    second).  bundle: or its Networks, for several calls.  face: "largest", or a number
+    second).  bundle: or its folder; or its Networks, which serve several calls.  face: "largest", or a number
     counted from the left.  full_frame: the whole picture instead of the aligned crop.
     InputError: what is wrong with the input.
     """
@@ -99,7 +74,7 @@ def animate_file(
     photo: str | pathlib.Path,
     speech: str | pathlib.Path,
     out: str | pathlib.Path,
-    bundle: Bundle | Networks,
+    bundle: Bundle | Networks | str | pathlib.Path = DEFAULT_BUNDLE,
     *,
     face: str = "largest",
     full_frame: bool = False,
@@ -116,10 +91,8 @@ def animate_file(
     Each file appears complete or not at all.  InputError: what is wrong with the input
     or with the folders.
     """
-    from tqdm import tqdm
-
     out = pathlib.Path(out)
-    if out.suffix != ".mp4":
+    if out.suffix.lower() != ".mp4":
         raise InputError(f"{out}: the video is an MP4; give a name that ends in .mp4")
     paths = [out]
     if panels:
@@ -143,7 +116,7 @@ def animate_file(
         with contextlib.ExitStack() as stack:
             open_writers = [stack.enter_context(writer) for writer in writers]
             total = len(heard.windows)
-            bar = tqdm(total=total, unit="frame", desc=out.name, disable=not progress)
+            bar = Progress(total, "frame", name=out.name, active=progress)
             stack.enter_context(bar)
             for prediction in talk(networks, subject.photo, heard):
                 points = crop_points(bundle, prediction.landmarks[0])
@@ -166,11 +139,10 @@ def animate_file(
 
 def check_landmarks_out(path: pathlib.Path) -> None:
     """InputError: no .npy, or not to be written."""
-    if path.suffix != ".npy" or path.is_dir() or not path.parent.is_dir():
+    if path.suffix.lower() != ".npy" or path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path}: landmarks go to an .npy file in an existing folder")
     try:
-        save_array(path.with_name(f"{path.stem}.trial.npy"), np.zeros(0))
-        path.with_name(f"{path.stem}.trial.npy").unlink()
+        check_place(path)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); choose another folder"
@@ -179,12 +151,8 @@ def check_landmarks_out(path: pathlib.Path) -> None:
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
     """An .npy, complete or not at all."""
-    partial = path.with_name(f"{path.stem}.partial.npy")
-    try:
-        np.save(partial, array)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as unfinished:
+        np.save(unfinished, array)
 
 
 def read_subject(
@@ -212,7 +180,7 @@ def read_subject(
     return Subject(
         picture,
         matrix,
-        Photo(crop[None].astype(np.float32) / 127.5 - 1, *bundle.recognise(p)),
+        Photo(to_float(crop[None]), *bundle.recognise(p)),
     )
 
 
@@ -255,41 +223,9 @@ def talk(
     """
     networks = as_networks(bundle)
     heard = speech if isinstance(speech, audio.Heard) else audio.hear([speech])
-    windows, total = heard.windows, len(heard.windows)
-    sizes = networks.bundle.at_net, networks.bundle.vg_net
-    photo, state = jax.device_put((photo, first_state(*sizes)), networks.device)
-
-    def chunk(start: int) -> np.ndarray:
-        """The last chunk is filled up with its last window."""
-        rows = np.minimum(np.arange(start, start + CHUNK), total - 1)
-        return windows[None, rows]
-
-    def fetch(prediction: Prediction, start: int) -> Iterator[Prediction]:
-        arrays = jax.device_get(prediction._replace(state=None))
-        for i in range(min(CHUNK, total - start)):
-            yield jax.tree.map(lambda x, i=i: x[:, i], arrays)
-
-    under_way = None
-    for start in range(0, total, CHUNK):
-        prediction = compiled_predict(*sizes, heard.silent)(
-            networks.weights, photo, chunk(start), state
-        )
-        state = prediction.state
-        if under_way is not None:
-            yield from fetch(*under_way)
-        under_way = prediction, start
-    yield from fetch(*under_way)
-
-
-@functools.cache
-def compiled_predict(at_net, vg_net, still: bool):
-    options = None
-    if jax.default_backend() == "cpu":
-        # Kernels are transformed (models/cpu/winograd.py) one by one where they are used.
-        # XLA's usual schedule does all of them first: 290 MB at full width.
-        options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-    function = functools.partial(predict, at_net, vg_net, still)
-    return jax.jit(function, compiler_options=options)
+    for chunk in networks.predict(photo, heard.windows[None], heard.silent):
+        for i in range(chunk.frames.shape[1]):
+            yield jax.tree.map(lambda x, i=i: x[:, i], chunk)
 
 
 def painter(subject: Subject, full_frame: bool):
@@ -298,11 +234,6 @@ def painter(subject: Subject, full_frame: bool):
         return to_u8
     paste = align.Paster(subject.picture, subject.matrix, subject.photo.image.shape[1])
     return lambda frame: paste(to_u8(frame))
-
-
-def to_u8(frame: Float[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
-    """[-1, 1] -> 0..255, linearly."""
-    return np.clip(np.round((frame + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def crop_points(
@@ -320,19 +251,4 @@ def panel(
     frame = prediction.frames[0]
     attention = np.broadcast_to(2 * prediction.attention[0] - 1, frame.shape)
     maps = [to_u8(x) for x in (attention, prediction.color[0], frame)]
-    return np.concatenate([draw_points(points_px, len(frame)), *maps], axis=1)
-
-
-def draw_points(
-    points_px: Float[np.ndarray, "68 2"], size: int
-) -> UInt8[np.ndarray, "size size 3"]:
-    """The face as lines, white on black; points in pixels of the 128x128 crop."""
-    import cv2
-
-    canvas = np.zeros((size, size, 3), np.uint8)
-    scaled = (points_px + 0.5) * (size / CROP_SIZE) - 0.5
-    fixed = np.round(scaled * 16).astype(np.int32)  # cv2: 4 fractional bits
-    for lines, closed in ((OPEN_LINES, False), (CLOSED_LINES, True)):
-        parts = [fixed[first:last] for first, last in lines]
-        cv2.polylines(canvas, parts, closed, (255, 255, 255), 1, cv2.LINE_AA, shift=4)
-    return canvas
+    return np.concatenate([draw_lines(points_px, len(frame)), *maps], axis=1)

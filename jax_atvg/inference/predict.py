@@ -99,12 +99,12 @@ def spoken_landmarks(
     return pca.reconstruct(boost * coefficients) + photo.own[:, None]
 
 
-def first_state(at_net: ATNet, vg_net: VGNet) -> State:
-    """The zeros that state=None stands for, of one clip: one compiled program serves
-    all chunks."""
+def first_state(at_net: ATNet, vg_net: VGNet, batch_size: int = 1) -> State:
+    """The zeros that state=None stands for, of so many clips: with them one compiled
+    program serves the first chunk and all others."""
     members = (at_net.members,) if at_net.members > 1 else ()
-    shape = at_net.lstm_layers, 1, *members, at_net.lstm_width
+    shape = at_net.lstm_layers, batch_size, *members, at_net.lstm_width
     lstm = np.zeros(shape, np.float32)
     side = vg_net.image_size // 16
-    features = np.zeros((1, side, side, 8 * vg_net.width), np.float32)
+    features = np.zeros((batch_size, side, side, 8 * vg_net.width), np.float32)
     return State(LstmState(lstm, lstm), features)

@@ -16,6 +16,7 @@ from jax_atvg.models.layers import (
     Norm,
     max_pool,
 )
+from jax_atvg.models.sizes import AtNetSizes
 
 
 class AtOutput(NamedTuple):
@@ -25,24 +26,18 @@ class AtOutput(NamedTuple):
     state: LstmState
 
 
-class ATNet(nn.Module):
+class ATNet(AtNetSizes, nn.Module):
     """h_t = phi_lmark(LSTM(f_audio(a_t), f_lmark(h_p), c_{t-1})).
 
     An audio window is read as a one-channel picture of 28 MFCC rows x 12 cepstra; with
-    audio_widths=() as numbers, normalised, without convolutions.  relative: h_t is the
-    head's output added to h_p, so that a new face keeps its own shape.  members: the
-    mean of so many such networks, whose variables are stacked along the first axis.
-    None of these is in the paper.
+    audio_widths=() as numbers, normalised, without convolutions.  The variables of
+    several members are stacked along the first axis.
+
+    num_coefficients: K.  norm: what makes the normalisation layers.  All other fields:
+    see AtNetSizes.
     """
 
     num_coefficients: int = 6
-    example_widths: tuple[int, ...] = (256, 512)
-    audio_widths: tuple[int, ...] = (64, 128, 256, 256, 512)
-    fc_widths: tuple[int, ...] = (2048, 256)
-    lstm_width: int = 256
-    lstm_layers: int = 3
-    relative: bool = False
-    members: int = 1
     norm: Norm = BatchNorm
 
     @nn.compact

@@ -154,8 +154,6 @@ def native_form(strides: int, padding: int, dilation: int) -> Form:
     return linear_form(apply)
 
 
-
-
 def up_native(x: Array, kernel: Array) -> Array:
     """The zeros between the pixels are XLA's."""
     return lax.conv_general_dilated(

@@ -17,6 +17,7 @@ from jax_atvg.models.layers import (
     Mlp,
     Norm,
 )
+from jax_atvg.models.sizes import DiscriminatorSizes
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -29,20 +30,15 @@ class DiscriminatorOutput(NamedTuple):
     state: LstmState
 
 
-class Discriminator(nn.Module):
+class Discriminator(DiscriminatorSizes, nn.Module):
     """D_p regresses the frames' landmarks as a residual on the photo's; D_s scores the
     sequence.  Any number of frames: all logits are averaged (the authors' code averages
     the first 16).  Initial values are PyTorch's, as in the authors' code.
-    spectral_norm: bounds the convolutions' gain, against a D that wins (an option, not
-    in the paper).
+
+    norm: what makes the normalisation layers.  All other fields: see
+    DiscriminatorSizes.
     """
 
-    width: int = 64
-    fc_width: int = 512
-    example_widths: tuple[int, ...] = (256, 512)
-    lstm_width: int = 256
-    lstm_layers: int = 3
-    spectral_norm: bool = False
     norm: Norm = BatchNorm
 
     @nn.compact

@@ -21,6 +21,7 @@ from jax_atvg.models.layers import (
     UpNormRelu,
     reflect_pad,
 )
+from jax_atvg.models.sizes import VgNetSizes
 
 
 class VgOutput(NamedTuple):
@@ -35,22 +36,14 @@ class VgOutput(NamedTuple):
     state: Array
 
 
-class VGNet(nn.Module):
+class VGNet(VgNetSizes, nn.Module):
     """v^_t = alpha_t * m_t + (1 - alpha_t) * i_p, from the photo i_p and landmarks p_t.
 
-    width scales every channel count.  recurrence: "time" (the paper), "batch" (the
-    authors' code) or "none" (ablation), see conv_gru.py.  compose=False leaves the
-    attention out (ablation): v^_t = m_t.  remat: training keeps only the large layers'
-    inputs and computes them again for the gradient.
+    image_size: S, pixels.  norm: what makes the normalisation layers.  All other
+    fields: see VgNetSizes.
     """
 
-    recurrence: str = "time"
-    width: int = 64
-    num_blocks: int = 9
     image_size: int = 128
-    dropout: float = 0.5
-    compose: bool = True
-    remat: bool = False
     norm: Norm = BatchNorm
 
     @nn.compact

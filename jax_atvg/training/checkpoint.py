@@ -1,10 +1,8 @@
 """A run's checkpoints: asynchronous, atomic, the newest few and the best.
 
-workdir/config.json          the experiment
 workdir/checkpoints/1000/    state, data iterator, metrics after step 1000
 """
 
-import json
 import logging
 import os
 import sys
@@ -17,9 +15,12 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline.clip import InputError
+from input_pipeline.files import in_store
 from jax_atvg.training.config import Experiment, differences, flatten
+from jax_atvg.training.config_files import read_config, write_config
 from jax_atvg.training.distributed import peer_lost
-from jax_atvg.training.reporting import in_store
+from jax_atvg.training.optim import fixed_until
+from jax_atvg.training.state import from_stored, to_stored
 
 # What a run may change on its way: none of it moves a number of the state.
 FREE = (
@@ -28,6 +29,7 @@ FREE = (
     "save_every",
     "validate_every",
     "keep",
+    "report_to",
     "data.num_threads",
     "data.num_workers",
     "data.validation_clips",
@@ -63,31 +65,53 @@ def claim_workdir(workdir: epath.Path, experiment: Experiment) -> None:
     """Makes the folder and notes the experiment in it, in the first process.
 
     InputError: it holds another experiment (the fields are named), or cannot be made.
-    A constant learning rate leaves the number of steps free, so that runs can go on.
     """
-    free = set(FREE)
-    if experiment.optimizer.schedule == "constant":
-        free.add("steps")
-    flat = flatten(experiment)
-    path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            old = json.loads(path.read_text())
-            kept = [{k: v for k, v in c.items() if k not in free} for c in (old, flat)]
-            if changed := differences(*kept):
-                raise InputError(
-                    f"{workdir}: holds a run of another config: {', '.join(changed)}; "
-                    "take the old values, or another --workdir"
-                )
+        if (workdir / "config.json").exists():
+            check_same_run(workdir, experiment)
         if jax.process_index() == 0:
-            partial = path.with_suffix(".partial.json")
-            partial.write_text(json.dumps(flat, indent=1) + "\n")
-            partial.replace(path)
-    except (OSError, json.JSONDecodeError) as error:
+            write_config(workdir, experiment)
+    except OSError as error:
         raise InputError(
             f"{workdir}: cannot be used ({error}); choose another --workdir"
         ) from error
+
+
+def check_same_run(workdir: epath.Path, experiment: Experiment) -> None:
+    """InputError unless the run there may go on as this experiment.
+
+    Its number of steps may change as long as no learning rate that was used depends on
+    it: a constant one always, "wsd" before its fall.
+    """
+    before = read_config(workdir)
+    old, new = (
+        {k: v for k, v in flatten(x).items() if k not in FREE}
+        for x in (before, experiment)
+    )
+    remedy = "take the old values, or another --workdir"
+    if old["steps"] != new["steps"]:
+        optimizer = experiment.optimizer
+        fixed = min(fixed_until(optimizer, x["steps"]) for x in (old, new))
+        done = max(saved_steps(workdir), default=0)
+        if done <= fixed:
+            new["steps"] = old["steps"]
+        else:
+            remedy += (
+                f".  (The number of steps can be changed until step {fixed}, from which "
+                f"on the learning rate of optimizer.schedule={optimizer.schedule} "
+                f"depends on it; step {done} is saved)"
+            )
+    if changed := differences(old, new):
+        raise InputError(
+            f"{workdir}: holds a run of another config: {', '.join(changed)}; {remedy}"
+        )
+
+
+def saved_steps(workdir: epath.Path) -> list[int]:
+    """The steps of which there are checkpoints, in order."""
+    folder = workdir / "checkpoints"
+    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
 class Checkpoints:
@@ -132,11 +156,11 @@ class Checkpoints:
                 found = self.manager.restore(
                     step,
                     args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(shapes),
+                        state=ocp.args.StandardRestore(to_stored(shapes)),
                         data=ocp.args.JsonRestore(),
                     ),
                 )
-                return found.state, found.data
+                return from_stored(found.state), found.data
             except Exception as error:  # orbax and tensorstore raise many kinds
                 if lost := peer_lost(error):
                     raise lost from error
@@ -173,7 +197,7 @@ class Checkpoints:
                 "/".join(path): leaf.shape
                 for path, leaf in ocp.tree.to_flat_dict(x).items()
             }
-            for x in (ocp.tree.serialize_tree(shapes), stored)
+            for x in (ocp.tree.serialize_tree(to_stored(shapes)), stored)
         )
         for name in sorted(wanted | stored):
             if wanted.get(name) != stored.get(name):
@@ -201,7 +225,8 @@ class Checkpoints:
             self.manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)
+                    state=ocp.args.StandardSave(to_stored(state)),
+                    data=ocp.args.JsonSave(data),
                 ),
                 metrics=metrics or None,
             )

@@ -1,9 +1,10 @@
-"""An experiment, as a file in `configs/` describes it.
+"""An experiment: everything that decides what a training run computes.
 
-    python main.py train --config=configs/vg_grid.py --config.optimizer.clip_norm=1
+    python main.py train --config=vg_grid --config.optimizer.clip_norm=1
 
-The defaults are the authors' settings (reference section 2) where this project's own do
-not differ from theirs; a config file says only what it changes.
+The defaults are the authors' settings (docs/reference.md, section 2) where this
+project's own do not differ from theirs; a file of configs/ says only what it changes.
+Importing this module imports neither jax nor flax.
 """
 
 import dataclasses
@@ -12,43 +13,8 @@ from dataclasses import field
 from typing import Any
 
 from input_pipeline.clip import InputError
-
-
-@dataclasses.dataclass
-class AtNetSizes:
-    """See models/at_net.py.  audio_widths=(): no convolutions.  members: of an average
-    that is trained as one; of runs that are not, `export` makes one."""
-
-    example_widths: tuple[int, ...] = (256, 512)
-    audio_widths: tuple[int, ...] = (64, 128, 256, 256, 512)
-    fc_widths: tuple[int, ...] = (2048, 256)
-    lstm_width: int = 256
-    lstm_layers: int = 3
-    relative: bool = False
-    members: int = 1
-
-
-@dataclasses.dataclass
-class VgNetSizes:
-    """See models/vg_net.py.  compose=False draws every pixel anew (ablation)."""
-
-    recurrence: str = "time"
-    width: int = 64
-    num_blocks: int = 9
-    dropout: float = 0.5
-    compose: bool = True
-    remat: bool = False
-
-
-@dataclasses.dataclass
-class DiscriminatorSizes:
-    """See models/discriminator.py."""
-
-    width: int = 64
-    fc_width: int = 512
-    lstm_width: int = 256
-    lstm_layers: int = 3
-    spectral_norm: bool = False
+from input_pipeline.training_data.augment import Strength
+from jax_atvg.models.sizes import AtNetSizes, DiscriminatorSizes, VgNetSizes
 
 
 @dataclasses.dataclass
@@ -98,69 +64,55 @@ class Optimizer:
 
 
 @dataclasses.dataclass
-class Augment:
-    """How strongly training examples are changed: see input_pipeline/training_data/augment.py."""
-
-    mirror: float = 0.0
-    rotation: float = 0.0
-    scale: float = 0.0
-    shift: float = 0.0
-    warp: float = 0.0
-    mouth_width: float = 0.0
-    mouth_rise: float = 0.0
-    mouth_curl: float = 0.0
-    keep_shape: float = 0.0
-    smile: float = 0.0
-    gain: float = 0.0
-    tint: float = 0.0
-    offset: float = 0.0
-    gamma: float = 0.0
-    saturation: float = 0.0
-    teeth: float = 0.0
-    noise: float = 0.0
-    tempo: float = 0.0
-    voice: float = 0.0
-    first_photo: float = 0.0
-
-
-@dataclasses.dataclass
 class Data:
-    """num_frames: of a window.  num_coefficients: K.  balance: "clips", "speakers"
-    (every speaker as often) or "sqrt", half-way.  validation_clips: scored in training,
-    0 for all."""
+    """What a run reads.
+
+    num_frames: of a window.  num_coefficients: K, of the landmarks' PCA.  balance:
+    "clips" shows every clip once an epoch; "speakers" every speaker as often as any
+    other; "sqrt" lies half-way.  augment: how strongly examples are changed.
+    validation_clips: how many are scored during training, 0 for all.  num_threads,
+    num_workers: threads that make examples, in each of so many processes beside the
+    training one (0: in the training one).  synthetic: so many drawn clips in place of a
+    dataset, 0 for none.
+    """
 
     num_frames: int = 16
     num_coefficients: int = 6
     balance: str = "clips"
-    augment: Augment = field(default_factory=Augment)
+    augment: Strength = field(default_factory=Strength)
     validation_clips: int = 64
     num_threads: int = 8
     num_workers: int = 0
-    synthetic: int = 0  # so many drawn clips instead of a data folder
+    synthetic: int = 0
 
 
 @dataclasses.dataclass
 class Experiment:
-    """network: "at" or "gan".  batch_size: clips a step, over all devices; BatchNorm
-    sees all of them, or virtual_batch_size of them at a time.  compute: "float32" or
-    "bfloat16"; parameters and statistics are float32.  ema: decay of the generator's
-    averaged copy, 0 for none; evaluation and export use it.  *_every: in steps.  keep:
-    newest checkpoints, beside the best.  init: a bundle whose network the run begins
-    with, "" for random values."""
+    """One training run.
 
-    network: str = "gan"
+    network: "at" trains AT-net, "vg" VG-net with its discriminator.  init: a bundle
+    whose network the run begins with, "" for random values.  seed: of everything random.
+    steps: how many in all.  batch_size: clips a step, over all devices.
+    virtual_batch_size: BatchNorm sees so many clips at a time, 0 for the whole batch.
+    compute: "float32" or "bfloat16", what the networks calculate in; parameters and
+    statistics are float32.  report_every, image_every, save_every, validate_every: in
+    steps.  keep: how many of the newest checkpoints stay, beside the best one.
+    report_to: where scalars and pictures go, see reporting.py.
+    """
+
+    network: str = "vg"
     init: str = ""
     seed: int = 0
     steps: int = 100_000
     batch_size: int = 16
     virtual_batch_size: int = 0
     compute: str = "float32"
-    ema: float = 0.0
     report_every: int = 50
     image_every: int = 1000
     save_every: int = 1000
     validate_every: int = 1000
     keep: int = 3
+    report_to: tuple[str, ...] = ("jsonl", "tensorboard")
     at_net: AtNetSizes = field(default_factory=AtNetSizes)
     vg_net: VgNetSizes = field(default_factory=VgNetSizes)
     discriminator: DiscriminatorSizes = field(default_factory=DiscriminatorSizes)
@@ -171,13 +123,14 @@ class Experiment:
 
 
 CHOICES = {
-    "network": ("at", "gan"),
+    "network": ("at", "vg"),
     "compute": ("float32", "bfloat16"),
     "vg_net.recurrence": ("time", "batch", "none"),
     "at_loss.target": ("coefficients", "landmarks"),
     "optimizer.schedule": ("constant", "cosine", "wsd"),
     "data.balance": ("clips", "sqrt", "speakers"),
 }
+REPORTERS = ("jsonl", "tensorboard", "wandb")  # see reporting.py
 AT_LEAST = {
     "steps": 1,
     "batch_size": 1,
@@ -199,17 +152,20 @@ AT_LEAST = {
     "data.num_coefficients": 1,
     "data.synthetic": 0,
     "gan_loss.pixel_steps": 0,
-    **{f"data.augment.{one.name}": 0.0 for one in dataclasses.fields(Augment)},
+    **{f"data.augment.{one.name}": 0.0 for one in dataclasses.fields(Strength)},
+}
+AT_MOST = {
+    "seed": 2**31 - 1,  # JAX's keys are made of 32 bits with a sign
+    **{
+        f"data.augment.{name}": 1.0
+        for name in ("mirror", "keep_shape", "smile", "first_photo")
+    },
 }
 BELOW_ONE = (
-    "ema",
     "vg_net.dropout",
     "optimizer.b1",
     "optimizer.b2",
     "data.augment.teeth",
-)
-AT_MOST_ONE = tuple(
-    f"data.augment.{name}" for name in ("mirror", "keep_shape", "smile", "first_photo")
 )
 
 
@@ -227,10 +183,21 @@ def validate(experiment: Experiment) -> None:
     for name in BELOW_ONE:
         if not 0 <= values[name] < 1:
             raise InputError(f"config.{name}={values[name]}: must be in [0, 1)")
-    for name in AT_MOST_ONE:
-        if values[name] > 1:
-            raise InputError(f"config.{name}={values[name]}: must be 1 at most")
-    if experiment.network == "gan" and not (
+    for name, most in AT_MOST.items():
+        if values[name] > most:
+            raise InputError(f"config.{name}={values[name]}: must be {most} at most")
+    names = experiment.report_to
+    if not set(names) <= set(REPORTERS) or len(set(names)) < len(names):
+        raise InputError(
+            f"config.report_to={names!r}: choose among {', '.join(REPORTERS)}, each "
+            "once"
+        )
+    if "jsonl" not in names:
+        raise InputError(
+            f"config.report_to={names!r}: must have 'jsonl', which tells the best "
+            "checkpoint; add it"
+        )
+    if experiment.network == "vg" and not (
         experiment.gan_loss.pixel_weight
         or experiment.gan_loss.texture_weight
         or experiment.gan_loss.score
@@ -275,6 +242,42 @@ def from_flat(flat: dict[str, Any]) -> Experiment:
     return experiment
 
 
+# --- configs of earlier versions ---
+
+# What was removed since, and the value with which it did nothing.
+REMOVED = {"ema": 0.0}
+# Values that are called otherwise now.
+RENAMED = {"network": {"gan": "vg"}}
+# Fields that were added since and whose default is not what was done before: the value
+# that is.  (A field that is in neither table takes its default, which is.)
+AS_BEFORE: dict[str, Any] = {}
+
+
+def upgraded(flat: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(a flat config of an earlier version as this one has it, what was added to it).
+
+    The run does what it did: a missing field takes the value that keeps the old
+    behaviour.  InputError: an unknown field, or one that was removed and did something.
+    """
+    defaults, flat = flatten(Experiment()), dict(flat)
+    for name, idle in REMOVED.items():
+        if (value := flat.pop(name, idle)) != idle:
+            raise InputError(
+                f"config.{name}={value}: this version has no {name} any more; go on "
+                "with the version that wrote it"
+            )
+    if unknown := sorted(flat.keys() - defaults):
+        raise InputError(
+            f"config: unknown {', '.join(unknown)}; it is of a later version, or of "
+            "another program"
+        )
+    for name, names in RENAMED.items():
+        if name in flat:
+            flat[name] = names.get(flat[name], flat[name])
+    added = {n: AS_BEFORE.get(n, v) for n, v in defaults.items() if n not in flat}
+    return flat | added, [f"{name}={value}" for name, value in added.items()]
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What two flat configs disagree on: ["seed=0 (now 1)", ...]; as JSON knows it."""
 
@@ -286,3 +289,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for name in sorted(old | new)
         if plain(old.get(name)) != plain(new.get(name))
     ]
+
+
+def beside_defaults(experiment: Experiment) -> str:
+    """ "network=at, seed=1": what the experiment sets otherwise than the defaults."""
+    defaults = flatten(Experiment())
+    changed = {k: v for k, v in flatten(experiment).items() if v != defaults[k]}
+    return ", ".join(f"{name}={value}" for name, value in changed.items()) or "nothing"

@@ -1,77 +1,111 @@
-"""Two finished runs become a bundle; the networks also as programs of their own.
+"""Two finished runs become a bundle: what `python main.py export` calls.
 
 The boost w, with which AT-net's coefficients are multiplied, is calibrated here: what a
 network trained on squared errors predicts varies less than faces do.  Larger movements
 cost accuracy, so `mouth_error` is to be read beside it.
 """
 
-import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
-from jax import export as jax_export
 from jaxtyping import Float, Float32
 
 from input_pipeline.clip import (
     CROP_SIZE,
     MOUTH,
-    NUM_POINTS,
-    WINDOW_ROWS,
-    WINDOW_SIZE,
     EvaluationBatch,
     InputError,
     Pca,
 )
-from jax_atvg.evaluation.metrics import as_points, opening
-from jax_atvg.inference.bundle import Bundle, SeenFaces, as_float32, save_bundle
-from jax_atvg.training.runs import Run
+from input_pipeline.faces import align, authors
+from input_pipeline.faces.landmarks import as_points, opening
+from input_pipeline.training_data import dataset, loader, sampling, synthetic
+from jax_atvg.inference.bundle import Bundle, SeenFaces
+from jax_atvg.inference.stablehlo import write_bundle
+from jax_atvg.training.runs import Run, averaged, read_run
+from jax_atvg.training.train import SYNTHETIC_FRAMES
 from jax_atvg.training.train_step import make_nets
 
-AUTHORS_BOOST = (1.0, 2.2, 2.4, 2.6, 2.8, 3.0)  # chosen by hand; reference 3.5
 OUTLIERS = (0.005, 0.995)
 LEAST_BOOST, MOST_BOOST = 0.5, 3.0
-PLATFORMS = ("cpu", "cuda", "tpu")
-FOLDER = "stablehlo"  # in the bundle's
-OUTPUTS = {"at_net": ("coefficients",), "vg_net": ("frames", "attention", "color")}
-STATES = {"at_net": ("hidden", "cell"), "vg_net": ("gru",)}
-README = """The networks as programs (jax.export, StableHLO; made with jax {jax}).
 
-They need jax and numpy, no other package, and run on {platforms}.  signature.json has
-names and shapes of what goes in and comes out, in order; all float32; b clips and t
-frames are free.  The state (hidden, cell; gru) starts as zeros; given back with the
-next frames it continues them, so that a long recording may pass in pieces.
 
-    import jax.export, json, numpy as np
+Workdir = str | os.PathLike
 
-    def load(name):
-        with open(name + ".stablehlo", "rb") as file:
-            return jax.export.deserialize(bytearray(file.read()))
 
-    at_net, vg_net, s = load("at_net"), load("vg_net"), np.load("settings.npz")
-    # p: f32[b,136], the photo's landmarks, x0 y0 x1 y1 ..; crop pixels are
-    # landmark_to_crop @ (x, y, 1).  audio: f32[b,t,28,12], MFCC windows.
-    # image: the photo's crop, [-1,1].  *_zeros: see signature.json.
-    # With low, high, residual and opening in s (else h is not clipped and r is 0):
-    h = np.clip((p - s["mean"]) @ s["components"], s["low"], s["high"])
-    shape = h @ s["components"].T + s["mean"]
-    energy = ((p - shape) ** 2).sum(-1, keepdims=True)
-    r = np.maximum(1 - s["residual"] / energy, 0) * (p - shape)
-    example, y = shape + r, r[:, 1::2]
-    opened = y[:, [65, 66, 67]].mean(-1) - y[:, [61, 62, 63]].mean(-1)
-    own = r - opened[:, None] * s["opening"]
-    coefficients, *at_state = at_net.call(h, audio, *at_zeros)
-    landmarks = (s["boost"] * coefficients) @ s["components"].T + s["mean"]
-    landmarks += own[:, None]
-    frames, attention, color, *vg_state = vg_net.call(
-        image, landmarks, example, *vg_zeros
+def export(
+    at: Workdir | Sequence[Workdir],
+    vg: Workdir,
+    out: str | pathlib.Path,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    checkpoint: str = "best",
+    half: bool = False,
+    stablehlo: bool = False,
+    template: align.Template = align.DEFAULT_TEMPLATE,
+    say: Callable[[str], None] = lambda text: None,
+) -> Bundle:
+    """Makes a bundle of AT-net's and VG-net's runs, writes it to out, and returns it.
+
+    at: a workdir, or several, of which the mean is taken.  data_dir: the dataset of both
+    runs: it calibrates the boost, and says where the face lies in the crop (else
+    `template`) and which faces were seen.  checkpoint: "best" (least validation loss) or
+    "newest".  half: weights in float16.  stablehlo: also programs that need jax alone.
+    say: gets what is found, a line at a time.
+    InputError: see read_run, averaged, make_bundle, write_bundle; no dataset there.
+    """
+    several = [at] if isinstance(at, (str, os.PathLike)) else list(at)
+    members = [read_run(workdir, "at", checkpoint) for workdir in several]
+    at_run, seen = averaged(members), None
+    vg_run = read_run(vg, "vg", checkpoint)
+    if data_dir:  # a photo must lie in the crop as the clips did
+        template = align.Template(*dataset.open_template(data_dir))
+        clips = dataset.open_clips(data_dir, "train")
+        seen = seen_faces(at_run.pca, map(sampling.flat_landmarks, clips))
+    steps = ", ".join(str(member.step) for member in members)
+    say(f"AT-net of step {steps}, VG-net of step {vg_run.step}")
+    scale = CROP_SIZE / 2  # undoes landmarks.normalise
+    bundle = make_bundle(
+        at_run,
+        vg_run,
+        calibrated_boost(at_run, data_dir, say),
+        half=half,
+        seen=seen,
+        landmark_to_crop=np.array([[scale, 0, scale - 0.5], [0, scale, scale - 0.5]]),
+        template=template.points,
+        template_indices=template.indices,
     )
-"""
+    write_bundle(bundle, out, stablehlo=stablehlo)
+    return bundle
+
+
+def calibrated_boost(
+    at: Run, data_dir: str | os.PathLike | None, say: Callable[[str], None]
+) -> Float32[np.ndarray, "K"] | None:
+    """w of AT-net's run on the validation clips; None (w = 1) without clips, or where
+    that puts the mouth nearer to the truth."""
+    if data_dir:
+        clips = dataset.open_clips(data_dir, "validation")
+    elif count := at.experiment.data.synthetic:
+        clips = synthetic.SyntheticClips(count, SYNTHETIC_FRAMES)
+    else:
+        say("boost w: 1, not calibrated; give --data_dir to calibrate it")
+        return None
+    batches = loader.evaluation_batches(clips, batch_size=4, pca=at.pca, frames=False)
+    predicted, true = coefficients(at, batches)
+    w = calibrate(predicted, true)
+    say(f"boost w: {' '.join(f'{x:.2f}' for x in w)}, on {len(clips)} clips")
+    say(f"the original's: {' '.join(f'{x:.2f}' for x in authors.BOOST)}")
+    with_it, without = (mouth_error(at.pca, b * predicted, true) for b in (w, 1))
+    say(f"mouth error: {with_it:.2f} px with it, {without:.2f} px with w = 1")
+    if without <= with_it:
+        say("w = 1 is taken")
+        return None
+    return w
 
 
 def make_bundle(
@@ -94,7 +128,7 @@ def make_bundle(
     ones = np.ones(at.experiment.data.num_coefficients, np.float32)
     return Bundle(
         at_net=make_nets(at.experiment).net,
-        vg_net=make_nets(vg.experiment).generator.clone(remat=False),
+        vg_net=make_nets(vg.experiment).vg_net.clone(remat=False),
         variables=to_half(variables) if half else variables,
         pca=at.pca,
         boost=ones if boost is None else np.asarray(boost, np.float32),
@@ -183,118 +217,3 @@ def mouth_error(
     """Mean distance of the mouth's points, pixels of the crop."""
     apart = (predicted - true) @ pca.components.T * (CROP_SIZE / 2)
     return float(np.linalg.norm(as_points(apart)[:, MOUTH], axis=-1).mean())
-
-
-# --- programs that need no Python of ours ---
-
-
-def write_bundle(
-    bundle: Bundle, out: str | pathlib.Path, *, stablehlo: bool = False
-) -> None:
-    """The bundle's folder; with stablehlo, `out/stablehlo/` in it.
-
-    InputError: see save_bundle; the disk is full.
-    """
-    files = program_files(bundle) if stablehlo else {}
-    save_bundle(bundle, out)
-    folder = pathlib.Path(out) / FOLDER
-    partial = folder.with_name(f"{FOLDER}.partial")
-    try:
-        if files:
-            partial.mkdir()
-            for name, content in files.items():
-                (partial / name).write_bytes(content)
-            save_settings(partial / "settings.npz", bundle)
-            os.replace(partial, folder)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error}); make room and export again"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def program_files(bundle: Bundle) -> dict[str, bytes]:
-    """{name: content}: both programs, their signatures, how to call them."""
-    size, points = bundle.vg_net.image_size, 2 * NUM_POINTS
-    inputs = {
-        "at_net": {
-            "example": ("b", bundle.at_net.num_coefficients),
-            "audio": ("b", "t", WINDOW_ROWS, WINDOW_SIZE),
-        },
-        "vg_net": {
-            "image": ("b", size, size, 3),
-            "landmarks": ("b", "t", points),
-            "example": ("b", points),
-        },
-    }
-    files, signatures = {}, {}
-    for name in inputs:
-        net = getattr(bundle, name)
-        code, signatures[name] = program(
-            net, bundle.variables[name], inputs[name], OUTPUTS[name], STATES[name]
-        )
-        files[f"{name}.stablehlo"] = code
-    text = README.format(jax=jax.__version__, platforms=", ".join(PLATFORMS))
-    signature = json.dumps(signatures, indent=1) + "\n"
-    return files | {"signature.json": signature.encode(), "README.txt": text.encode()}
-
-
-def program(
-    net: nn.Module,
-    variables: dict[str, Any],
-    inputs: dict[str, tuple],
-    outputs: tuple[str, ...],
-    states: tuple[str, ...],
-) -> tuple[bytes, dict[str, dict[str, list]]]:
-    """(serialised function, {"inputs", "outputs": {name: shape}}): arrays in, a list of
-    arrays out, all f32, the recurrence's state last in both.
-
-    The weights are constants in it: one file is all there is to carry.
-    """
-    variables = jax.device_put(as_float32(variables))  # vmap takes no numpy constants
-    scope = jax_export.SymbolicScope()
-
-    def struct(shape: tuple) -> jax.ShapeDtypeStruct:
-        text = ", ".join(map(str, shape))
-        sizes = jax_export.symbolic_shape(text, scope=scope)
-        return jax.ShapeDtypeStruct(sizes, np.float32)
-
-    given = [struct(shape) for shape in inputs.values()]
-    shapes = jax.eval_shape(net.apply, variables, *given).state
-    state, tree = jax.tree.flatten(shapes)
-
-    def run(*arrays):
-        kept = jax.tree.unflatten(tree, arrays[len(given) :])
-        output = net.apply(variables, *arrays[: len(given)], state=kept)
-        wanted = [getattr(output, name) for name in outputs]
-        return [*wanted, *jax.tree.leaves(output.state)]
-
-    exported = jax_export.export(jax.jit(run), platforms=PLATFORMS)(*given, *state)
-
-    def named(names, avals) -> dict[str, list]:
-        sizes = [[n if isinstance(n, int) else str(n) for n in a.shape] for a in avals]
-        return dict(zip(names, sizes, strict=True))
-
-    signature = {
-        "inputs": named([*inputs, *states], exported.in_avals),
-        "outputs": named([*outputs, *states], exported.out_avals),
-    }
-    return bytes(exported.serialize()), signature
-
-
-def save_settings(path: pathlib.Path, bundle: Bundle) -> None:
-    """What lies between the two programs, as plain arrays."""
-    arrays = {
-        "mean": bundle.pca.mean,
-        "components": bundle.pca.components,
-        "boost": bundle.boost,
-        "landmark_to_crop": bundle.landmark_to_crop,
-        "template": bundle.template,
-        "template_indices": np.array(bundle.template_indices),
-    }
-    if bundle.photo_landmarks is not None:
-        arrays["photo_landmarks"] = bundle.photo_landmarks
-    if bundle.seen is not None:
-        arrays |= bundle.seen._asdict()
-    np.savez(path, **arrays)

@@ -25,7 +25,7 @@ from jax_atvg.training.losses import (
     texture_loss,
 )
 from jax_atvg.training.rng import stream
-from jax_atvg.training.state import GanNets, GanState, NetState, run
+from jax_atvg.training.state import NetState, VgNets, VgState, run
 
 
 class Fake(NamedTuple):
@@ -36,15 +36,15 @@ class Fake(NamedTuple):
 
 
 def gan_step(
-    nets: GanNets, state: GanState, batch: VgBatch, seed: int | Array
-) -> tuple[GanState, dict[str, Array]]:
+    nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array
+) -> tuple[VgState, dict[str, Array]]:
     """Discriminator, then generator.  Pure; `nets` is static.
 
-    Returns the new state and the losses, f32[] each, named "disc/..." and "gen/...".
+    Returns the new state and the losses, f32[] each, named "disc/..." and "vg/...".
     """
     fake, pull_back, batch_stats = generate(nets, state, batch, seed)
     disc, d = discriminator_update(nets, state.disc, fake, batch)
-    (_, g), cotangent = jax.value_and_grad(generator_loss, 2, has_aux=True)(
+    (_, g), cotangent = jax.value_and_grad(vg_loss, 2, has_aux=True)(
         nets, disc, fake, batch
     )
     (gradients,) = pull_back(cotangent)
@@ -52,8 +52,8 @@ def gan_step(
 
 
 def pixel_step(
-    nets: GanNets, state: GanState, batch: VgBatch, seed: int | Array
-) -> tuple[GanState, dict[str, Array]]:
+    nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array
+) -> tuple[VgState, dict[str, Array]]:
     """The generator alone, on lambda L_pix + tau L_tex: how a run may begin (not in the
     paper)."""
     fake, pull_back, batch_stats = generate(nets, state, batch, seed)
@@ -61,31 +61,32 @@ def pixel_step(
         nets, fake, batch
     )
     (gradients,) = pull_back(cotangent)
-    terms |= {"gen/attention": fake.attention.mean()}
+    terms |= {"vg/attention": fake.attention.mean()}
     return moved(nets, state, state.disc, gradients, batch_stats), terms
 
 
-def generate(nets: GanNets, state: GanState, batch: VgBatch, seed: int | Array):
+def generate(nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array):
     """(Fake, its pull-back to the generator's parameters, new running statistics)."""
 
     def forward(params):
         output, batch_stats = run(
-            nets.generator,
+            nets.vg_net,
             params,
-            state.gen.batch_stats,
+            state.vg.batch_stats,
             batch.image,
             batch.landmarks,
             batch.example,
             compute=nets.compute,
+            # The stream's name is older than the field's: a resumed run needs its noise.
             dropout=stream(seed, "gen/dropout", state.step),
         )
         return Fake(output.frames, output.attention), batch_stats
 
-    return jax.vjp(forward, state.gen.params, has_aux=True)
+    return jax.vjp(forward, state.vg.params, has_aux=True)
 
 
 def discriminator_update(
-    nets: GanNets, disc: NetState, fake: Fake, batch: VgBatch
+    nets: VgNets, disc: NetState, fake: Fake, batch: VgBatch
 ) -> tuple[NetState, dict[str, Array]]:
     """(the discriminator after its step, its losses)."""
     if not (nets.loss.score or nets.loss.landmark):
@@ -97,21 +98,14 @@ def discriminator_update(
 
 
 def moved(
-    nets: GanNets, state: GanState, disc: NetState, gradients, batch_stats
-) -> GanState:
+    nets: VgNets, state: VgState, disc: NetState, gradients, batch_stats
+) -> VgState:
     """The state after the generator's update."""
-    gen = state.gen.apply_gradients(gradients, batch_stats, nets.gen_optimizer)
-    ema = state.ema
-    if nets.ema:
-        ema = jax.tree.map(
-            lambda average, now: average + (1 - nets.ema) * (now - average),
-            ema,
-            gen.params,
-        )
-    return GanState(state.step + 1, gen, disc, ema)
+    vg = state.vg.apply_gradients(gradients, batch_stats, nets.vg_optimizer)
+    return VgState(state.step + 1, vg, disc)
 
 
-def discriminator_loss(nets: GanNets, params, batch_stats, fake: Video, batch: VgBatch):
+def discriminator_loss(nets: VgNets, params, batch_stats, fake: Video, batch: VgBatch):
     """(L_D, (new running statistics, its terms)).  Real and generated frames are
     normalised apart; the real ones move the running statistics first."""
     read = []
@@ -142,7 +136,7 @@ def discriminator_loss(nets: GanNets, params, batch_stats, fake: Video, batch: V
     return loss, (batch_stats, terms | {"disc/loss": loss})
 
 
-def generator_loss(nets: GanNets, disc: NetState, fake: Fake, batch: VgBatch):
+def vg_loss(nets: VgNets, disc: NetState, fake: Fake, batch: VgBatch):
     """(L_G, its terms).  The discriminator is frozen: neither its parameters nor its
     running statistics move."""
     loss, terms = likeness_loss(nets, fake, batch)
@@ -156,17 +150,17 @@ def generator_loss(nets: GanNets, disc: NetState, fake: Fake, batch: VgBatch):
             compute=nets.compute,
         )
     if nets.loss.score:
-        terms["gen/score"] = score_loss(judged.logits, real=True)
-        loss += terms["gen/score"]
+        terms["vg/score"] = score_loss(judged.logits, real=True)
+        loss += terms["vg/score"]
     if nets.loss.landmark:
-        terms["gen/landmark"] = landmark_loss(
+        terms["vg/landmark"] = landmark_loss(
             judged.landmarks, batch.landmarks, mouth_mask()
         )
-        loss += terms["gen/landmark"]
-    return loss, terms | {"gen/attention": fake.attention.mean(), "gen/loss": loss}
+        loss += terms["vg/landmark"]
+    return loss, terms | {"vg/attention": fake.attention.mean(), "vg/loss": loss}
 
 
-def likeness_loss(nets: GanNets, fake: Fake, batch: VgBatch):
+def likeness_loss(nets: VgNets, fake: Fake, batch: VgBatch):
     """(lambda L_pix + tau L_tex, its terms unweighted); L_pix dynamic or plain L1."""
     weight = 1.0
     if nets.loss.mouth_weight != 1.0:
@@ -179,8 +173,8 @@ def likeness_loss(nets: GanNets, fake: Fake, batch: VgBatch):
         )
     else:
         pixel = pixel_loss(*pictures, weight=weight)
-    loss, terms = nets.loss.pixel_weight * pixel, {"gen/pixel": pixel}
+    loss, terms = nets.loss.pixel_weight * pixel, {"vg/pixel": pixel}
     if nets.loss.texture_weight:
-        terms["gen/texture"] = texture_loss(*pictures, weight=weight)
-        loss += nets.loss.texture_weight * terms["gen/texture"]
+        terms["vg/texture"] = texture_loss(*pictures, weight=weight)
+        loss += nets.loss.texture_weight * terms["vg/texture"]
     return loss, terms

@@ -3,55 +3,62 @@
 import contextlib
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from input_pipeline.clip import EvaluationBatch, InputError, Pca
-from jax_atvg.inference.animate import draw_points, to_u8
+from input_pipeline.files import replacing
+from input_pipeline.progress import Progress
 from jax_atvg.inference.bundle import Bundle, load_bundle, sizes
-from jax_atvg.sharding import data_mesh, replicated, split, to_devices
+from jax_atvg.machine import parameters
+from jax_atvg.sharding import data_mesh, replicated, to_devices
 from jax_atvg.training.checkpoint import BEST, Checkpoints, claim_workdir, open_workdir
-from jax_atvg.training.config import Experiment, differences, validate
+from jax_atvg.training.config import Experiment, differences, flatten, validate
 from jax_atvg.training.distributed import peer_lost
-from jax_atvg.training.losses import landmark_distance
-from jax_atvg.training.reporting import Reporter
-from jax_atvg.training.state import AtNets, AtState, GanState
-from jax_atvg.training.train_step import Nets, State, TrainStep, build
+from jax_atvg.training.reporting import Reporter, check_installed, open_reporters
+from jax_atvg.training.state import AtNets, AtState, NetState
+from jax_atvg.training.train_step import Nets, State, Step, TrainStep, build
+from jax_atvg.training.validation import picture, validator
 
 IN_FLIGHT = 2  # steps that may be under way at once
 
 
-def train(
+def training_loop(
     experiment: Experiment,
     workdir: str | os.PathLike,
     batches: Any,
     *,
     pca: Pca | None = None,
     validation: Callable[[], Iterable[EvaluationBatch]] | None = None,
+    reporters: Sequence[Reporter] = (),
     profile: tuple[int, int] | None = None,
     mesh: Mesh | None = None,
+    progress: bool = True,
 ) -> State:
     """Trains from the newest checkpoint in workdir, or from the start, to the end.
 
     workdir: a folder, also in a store, see open_workdir.  batches: endless iterator of
     this process's rows, with get_state and set_state.  validation: () -> one pass over
-    the validation split.  profile: first and last step of a trace, written to
-    workdir/profile.  mesh: all devices unless given.
-    On SIGTERM a checkpoint is written, and it returns; the next call goes on.
+    the validation split.  reporters: beside those of the config, and closed like them.
+    profile: first and last step of a trace, written to workdir/profile.  mesh: all
+    devices unless given.  progress: say on standard error what is compiled and how far
+    it is.
+    On SIGTERM, or Ctrl-C, a checkpoint is written, and it returns; the next call goes
+    on.  A second Ctrl-C stops at once.
     InputError: a config that cannot be, another run's workdir, a loss that is not
     finite (its step and name), a record that cannot be read, a full disk.  PeerLost:
     another process of the run has ended.
     """
     validate(experiment)
+    check_installed(experiment.report_to)
     workdir, mesh = open_workdir(workdir), mesh or data_mesh()
     step_of = build(experiment, mesh, pca)
     claim_workdir(workdir, experiment)
@@ -61,14 +68,20 @@ def train(
         checkpoints = Checkpoints(workdir, experiment.keep)
         stack.callback(checkpoints.close)
         first = jax.process_index() == 0
-        reporter = Reporter(workdir, first)
-        stack.callback(reporter.close)
         stack.push(nothing_together(stack))
         state, step = start(experiment, step_of, checkpoints, batches, mesh)
-        stopping = stack.enter_context(Stopping())
-        score = validator(step_of.nets, mesh)
-        bar = tqdm(total=experiment.steps, initial=step, unit="step", disable=not first)
+        names, others = (experiment.report_to, reporters) if first else ((), ())
+        reporter = stack.enter_context(
+            open_reporters(names, workdir, step, flatten(experiment), others)
+        )
+        bar = Progress(
+            experiment.steps, "step", initial=step, active=progress and first
+        )
+        programs = compile_steps(step_of, experiment, step, bar.say)
         stack.enter_context(bar)
+        stopping = stack.enter_context(Stopping(bar.say))
+        stopping.start_workers(batches)
+        score = validator(step_of.nets, mesh)
         tracing = Tracing(workdir, profile if first else None)
         stack.callback(tracing.stop)
         pending = Pending(experiment.batch_size)
@@ -77,7 +90,7 @@ def train(
             tracing.at(step)
             with pending.data():
                 batch = next(batches)
-            run = step_of.at(step)
+            run = programs[step < step_of.warm_up_steps]
             state, losses = run(state, to_devices(batch, mesh), experiment.seed)
             step += 1
             pending.add(step, losses)
@@ -86,7 +99,7 @@ def train(
             if last or stop or step % experiment.report_every == 0:
                 report = pending.report()
                 reporter.scalars(step, report)
-                bar.set_postfix(short(report), refresh=False)
+                bar.show(**short(report))
             metrics = {}
             if validation and (last or step % experiment.validate_every == 0):
                 metrics = {BEST: score(state, validation())}
@@ -101,7 +114,7 @@ def train(
                 reporter.publish()
             bar.update()
             if stop:
-                bar.write(f"stopped by a signal; step {step} is saved, start again")
+                bar.say(f"stopped; step {step} is saved, the same command goes on")
                 break
     return state
 
@@ -116,6 +129,32 @@ def nothing_together(stack: contextlib.ExitStack):
             raise lost from error
 
     return end
+
+
+def compile_steps(
+    step_of: TrainStep, experiment: Experiment, done: int, say: Callable[[str], None]
+) -> dict[bool, Step]:
+    """{whether it is one of the first, on pixels alone: the step}, of those that are to
+    come.  Compiled before the first one, so that what does not fit is known at once."""
+    state = jax.eval_shape(step_of.init, experiment.seed)
+    say(parameters(**{name: net.params for name, net in networks_of(state).items()}))
+    wanted = {False: step_of.step} if experiment.steps > step_of.warm_up_steps else {}
+    if done < step_of.warm_up_steps:
+        wanted[True] = step_of.warm_up
+    programs = {}
+    for first, step in wanted.items():
+        began, name = time.perf_counter(), "the first steps" if first else "the step"
+        lowered = step.lower(state, step_of.shapes, experiment.seed)
+        programs[first] = lowered.compile()
+        say(f"compiling {name} took {time.perf_counter() - began:.1f} s")
+    return programs
+
+
+def networks_of(state: State) -> dict[str, NetState]:
+    """By the names that a reader knows."""
+    if isinstance(state, AtState):
+        return {"AT_net": state.net}
+    return {"VG_net": state.vg, "discriminator": state.disc}
 
 
 def start(
@@ -149,7 +188,7 @@ def begin_with(nets: Nets, state: State, bundle: Bundle, mesh: Mesh) -> State:
     InputError: its network is of other sizes, or AT-net's of another PCA.
     """
     at = isinstance(nets, AtNets)
-    name, net = ("at_net", nets.net) if at else ("vg_net", nets.generator)
+    name, net = ("at_net", nets.net) if at else ("vg_net", nets.vg_net)
     if other := differences(sizes(getattr(bundle, name)), sizes(net)):
         raise InputError(
             f"config.init: the bundle's {name} has {', '.join(other)}; take its sizes "
@@ -165,18 +204,14 @@ def begin_with(nets: Nets, state: State, bundle: Bundle, mesh: Mesh) -> State:
     variables = jax.device_put(on_host, replicated(mesh))
     if at:
         return state._replace(net=state.net._replace(**variables))
-    gen = state.gen._replace(**variables)
-    ema = jax.tree.map(jnp.copy, gen.params) if nets.ema else None
-    return state._replace(gen=gen, ema=ema)
+    return state._replace(vg=state.vg._replace(**variables))
 
 
 def save_pca(path: epath.Path, pca: Pca) -> None:
     """For export: the run's coefficients mean nothing without it."""
-    partial = path.with_suffix(".partial.npz")
     try:
-        with partial.open("wb") as file:
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **pca._asdict())
-        partial.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error}); make room") from error
 
@@ -243,17 +278,45 @@ def short(report: dict[str, float]) -> dict[str, str]:
 
 
 class Stopping:
-    """Whether the machine wants this run to end: SIGTERM, or a preemption notice."""
+    """Whether this run is to end: SIGTERM, a preemption notice, or Ctrl-C.
+
+    After the first Ctrl-C the usual meaning is back: a second one ends at once.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say, self.asked, self.old = say, False, {}
 
     def __enter__(self) -> "Stopping":
-        self.asked, self.old = False, None
-        if jax.process_count() == 1:
-            # With several processes JAX's own service listens, so that all agree.
-            self.old = signal.signal(signal.SIGTERM, self._ask)
+        if threading.current_thread() is threading.main_thread():
+            self._listen(signal.SIGINT, self._interrupted)
+            if jax.process_count() == 1:
+                # With several processes JAX's own service listens, so that all agree.
+                self._listen(signal.SIGTERM, self._ask)
         return self
+
+    def _listen(self, number: int, handler: Callable) -> None:
+        self.old[number] = signal.signal(number, handler)
 
     def _ask(self, *_) -> None:
         self.asked = True
+
+    def _interrupted(self, *_) -> None:
+        signal.signal(signal.SIGINT, self.old.pop(signal.SIGINT))
+        self.say("stopping after this step; Ctrl-C again stops at once")
+        signal.raise_signal(signal.SIGTERM)  # which asks, or tells the other processes
+
+    def start_workers(self, batches: Any) -> None:
+        """Worker processes leave Ctrl-C to this one: the terminal sends it to all."""
+        start = getattr(batches, "start_prefetch", None)
+        if start is None:
+            return
+        if signal.SIGINT not in self.old:
+            return start()
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
 
     def agreed(self, step: int) -> bool:
         if jax.process_count() > 1:
@@ -261,8 +324,8 @@ class Stopping:
         return self.asked
 
     def __exit__(self, *_) -> None:
-        if self.old is not None:
-            signal.signal(signal.SIGTERM, self.old)
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
 
 
 class Tracing:
@@ -282,74 +345,3 @@ class Tracing:
         if self.running:
             jax.profiler.stop_trace()
             self.running = False
-
-
-# --- looking at a state ---
-
-
-def variables_of(state: State) -> dict[str, Any]:
-    """What is evaluated and exported: the averaged generator where there is one."""
-    if isinstance(state, AtState):
-        return state.net.variables
-    params = state.gen.params if state.ema is None else state.ema
-    return {"params": params, "batch_stats": state.gen.batch_stats}
-
-
-def validator(nets: Nets, mesh: Mesh) -> Callable[[State, Iterable], float]:
-    """(state, pass over the split) -> the split's loss, every valid frame alike.
-
-    AT-net: mean squared error of the coefficients, or the landmarks' distance, as it is
-    trained.  VG-net: mean |v^ - v|.
-    """
-
-    def sums(variables, batch: EvaluationBatch):
-        if isinstance(nets, AtNets):
-            inputs = batch.at
-            output = nets.net.apply(variables, inputs.example, inputs.audio)
-            error = output.coefficients - inputs.coefficients
-            if nets.loss.target == "landmarks":
-                moved = error @ nets.pca.components.T
-                error = landmark_distance(moved, nets.loss.mouth_weight)
-            else:
-                error = jnp.mean(error**2, -1)
-        else:
-            inputs = batch.vg
-            output = nets.generator.apply(
-                variables, inputs.image, inputs.landmarks, inputs.example
-            )
-            error = jnp.mean(jnp.abs(output.frames - inputs.frames), (2, 3, 4))
-        valid = batch.frame_valid * batch.valid[:, None]
-        return jnp.sum(jnp.where(valid > 0, error, 0.0)), jnp.sum(valid)
-
-    whole = replicated(mesh)
-    compiled = jax.jit(sums, in_shardings=(whole, split(mesh)), out_shardings=whole)
-
-    def score(state: State, batches: Iterable) -> float:
-        total = count = 0.0
-        for batch in batches:
-            error, valid = compiled(variables_of(state), to_devices(batch, mesh))
-            total, count = total + float(error), count + float(valid)
-        return total / count
-
-    return score
-
-
-def picture(nets: Nets, state: State, batch) -> np.ndarray | None:
-    """u8: the batch's first clip, four of its frames a column: photo, target,
-    generated, attention, colour, landmarks.  None for AT-net."""
-    if not isinstance(state, GanState):
-        return None
-    variables = jax.device_get(variables_of(state))
-    image, landmarks, example = (
-        x[:1] for x in (batch.image, batch.landmarks, batch.example)
-    )
-    output = jax.jit(nets.generator.apply)(variables, image, landmarks, example)
-    frames, attention, color = jax.device_get(output[:3])
-    columns = []
-    for t in np.linspace(0, frames.shape[1] - 1, 4).astype(int):
-        face = np.repeat(2 * attention[0, t] - 1, 3, -1)
-        points = 64 * (landmarks[0, t].reshape(-1, 2) + 1) - 0.5
-        rows = [image[0], batch.frames[0, t], frames[0, t], face, color[0, t]]
-        drawn = draw_points(points, frames.shape[2])
-        columns.append(np.concatenate([*map(to_u8, rows), drawn]))
-    return np.concatenate(columns, 1)

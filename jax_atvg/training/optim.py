@@ -1,5 +1,7 @@
 """The optimisers."""
 
+import sys
+
 import optax
 
 from jax_atvg.training.config import Optimizer
@@ -40,3 +42,14 @@ def schedule(config: Optimizer, updates: int) -> optax.Schedule:
         return main
     rise = optax.linear_schedule(0.0, peak, config.warmup)
     return optax.join_schedules([rise, main], [config.warmup])
+
+
+def fixed_until(config: Optimizer, steps: int) -> int:
+    """The first step whose learning rate depends on the number of steps in all."""
+    updates = max(steps // config.accumulate, 1)
+    if config.schedule == "constant":
+        return sys.maxsize
+    if config.schedule == "cosine":
+        return config.warmup * config.accumulate
+    after = max(updates - config.warmup, 1)
+    return (config.warmup + after - max(after // 5, 1)) * config.accumulate

@@ -12,16 +12,17 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from input_pipeline.clip import InputError, Pca
-from jax_atvg.training.checkpoint import BEST, open_workdir
-from jax_atvg.training.config import Experiment, differences, flatten, from_flat
+from jax_atvg.training.checkpoint import BEST, open_workdir, saved_steps
+from jax_atvg.training.config import Experiment, differences, flatten
+from jax_atvg.training.config_files import read_config
+from jax_atvg.training.state import STORED_AS
 
 WHICH = ("best", "newest")
 
 
 class Run(NamedTuple):
-    """variables: {"params", "batch_stats"} of AT-net or of the generator (its average
-    where the run kept one), numpy.  pca: None if the run was given none.  step: of the
-    checkpoint."""
+    """variables: {"params", "batch_stats"} of AT-net or VG-net, numpy.  pca: None if
+    the run was given none.  step: of the checkpoint."""
 
     experiment: Experiment
     variables: dict[str, Any]
@@ -32,18 +33,18 @@ class Run(NamedTuple):
 def read_run(
     workdir: str | os.PathLike, network: str | None = None, which: str = "best"
 ) -> Run:
-    """network: the kind it must be, "at" or "gan"; None for any.
+    """network: the kind it must be, "at" or "vg"; None for any.
 
     which: "best", of the least validation loss, or the newest where none was measured.
-    A generator's checkpoints from before its GAN terms (gan_loss.pixel_steps) count
+    VG-net's checkpoints from before its GAN terms (gan_loss.pixel_steps) count
     only where there are no later ones: blur lowers a pixel loss.
     InputError: no run there, one of the other network, no checkpoint, a damaged one;
     AT-net's without a face model.
     """
     workdir = open_workdir(workdir)
-    experiment = read_experiment(workdir)
+    experiment = read_config(workdir)
     if network not in (None, experiment.network):
-        names = {"at": "AT-net", "gan": "VG-net"}
+        names = {"at": "AT-net", "vg": "VG-net"}
         raise InputError(
             f"{workdir}: a run of {names[experiment.network]}, {names[network]} wanted "
             "here; exchange --at and --vg or give another run"
@@ -96,25 +97,8 @@ def averaged(runs: Sequence[Run]) -> Run:
     )
 
 
-def read_experiment(workdir: epath.Path) -> Experiment:
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise InputError(
-            f"{workdir}: no run there (a folder with config.json); make one with "
-            "`python main.py train --workdir=...`"
-        )
-    try:
-        return from_flat(json.loads(path.read_text()))
-    except (InputError, OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not an experiment of this version ({error}); train again, or "
-            "use the version that wrote it"
-        ) from error
-
-
 def choose_step(workdir: epath.Path, pixel_steps: int, which: str) -> int:
-    folder = workdir / "checkpoints"
-    steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    steps = saved_steps(workdir)
     if not steps:
         raise InputError(f"{workdir}: no checkpoint yet; let `train` reach its first")
     steps = [step for step in steps if step > pixel_steps] or steps
@@ -145,13 +129,8 @@ def read_variables(workdir: epath.Path, step: int) -> dict[str, Any]:
         handler = ocp.PyTreeCheckpointHandler()
         with ocp.Checkpointer(handler) as checkpointer:
             stored = handler.metadata(path).tree
-            if "net" in stored:
-                wanted = {"net": part(stored["net"], "params", "batch_stats")}
-            elif jax.tree.leaves(stored.get("ema")):
-                wanted = part(stored, "ema")
-                wanted["gen"] = part(stored["gen"], "batch_stats")
-            else:
-                wanted = {"gen": part(stored["gen"], "params", "batch_stats")}
+            name = "net" if "net" in stored else STORED_AS["vg"]
+            wanted = {name: part(stored[name], "params", "batch_stats")}
             item = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), wanted
             )
@@ -170,9 +149,7 @@ def read_variables(workdir: epath.Path, step: int) -> dict[str, Any]:
             f"{path.parent}: damaged checkpoint ({type(error).__name__}: {reason}); "
             "remove its folder to use the one before, or train on"
         ) from error
-    net = found.get("net") or found["gen"]
-    params = found["ema"] if "ema" in found else net["params"]
-    return {"params": params, "batch_stats": net["batch_stats"]}
+    return found[name]
 
 
 def part(tree: dict[str, Any], *names: str) -> dict[str, Any]:

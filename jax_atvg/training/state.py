@@ -40,13 +40,28 @@ class AtState(NamedTuple):
     net: NetState
 
 
-class GanState(NamedTuple):
-    """ema: the generator's averaged parameters, or None."""
+class VgState(NamedTuple):
+    """vg: VG-net, the generator.  disc: its discriminator."""
 
     step: Array
-    gen: NetState
+    vg: NetState
     disc: NetState
-    ema: Any = None
+
+
+# Names in checkpoints that are older than the fields' names: runs of before resume.
+STORED_AS = {"vg": "gen"}
+
+
+def to_stored(state: AtState | VgState) -> dict[str, Any]:
+    """The tree that checkpoints hold, in the names of the first versions."""
+    tree = {STORED_AS.get(k, k): v for k, v in state._asdict().items()}
+    return tree if isinstance(state, AtState) else tree | {"ema": None}
+
+
+def from_stored(tree: dict[str, Any]) -> AtState | VgState:
+    """The inverse of to_stored."""
+    kind = AtState if "net" in tree else VgState
+    return kind(*(tree[STORED_AS.get(name, name)] for name in kind._fields))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,26 +80,23 @@ class AtNets:
 
 
 @dataclasses.dataclass(frozen=True)
-class GanNets:
-    """ema: decay of the averaged generator, 0 for none."""
+class VgNets:
+    """VG-net, its discriminator, their optimisers and loss.  compute: the precision
+    of the networks' products, "float32" or "bfloat16"."""
 
-    generator: VGNet = VGNet()
+    vg_net: VGNet = VGNet()
     discriminator: Discriminator = Discriminator()
-    gen_optimizer: optax.GradientTransformation = adam()
+    vg_optimizer: optax.GradientTransformation = adam()
     disc_optimizer: optax.GradientTransformation = adam()
     loss: GanLoss = dataclasses.field(default_factory=GanLoss)
-    ema: float = 0.0
     compute: str = "float32"
 
-    def start(self, generator, discriminator) -> GanState:
+    def start(self, vg_net, discriminator) -> VgState:
         """Each: {"params", "batch_stats"} of the network."""
-        gen = net_state(generator, self.gen_optimizer)
-        return GanState(
+        return VgState(
             jnp.zeros((), jnp.int32),
-            gen,
+            net_state(vg_net, self.vg_optimizer),
             net_state(discriminator, self.disc_optimizer),
-            # A copy: a donated state must not hold a buffer twice.
-            jax.tree.map(jnp.copy, gen.params) if self.ema else None,
         )
 
 

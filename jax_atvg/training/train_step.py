@@ -34,13 +34,13 @@ from jax_atvg.training.config import Experiment, flatten
 from jax_atvg.training.gan_step import gan_step, pixel_step
 from jax_atvg.training.optim import make_optimizer
 from jax_atvg.training.rng import init_key
-from jax_atvg.training.state import AtNets, AtState, GanNets, GanState
+from jax_atvg.training.state import AtNets, AtState, VgNets, VgState
 
 # Numbers; a smaller array's gather would wait longer than it sends.
 SPLIT_FROM = 2**16
 
-Nets = AtNets | GanNets
-State = AtState | GanState
+Nets = AtNets | VgNets
+State = AtState | VgState
 Step = Callable[[State, Any, int], tuple[State, dict[str, jax.Array]]]
 
 
@@ -91,7 +91,7 @@ def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainSt
             donate_argnums=0,
         )
 
-    gan = experiment.network == "gan"
+    gan = experiment.network == "vg"
     return TrainStep(
         nets,
         jax.jit(start, out_shardings=state),
@@ -173,13 +173,12 @@ def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:
         return AtNets(
             net, optimizer(steps), experiment.at_loss, pca, experiment.compute
         )
-    return GanNets(
+    return VgNets(
         VGNet(image_size=CROP_SIZE, norm=norm, **attributes(experiment.vg_net)),
         Discriminator(norm=norm, **attributes(experiment.discriminator)),
         optimizer(steps),
         optimizer(max(steps - experiment.gan_loss.pixel_steps, 1)),
         experiment.gan_loss,
-        experiment.ema,
         experiment.compute,
     )
 
@@ -226,6 +225,6 @@ def initial_state(nets: Nets, shapes: AtBatch | VgBatch, seed) -> State:
     image, example = zeros(shapes.image, 0), zeros(shapes.example, 0)
     frames, landmarks = zeros(shapes.frames, 0, 1), zeros(shapes.landmarks, 0, 1)
     return nets.start(
-        nets.generator.init(keys[0], image, landmarks, example),
+        nets.vg_net.init(keys[0], image, landmarks, example),
         nets.discriminator.init(keys[1], frames, example),
     )

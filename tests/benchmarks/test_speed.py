@@ -90,7 +90,7 @@ def test_the_machine_is_named():
 
 
 def tiny_at_net():
-    net = ATNet(4, (8, 8), (4, 4, 4, 4, 4), (8, 8), 8, 1)
+    net = ATNet((8, 8), (4, 4, 4, 4, 4), (8, 8), 8, 1, num_coefficients=4)
     return speed.forward(net, measuring.noise((1, 4)), measuring.noise((1, 3, 28, 12)))
 
 

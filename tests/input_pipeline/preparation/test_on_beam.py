@@ -1,7 +1,6 @@
 """The Beam pipeline makes what the local processes make."""
 
 import importlib.util
-import pathlib
 import subprocess
 import sys
 
@@ -10,9 +9,8 @@ import pytest
 from input_pipeline.clip import InputError
 from input_pipeline.preparation.prepare import prepare
 from input_pipeline.training_data import dataset
+from tests.conftest import ROOT
 from tests.input_pipeline.face_videos import assert_same
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.skipif(

@@ -22,9 +22,9 @@ from input_pipeline.preparation import results, workers
 from input_pipeline.preparation.prepare import prepare
 from input_pipeline.preparation.recording import Options
 from input_pipeline.training_data import dataset
+from tests.conftest import ROOT
 from tests.input_pipeline.face_videos import assert_same, contents
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 GRID = ["bbaf2n", "bbal6n", "lgbf8n"]
 
 
@@ -264,7 +264,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 
 
 def test_a_write_that_fails_leaves_no_partial_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(pathlib.Path, "replace", full)
     with pytest.raises(OSError, match="No space"):
         results.write_atomically(tmp_path / "a" / "b", b"data")
     assert list((tmp_path / "a").iterdir()) == []
@@ -274,7 +274,7 @@ def test_a_folder_that_cannot_be_written_is_an_input_error(lrw, tmp_path, monkey
     def refused(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(finished, "write_atomically", refused)
+    monkeypatch.setattr(results, "write_atomically", refused)
     monkeypatch.setattr(job, "write_atomically", refused)
     with pytest.raises(InputError, match="cannot be written"):
         prepare("lrw", lrw, tmp_path)

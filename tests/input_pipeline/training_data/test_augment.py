@@ -1,6 +1,7 @@
 """Whole-clip augmentation: everything of an example changes together."""
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def clips():
 
 def drawn(seed: int, **strength) -> augment.Augmentation:
     random = np.random.default_rng(seed)
-    return augment.draw(random, OFF._replace(**strength))
+    return augment.draw(random, dataclasses.replace(OFF, **strength))
 
 
 def pictures() -> np.ndarray:

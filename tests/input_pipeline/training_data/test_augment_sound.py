@@ -1,5 +1,7 @@
 """Augmentation of what AT-net hears: noise, another voice, another tempo."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -12,7 +14,7 @@ OFF = augment.Strength()
 
 def drawn(seed: int, **strength) -> augment.Augmentation:
     random = np.random.default_rng(seed)
-    return augment.draw(random, OFF._replace(**strength))
+    return augment.draw(random, dataclasses.replace(OFF, **strength))
 
 
 def test_a_louder_sound_moves_only_the_column_that_windows_leave_out():

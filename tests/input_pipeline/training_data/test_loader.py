@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -12,12 +11,13 @@ import orbax.checkpoint as ocp
 import pytest
 
 from input_pipeline.clip import InputError
+from input_pipeline.media.image import to_float
 from input_pipeline.training_data import dataset, loader, sampling
 from input_pipeline.training_data.batches import Batches
 from input_pipeline.training_data.synthetic import SyntheticClips, write_dataset
+from tests.conftest import ROOT
 
 N, B, T = 10, 4, 16  # clips, rows of the global batch, frames
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ def test_evaluation_sees_each_clip_once_and_masks_the_rest(evaluate, clips, batc
     assert frames.shape[1:] == (26, 128, 128, 3)  # the longest clip's
     assert not frames[frame_valid == 0].any()
     np.testing.assert_array_equal(
-        frames[3, :20], sampling.to_float(sampling.decode(clips[3], range(20)))
+        frames[3, :20], to_float(sampling.decode(clips[3], range(20)))
     )
 
 

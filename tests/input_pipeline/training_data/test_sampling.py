@@ -1,5 +1,7 @@
 """Examples: pure functions of (clip, seed, epoch, index), cut where they say."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from input_pipeline.clip import InputError
 from input_pipeline.media import audio
+from input_pipeline.media.image import to_float
 from input_pipeline.training_data import sampling
 from input_pipeline.training_data.augment import Strength
 from input_pipeline.training_data.synthetic import SyntheticClips
@@ -210,7 +213,7 @@ def test_an_evaluation_example_is_the_whole_clip_and_its_first_frame(clips, pca)
     example = sampling.evaluation_example(clip, 2, pca, True, 20)
     assert (example.index, example.valid) == (2, 1)
     np.testing.assert_array_equal(example.frame_valid, [1] * 12 + [0] * 8)
-    frames = sampling.to_float(sampling.decode(clip, range(12)))
+    frames = to_float(sampling.decode(clip, range(12)))
     np.testing.assert_array_equal(example.vg.frames[:12], frames)
     np.testing.assert_array_equal(example.vg.image, frames[0])
     np.testing.assert_array_equal(example.vg.example, clip.landmarks[0].ravel())
@@ -286,7 +289,9 @@ def test_the_photo_is_the_first_frame_as_often_as_asked(clips, pca):
         if sampling.augmentation(key, both).smile > 0.5
     )
     smiles = sampling.vg_example(clip, key, T, augment=both)
-    alone = sampling.vg_example(clip, key, T, augment=both._replace(first_photo=0.0))
+    alone = sampling.vg_example(
+        clip, key, T, augment=dataclasses.replace(both, first_photo=0.0)
+    )
     np.testing.assert_array_equal(smiles.image, alone.image)
 
 

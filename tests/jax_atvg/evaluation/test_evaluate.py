@@ -4,6 +4,7 @@ import base64
 import csv
 import functools
 import json
+import pathlib
 import re
 
 import jax
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 
 from input_pipeline.clip import InputError
+from input_pipeline.media.image import to_float, to_u8
 from input_pipeline.training_data import sampling
 from input_pipeline.training_data.synthetic import SyntheticClips
 from jax_atvg.evaluation import evaluate as evaluation
 from jax_atvg.evaluation import metrics, report, synthesis
 from jax_atvg.evaluation.evaluate import evaluate, other_clips, read_take
-from jax_atvg.evaluation.synthesis import Made, Networks
+from jax_atvg.evaluation.synthesis import Made, Synthesis
 from jax_atvg.inference.predict import Photo, Weights, predict
 from jax_atvg.sharding import data_mesh
 from tests.small_bundle import small_bundle
@@ -45,7 +47,7 @@ def takes():
 
 @functools.cache
 def made_alone():
-    networks = Networks(bundle(), 1, one_device())
+    networks = Synthesis(bundle(), 1, one_device())
     return [networks([take])[0] for take in takes()]
 
 
@@ -138,7 +140,7 @@ def test_the_other_sound_is_cut_or_its_last_window_repeats():
 def test_chunks_give_what_predict_gives_in_one_piece():
     b, take = bundle(), takes()[0]
     weights = Weights(b.variables["at_net"], b.variables["vg_net"], b.pca, b.boost)
-    image = sampling.to_float(synthesis.resized(take.frames[:1], 32))
+    image = to_float(synthesis.resized(take.frames[:1], 32))
     coefficients = b.pca.project(
         sampling.flat_landmarks(clips()[0])[:1].astype(np.float32)
     )
@@ -149,7 +151,7 @@ def test_chunks_give_what_predict_gives_in_one_piece():
     )
     points = (np.asarray(whole.landmarks[0]).reshape(-1, 68, 2) + 1) * 64 - 0.5
     np.testing.assert_allclose(made_alone()[0].at["at"], points, atol=2e-3)
-    frames = np.asarray(synthesis.to_u8(whole.frames[0]))
+    frames = np.asarray(to_u8(whole.frames[0]))
     frames = synthesis.resized(frames, 128)
     assert close(made_alone()[0].frames["end_to_end"], frames)
 
@@ -161,7 +163,7 @@ def close(a, b) -> bool:
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(3, 1), (3, 2)])
 def test_neither_batch_nor_devices_nor_padding_change_what_is_made(batch_size, devices):
-    networks = Networks(bundle(), batch_size, one_device(devices))
+    networks = Synthesis(bundle(), batch_size, one_device(devices))
     assert networks.batch_size == {1: 3, 2: 4}[devices]
     for made, alone in zip(networks(takes()), made_alone(), strict=True):
         assert made.frames.keys() == alone.frames.keys()
@@ -172,13 +174,13 @@ def test_neither_batch_nor_devices_nor_padding_change_what_is_made(batch_size, d
 
 
 def test_a_recurrence_over_the_batch_sees_one_clip_at_a_time():
-    networks = Networks(small_bundle(recurrence="batch"), 4, one_device(2))
-    assert networks.batch_size == networks.mesh.size == 1
+    networks = Synthesis(small_bundle(recurrence="batch"), 4, one_device(2))
+    assert networks.batch_size == networks.networks.mesh.size == 1
 
 
 def test_a_bundles_own_landmarks_of_every_photo_are_used():
     theirs = small_bundle(photo_landmarks=bundle().pca.mean + np.float32(0.1))
-    made = Networks(theirs, 1, one_device())(takes()[1:2])[0]
+    made = Synthesis(theirs, 1, one_device())(takes()[1:2])[0]
     alone = made_alone()[1]
     assert not np.allclose(made.at["at"], alone.at["at"], atol=0.1)
     assert close(made.frames["teacher"], alone.frames["teacher"])
@@ -270,11 +272,24 @@ def test_an_older_report_is_replaced_and_a_failure_leaves_it(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report, "write_csv", full)
-    with pytest.raises(InputError, match="No space left on device"):
-        report.write_report(results._replace(about={"title": "newer"}), out)
-    assert "# new\n" in (out / "report.md").read_text()
-    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+    rename = pathlib.Path.rename
+
+    def not_to_its_place(self, target):
+        if self == out:
+            return rename(self, target)  # the older one moves aside
+        monkeypatch.undo()
+        return full()
+
+    for where, name, failing in [
+        (report, "write_csv", full),
+        (pathlib.Path, "rename", not_to_its_place),
+    ]:
+        monkeypatch.setattr(where, name, failing)
+        with pytest.raises(InputError, match="No space left on device"):
+            report.write_report(results._replace(about={"title": "newer"}), out)
+        monkeypatch.undo()
+        assert "# new\n" in (out / "report.md").read_text()
+        assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
 def test_chosen_clips_are_the_speakers_evenly():

@@ -12,8 +12,8 @@ from PIL import Image
 
 from input_pipeline.faces import align, landmarks
 from input_pipeline.media import audio
-from input_pipeline.media.image import write_image
-from jax_atvg.inference import animate
+from input_pipeline.media.image import to_u8, write_image
+from jax_atvg.inference import animate, networks
 from jax_atvg.inference.perception import perceive
 from tests.small_bundle import (
     LANDMARK_TO_CROP,
@@ -107,9 +107,7 @@ def test_frames_are_written_in_a_linear_range(written, frames):
 def test_minus_one_to_one_maps_linearly_to_0_to_255():
     values = np.array([-2, -1, 0, 1 / 127.5, 0.5, 1, 3], np.float32)
     expected = [0, 0, 128, 128, 191, 255, 255]
-    np.testing.assert_array_equal(
-        animate.to_u8(values.reshape(7, 1, 1)).ravel(), expected
-    )
+    np.testing.assert_array_equal(to_u8(values.reshape(7, 1, 1)).ravel(), expected)
 
 
 @pytest.mark.parametrize("seconds", [0.28, 0.3, 0.63, 0.64, 0.66, 1.0, 1.019])
@@ -170,7 +168,7 @@ def test_the_face_moves_with_the_sound(bundle, frames):
 
 
 def test_the_length_of_chunks_does_not_matter(monkeypatch, bundle, frames):
-    monkeypatch.setattr(animate, "CHUNK", 5)
+    monkeypatch.setattr(networks, "CHUNK", 5)
     got = animate.animate(photo(), (speech(SECONDS, RATE), RATE), bundle)
     assert np.abs(got.astype(int) - frames).max() <= 1
 
@@ -184,8 +182,9 @@ def over_the_batch():
 def test_one_program_serves_all_lengths(over_the_batch):
     for seconds in (0.3, 0.64, 1.1, 2.0):
         animate.animate(photo(), (speech(seconds), 16000), over_the_batch)
-    networks = over_the_batch.at_net, over_the_batch.vg_net
-    assert animate.compiled_predict(*networks, False)._cache_size() == 1
+    made = networks.Networks(over_the_batch)
+    program = networks.compiled_predict(*made.sizes, made.mesh, False)
+    assert program._cache_size() == 1
 
 
 def test_nor_does_it_where_the_recurrence_is_over_the_batch(
@@ -194,7 +193,7 @@ def test_nor_does_it_where_the_recurrence_is_over_the_batch(
     sound = speech(0.8), 16000
     expected = animate.animate(photo(), sound, over_the_batch)
     assert np.abs(expected.astype(int) - frames[: len(expected)]).max() > 1
-    monkeypatch.setattr(animate, "CHUNK", 5)
+    monkeypatch.setattr(networks, "CHUNK", 5)
     got = animate.animate(photo(), sound, over_the_batch)
     assert np.abs(got.astype(int) - expected).max() <= 1
 
@@ -229,13 +228,13 @@ def test_full_frame_of_odd_sides_is_written(files, bundle):
 def test_networks_serve_several_calls_and_let_go_of_the_bundle(frames):
     bundle = small_bundle()
     given = weakref.ref(bundle)
-    networks = animate.Networks(bundle)
+    ready = networks.Networks(bundle)
     del bundle
     for _ in range(2):
-        got = animate.animate(photo(), (speech(SECONDS, RATE), RATE), networks)
+        got = animate.animate(photo(), (speech(SECONDS, RATE), RATE), ready)
         np.testing.assert_array_equal(got, frames)
     assert given() is None
-    assert networks.bundle.variables == {}
+    assert ready.bundle.variables == {}
 
 
 def test_what_was_perceived_elsewhere_is_not_looked_for_again(files, bundle, frames):

@@ -10,7 +10,7 @@ import pytest
 
 from input_pipeline.clip import InputError, Pca
 from input_pipeline.faces.align import DEFAULT_TEMPLATE
-from jax_atvg.evaluation.metrics import as_points, opening
+from input_pipeline.faces.landmarks import as_points, opening
 from jax_atvg.inference.bundle import (
     Bundle,
     SeenFaces,
@@ -164,6 +164,25 @@ def test_a_failed_save_leaves_the_older_bundle(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(ocp.PyTreeCheckpointer, "save", fail)
     with pytest.raises(InputError, match=r"b: cannot be written .*No space left"):
         save_bundle(bundle, tmp_path / "b")
+    assert_equal(load_bundle(tmp_path / "b"), bundle)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_bundle_that_cannot_be_moved_to_its_place_leaves_the_older_one(
+    bundle, tmp_path, monkeypatch
+):
+    save_bundle(bundle, tmp_path / "b")
+    rename = pathlib.Path.rename
+
+    def refuse(self, target):
+        if self.name == "b":
+            return rename(self, target)  # the older one moves aside
+        monkeypatch.undo()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "rename", refuse)
+    with pytest.raises(InputError, match=r"b: cannot be written .*No space left"):
+        save_bundle(dataclasses.replace(bundle, boost=2 * bundle.boost), tmp_path / "b")
     assert_equal(load_bundle(tmp_path / "b"), bundle)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 

@@ -8,12 +8,13 @@ from skimage.data import astronaut
 
 import command_line
 from input_pipeline.faces import landmarks
-from jax_atvg.evaluation.metrics import opening
+from input_pipeline.faces.landmarks import opening
 from jax_atvg.evaluation.scores import correlation, mouth_box
-from jax_atvg.inference.animate import Networks, read_speech, read_subject, talk
+from jax_atvg.inference.animate import read_speech, read_subject, talk
 from jax_atvg.inference.bundle import load_bundle
+from jax_atvg.inference.networks import Networks
+from tests.conftest import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MOST_BYTES = 24e6
 SPEECH = ROOT / "demo" / "speech.flac"
 

@@ -7,9 +7,11 @@ import pytest
 from input_pipeline.clip import InputError
 from input_pipeline.faces import authors
 from input_pipeline.media import audio
+from input_pipeline.media.image import to_u8
 from jax_atvg.inference import animate
 from jax_atvg.inference.bundle import Bundle, load_bundle, save_bundle
-from jax_atvg.inference.predict import Photo, Weights
+from jax_atvg.inference.networks import Networks
+from jax_atvg.inference.predict import Photo
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.vg_net import VGNet
 from tests.reference_networks import authors_variables, max_difference, nhwc
@@ -78,7 +80,7 @@ def test_the_whole_demo_in_chunks(bundle, demo, photo, reference):
         expected = nhwc(demo[name])
         assert max_difference(actual[shown], expected) < 2e-4
         assert np.abs(actual[shown] - expected).mean() < 1e-5
-    frames_u8 = np.stack([animate.to_u8(frame) for frame in joined.frames])
+    frames_u8 = np.stack([to_u8(frame) for frame in joined.frames])
     difference = np.abs(frames_u8.astype(int) - demo["frames_u8_linear"])
     assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
 
@@ -92,17 +94,9 @@ def test_landmark_attention_of_the_demo(bundle, demo, photo):
 
 
 def test_predict_is_at_net_then_vg_net(bundle, demo, photo):
-    weights = Weights(
-        bundle.variables["at_net"],
-        bundle.variables["vg_net"],
-        bundle.pca,
-        bundle.boost,
-    )
-    networks = bundle.at_net, bundle.vg_net
-    audio_windows = demo["windows"][None, :3]
+    networks, audio_windows = Networks(bundle), demo["windows"][None, :3]
     both, still = (
-        animate.compiled_predict(*networks, still)(weights, photo, audio_windows)
-        for still in (False, True)
+        next(networks.predict(photo, audio_windows, still)) for still in (False, True)
     )
     assert max_difference(both.landmarks, demo["landmarks"][:, :3]) < 1e-5
     assert max_difference(still.landmarks[0], np.repeat(photo.landmarks, 3, 0)) == 0

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jax_atvg.models import convolutions
-from jax_atvg.models.cpu import winograd
 from jax_atvg.models.conv_gru import gates, recur
+from jax_atvg.models.cpu import winograd
 
 CONVS = {  # kernel size, strides, padding, dilation
     "3x3": (3, 1, 1, 1),

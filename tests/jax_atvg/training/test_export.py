@@ -12,8 +12,8 @@ from jax import export as jax_export
 from configs import smoke
 from input_pipeline.clip import InputError, Pca
 from input_pipeline.faces import align, landmarks
+from input_pipeline.faces.landmarks import as_points, opening
 from input_pipeline.training_data import loader, sampling, synthetic
-from jax_atvg.evaluation.metrics import as_points, opening
 from jax_atvg.inference.bundle import load_bundle
 from jax_atvg.training import export
 from jax_atvg.training.runs import Run
@@ -41,7 +41,7 @@ def runs():
     inputs = zeros((1, 6), (1, 1, 28, 12))
     at_weights = random_variables(make_nets(at).net, *inputs)
     inputs = zeros((1, 128, 128, 3), (1, 1, 136), (1, 136))
-    vg_weights = random_variables(make_nets(vg).generator, *inputs)
+    vg_weights = random_variables(make_nets(vg).vg_net, *inputs)
     return Run(at, at_weights, CLIPS.pca(6), 6), Run(vg, vg_weights, None, 6)
 
 
@@ -55,7 +55,7 @@ def test_a_bundle_holds_what_both_runs_have_learnt(runs, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, stored, learnt)
     np.testing.assert_array_equal(bundle.boost, w)
     assert bundle.at_net == make_nets(at.experiment).net
-    assert bundle.vg_net == make_nets(vg.experiment).generator.clone(remat=False)
+    assert bundle.vg_net == make_nets(vg.experiment).vg_net.clone(remat=False)
     assert bundle.photo_landmarks is None
     points = landmarks.to_pixels(at.pca.mean)
     in_crop = align.transform(bundle.landmark_to_crop, at.pca.mean.reshape(68, 2))

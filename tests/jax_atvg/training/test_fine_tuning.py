@@ -22,7 +22,7 @@ def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
     for network in ("at", "vg"):
         run(experiment(network, steps=3), folder / network)
-    at, vg = read_run(folder / "at", "at"), read_run(folder / "vg", "gan")
+    at, vg = read_run(folder / "at", "at"), read_run(folder / "vg", "vg")
     made = make_bundle(
         at,
         vg,
@@ -56,7 +56,7 @@ def test_at_net_begins_with_the_bundles(bundle, tmp_path):
 def test_the_generator_and_its_average_begin_with_the_bundles(bundle, tmp_path):
     made, path = bundle
     state = run(fine_tuning("vg", path, ema=0.9), tmp_path)
-    assert_bit_for_bit(state.gen.params, made.variables["vg_net"]["params"])
+    assert_bit_for_bit(state.vg.params, made.variables["vg_net"]["params"])
     assert_bit_for_bit(state.ema, made.variables["vg_net"]["params"])
 
 

@@ -260,7 +260,7 @@ def test_what_a_run_writes(tmp_path):
     written = lines(tmp_path)
     assert [line["step"] for line in written] == [2, 4, 6, 6]
     pace = {"pace/clips_per_second", "pace/waiting_for_data"}
-    assert {"gen/pixel", "disc/loss"} | pace <= set(written[0])
+    assert {"vg/pixel", "disc/loss"} | pace <= set(written[0])
     assert all(0 <= line["pace/waiting_for_data"] <= 1 for line in written[:3])
     assert 0 < written[-1]["validation/loss"] < 2
     assert list((tmp_path / "events").iterdir())

@@ -12,7 +12,6 @@ import pytest
 
 from configs import ablation, smoke, vg_default
 from input_pipeline.clip import MOUTH, AtBatch, InputError, Pca
-from input_pipeline.training_data.augment import Strength
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
@@ -23,14 +22,14 @@ from jax_atvg.training import losses
 from jax_atvg.training.at_step import at_loss
 from jax_atvg.training.config import (
     AtLoss,
-    Augment,
     Data,
     Experiment,
     GanLoss,
     Optimizer,
+    Strength,
 )
 from jax_atvg.training.optim import adam, make_optimizer, schedule
-from jax_atvg.training.state import AtNets, GanNets, run
+from jax_atvg.training.state import AtNets, VgNets, run
 from jax_atvg.training.train_step import build, make_nets
 from tests.random_variables import random_variables, random_vg_batch
 
@@ -39,7 +38,7 @@ SIZE, BATCH, FRAMES = 32, 2, 3
 
 def small_gan(**changes):
     generator = changes.pop("generator", VGNet(width=4, num_blocks=1, image_size=SIZE))
-    return GanNets(generator, Discriminator(4, 16, (16, 16), 8, 1), **changes)
+    return VgNets(generator, Discriminator(4, 16, (16, 16), 8, 1), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def batch():
 
 def start(nets, batch):
     return nets.start(
-        random_variables(nets.generator, batch.image, batch.landmarks, batch.example),
+        random_variables(nets.vg_net, batch.image, batch.landmarks, batch.example),
         random_variables(nets.discriminator, batch.frames, batch.example),
     )
 
@@ -97,7 +96,7 @@ def test_landmark_target_is_the_landmark_distance():
 def test_at_loss_on_landmarks_goes_through_the_pca():
     random = np.random.default_rng(0).normal
     components = np.linalg.qr(random(size=(136, 4)))[0].astype(np.float32)
-    net = ATNet(4, (8,), (4,) * 5, (8,), 8, 1)
+    net = ATNet((8,), (4,) * 5, (8,), 8, 1, num_coefficients=4)
     inputs = [random(size=s).astype("f4") for s in [(2, 4), (2, 3, 28, 12), (2, 3, 4)]]
     variables = random_variables(net, *inputs[:2])
     by_target = {}
@@ -146,7 +145,7 @@ def test_without_dynamic_loss_the_pixel_term_is_plain_l1(batch):
     fake = gan.Fake(-batch.frames, np.ones((*batch.frames.shape[:-1], 1), np.float32))
     expected = np.mean(np.abs(2 * batch.frames))
     loss, terms = gan.likeness_loss(nets, fake, batch)
-    np.testing.assert_allclose(terms["gen/pixel"], expected, rtol=1e-6)
+    np.testing.assert_allclose(terms["vg/pixel"], expected, rtol=1e-6)
     np.testing.assert_allclose(loss, 10 * expected, rtol=1e-6)
 
 
@@ -163,7 +162,7 @@ def test_without_both_terms_the_discriminator_rests(batch):
     nets = small_gan(loss=GanLoss(score=False, landmark=False))
     before, after, terms = step_of(nets, batch)
     assert_same(after.disc, before.disc)
-    np.testing.assert_allclose(terms["gen/loss"], 10 * terms["gen/pixel"], rtol=1e-6)
+    np.testing.assert_allclose(terms["vg/loss"], 10 * terms["vg/pixel"], rtol=1e-6)
 
 
 def test_without_composition_every_pixel_is_drawn(batch):
@@ -203,23 +202,23 @@ def test_the_texture_term_is_weighted_into_the_generators_loss(batch):
     nets = small_gan(loss=GanLoss(texture_weight=5.0, score=False, landmark=False))
     for step in (gan.gan_step, gan.pixel_step):
         _, _, terms = step_of(nets, batch, step)
-        assert terms["gen/texture"] > 0
+        assert terms["vg/texture"] > 0
     _, _, terms = step_of(nets, batch)
-    expected = 10 * terms["gen/pixel"] + 5 * terms["gen/texture"]
-    np.testing.assert_allclose(terms["gen/loss"], expected, rtol=1e-5)
+    expected = 10 * terms["vg/pixel"] + 5 * terms["vg/texture"]
+    np.testing.assert_allclose(terms["vg/loss"], expected, rtol=1e-5)
 
 
 def test_warm_up_trains_the_generator_on_pixels_alone(batch):
     # Not Adam: rounding decides where it takes an element whose gradient is near eps.
-    plain = {"gen_optimizer": optax.sgd(1.0)}
+    plain = {"vg_optimizer": optax.sgd(1.0)}
     nets = small_gan(**plain)
     before, after, terms = step_of(nets, batch, gan.pixel_step)
     assert_same(after.disc, before.disc)
-    assert set(terms) == {"gen/pixel", "gen/attention"}
+    assert set(terms) == {"vg/pixel", "vg/attention"}
     assert after.step == 1
     alone = small_gan(loss=GanLoss(score=False, landmark=False), **plain)
     _, expected, _ = step_of(alone, batch)
-    assert_same(after.gen.params, expected.gen.params, 1e-5)
+    assert_same(after.vg.params, expected.vg.params, 1e-5)
 
 
 def test_warm_up_lasts_its_steps():
@@ -287,19 +286,19 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state(batch):
 def test_ema_follows_the_generator_by_its_decay(batch):
     before, after, _ = step_of(small_gan(ema=0.9), batch)
     expected = jax.tree.map(
-        lambda old, new: 0.9 * old + 0.1 * new, before.gen.params, after.gen.params
+        lambda old, new: 0.9 * old + 0.1 * new, before.vg.params, after.vg.params
     )
     assert_same(after.ema, expected, 1e-6)
-    assert_same(before.ema, before.gen.params)
+    assert_same(before.ema, before.vg.params)
 
 
 def test_rematerialisation_changes_memory_and_no_number(batch):
     kept = small_gan()
-    again = small_gan(generator=dataclasses.replace(kept.generator, remat=True))
+    again = small_gan(generator=dataclasses.replace(kept.vg_net, remat=True))
     _, a, terms = step_of(kept, batch)
     _, b, terms_again = step_of(again, batch)
     assert_same(terms_again, terms, 1e-4)
-    assert_same(a.gen.batch_stats, b.gen.batch_stats, 1e-5)
+    assert_same(a.vg.batch_stats, b.vg.batch_stats, 1e-5)
 
     def residuals(nets):
         forward = functools.partial(gan.generate, nets)
@@ -342,13 +341,13 @@ def test_spectral_norm_divides_kernels_by_their_largest_singular_value(batch):
         ("steps", 0, r"config.steps=0: must be 1 at least"),
         (
             "data",
-            Data(augment=Augment(warp=-1.0)),
+            Data(augment=Strength(warp=-1.0)),
             r"config.data.augment.warp=-1.0: must be 0.0 at least",
         ),
         ("ema", 1.0, r"config.ema=1.0: must be in \[0, 1\)"),
         (
             "data",
-            Data(augment=Augment(smile=1.5)),
+            Data(augment=Strength(smile=1.5)),
             r"config.data.augment.smile=1.5: must be 1 at most",
         ),
         ("compute", "int8", r"config.compute='int8': choose one of float32, bfloat16"),
@@ -371,11 +370,7 @@ def test_unknown_variants_name_the_known(module):
         module.get_config("nothing")
 
 
-def test_a_config_has_every_strength_of_augmentation_and_none_by_default():
-    assert Strength(**vars(Augment())) == Strength()
-
-
 def test_default_experiments_are_the_authors_networks():
-    gan_nets = make_nets(Experiment(network="gan"))
-    assert gan_nets.generator == VGNet() and gan_nets.discriminator == Discriminator()
+    gan_nets = make_nets(Experiment(network="vg"))
+    assert gan_nets.vg_net == VGNet() and gan_nets.discriminator == Discriminator()
     assert make_nets(Experiment(network="at")).net == ATNet()

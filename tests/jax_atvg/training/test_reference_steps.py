@@ -15,7 +15,7 @@ from jax_atvg.models.vg_net import VGNet
 from jax_atvg.training import gan_step as gan
 from jax_atvg.training.at_step import at_loss, at_step
 from jax_atvg.training.losses import dynamic_pixel_loss
-from jax_atvg.training.state import AtNets, GanNets
+from jax_atvg.training.state import AtNets, VgNets
 from tests.per_frame_norm import PerFrameBatchNorm
 from tests.reference_networks import (
     assert_running_statistics,
@@ -108,7 +108,7 @@ def gan_case(reference, convolution_form):
     """The authors' iteration: (stored values, nets, state, batch, state afterwards,
     losses)."""
     stored = reference("vgnet_step_seed0.npz")
-    nets = GanNets(
+    nets = VgNets(
         VGNet(recurrence="batch", dropout=0.0, norm=PerFrameBatchNorm),
         Discriminator(norm=PerFrameBatchNorm),
     )
@@ -131,11 +131,11 @@ def test_gan_step_losses(gan_case):
         ("disc/landmark_real", "loss_lmark_r", 1e-4),
         ("disc/landmark_fake", "loss_lmark_f", 1e-4),
         ("disc/loss", "loss_disc", 1e-4),
-        ("gen/pixel", "loss_pix", 1e-4),
-        ("gen/score", "loss_gen", 1e-3),
-        ("gen/landmark", "loss_lmark", 1e-3),
-        ("gen/loss", "loss_total_gen", 1e-3),
-        ("gen/attention", "attention_mean", 1e-4),
+        ("vg/pixel", "loss_pix", 1e-4),
+        ("vg/score", "loss_gen", 1e-3),
+        ("vg/landmark", "loss_lmark", 1e-3),
+        ("vg/loss", "loss_total_gen", 1e-3),
+        ("vg/attention", "attention_mean", 1e-4),
     ):
         np.testing.assert_allclose(metrics[ours], stored[f"f64/{theirs}"], rtol=rtol)
 
@@ -161,8 +161,8 @@ def test_gan_step_gradients(gan_case):
         fake, pull_back, _ = gan.generate(nets, state, batch, 0)
 
         def terms(fake):
-            _, terms = gan.generator_loss(nets, disc, fake, batch)
-            return terms["gen/pixel"], terms["gen/score"], terms["gen/landmark"]
+            _, terms = gan.vg_loss(nets, disc, fake, batch)
+            return terms["vg/pixel"], terms["vg/score"], terms["vg/landmark"]
 
         cotangents = jax.jacrev(terms)(fake)
         return fake, [pull_back(cotangent)[0] for cotangent in cotangents]

@@ -17,7 +17,7 @@ from jax_atvg.training.checkpoint import BEST, Checkpoints, claim_workdir, open_
 from jax_atvg.training.config import flatten, from_flat
 from jax_atvg.training.loop import save_pca, variables_of
 from jax_atvg.training.runs import Run, averaged, read_run
-from jax_atvg.training.state import AtState, GanState, NetState
+from jax_atvg.training.state import AtState, NetState, VgState
 from jax_atvg.training.train_step import initial_state, make_nets
 from tests.random_variables import random_variables
 
@@ -37,9 +37,9 @@ def at_state(number: float) -> AtState:
     return AtState(jnp.int32(0), net_state(number))
 
 
-def gan_state(number: float, ema: bool) -> GanState:
+def gan_state(number: float, ema: bool) -> VgState:
     averaged = {"layer": {"kernel": jnp.full((2, 3), -number)}} if ema else None
-    return GanState(jnp.int32(0), net_state(number), net_state(99.0), averaged)
+    return VgState(jnp.int32(0), net_state(number), net_state(99.0), averaged)
 
 
 def model() -> Pca:
@@ -115,7 +115,7 @@ def test_the_newest_checkpoint_is_read_where_asked_or_where_none_was_scored(
 def test_of_a_gan_the_generator_is_read_or_its_average(ema, tmp_path):
     state = gan_state(2, ema)
     leave(tmp_path, smoke.get_config("vg"), {3: state})
-    run = read_run(tmp_path, "gan")
+    run = read_run(tmp_path, "vg")
     assert_equal(run.variables, variables_of(state))
     kernel = run.variables["params"]["layer"]["kernel"]
     assert kernel[0, 0] == (-2 if ema else 2)
@@ -147,7 +147,7 @@ def test_no_run_is_an_error(tmp_path):
 
 def test_a_run_of_the_other_network_is_an_error(at_run):
     with pytest.raises(InputError, match=r"a run of AT-net, VG-net wanted .* exchange"):
-        read_run(at_run, "gan")
+        read_run(at_run, "vg")
 
 
 def test_a_choice_that_does_not_exist_is_an_error(at_run):
@@ -251,7 +251,7 @@ def test_an_average_says_the_mean_of_its_members_window_by_window():
     first = net.apply(mean.variables, photo, sound[:, :2])
     rest = net.apply(mean.variables, photo, sound[:, 2:], state=first.state)
     np.testing.assert_allclose(rest.coefficients, whole.coefficients[:, 2:], atol=1e-5)
-    state = first_state(net, make_nets(smoke.get_config("vg")).generator).at_net
+    state = first_state(net, make_nets(smoke.get_config("vg")).vg_net).at_net
     alone = net.apply(mean.variables, photo[:1], sound[:1], state=state)
     np.testing.assert_allclose(alone.coefficients, whole.coefficients[:1], atol=1e-5)
 

@@ -15,7 +15,7 @@ from jax_atvg.training import gan_step as gan
 from jax_atvg.training.at_step import at_step
 from jax_atvg.training.optim import adam
 from jax_atvg.training.rng import stream
-from jax_atvg.training.state import AtNets, GanNets
+from jax_atvg.training.state import AtNets, VgNets
 from tests.random_variables import random_variables, random_vg_batch
 
 SIZE, BATCH, FRAMES = 32, 2, 3
@@ -30,10 +30,10 @@ def changed(before, after) -> bool:
 
 @pytest.fixture(scope="module")
 def nets():
-    return GanNets(
+    return VgNets(
         VGNet(width=4, num_blocks=1, image_size=SIZE),
         Discriminator(width=4, fc_width=16, lstm_width=8),
-        gen_optimizer=adam(2e-3),
+        vg_optimizer=adam(2e-3),
         disc_optimizer=adam(2e-3),
     )
 
@@ -46,7 +46,7 @@ def batch():
 @pytest.fixture(scope="module")
 def state(nets, batch):
     return nets.start(
-        random_variables(nets.generator, batch.image, batch.landmarks, batch.example),
+        random_variables(nets.vg_net, batch.image, batch.landmarks, batch.example),
         random_variables(nets.discriminator, batch.frames, batch.example),
     )
 
@@ -58,7 +58,7 @@ def step(nets):
 
 @pytest.fixture(scope="module")
 def judge(nets):
-    return jax.jit(functools.partial(gan.generator_loss, nets))
+    return jax.jit(functools.partial(gan.vg_loss, nets))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def after(step, state, batch):
 def test_both_networks_and_their_statistics_move_once(state, after):
     moved, _ = after
     assert moved.step == 1
-    for before, now in ((state.gen, moved.gen), (state.disc, moved.disc)):
+    for before, now in ((state.vg, moved.vg), (state.disc, moved.disc)):
         assert changed(before.params, now.params)
         assert changed(before.batch_stats, now.batch_stats)
 
@@ -77,7 +77,7 @@ def test_both_networks_and_their_statistics_move_once(state, after):
 def test_generator_loss_is_the_weighted_sum_of_its_terms(judge, state, batch):
     fake = gan.Fake(-batch.frames, 0.5 * np.ones((*batch.frames.shape[:-1], 1)))
     loss, terms = judge(state.disc, fake, batch)
-    expected = 10 * terms["gen/pixel"] + terms["gen/score"] + terms["gen/landmark"]
+    expected = 10 * terms["vg/pixel"] + terms["vg/score"] + terms["vg/landmark"]
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
@@ -85,14 +85,14 @@ def test_discriminator_is_updated_as_if_the_generator_stood_still(
     nets, state, batch, after
 ):
     """The generator's update leaves the discriminator untouched, and the reverse."""
-    frozen = GanNets(
-        nets.generator,
+    frozen = VgNets(
+        nets.vg_net,
         nets.discriminator,
-        gen_optimizer=adam(0.0),
+        vg_optimizer=adam(0.0),
         disc_optimizer=nets.disc_optimizer,
     )
     gen_still, _ = jax.jit(functools.partial(gan.gan_step, frozen))(state, batch, 0)
-    assert not changed(gen_still.gen.params, state.gen.params)
+    assert not changed(gen_still.vg.params, state.vg.params)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6),
         gen_still.disc.params,
@@ -107,16 +107,14 @@ def test_generator_is_judged_by_the_updated_discriminator(
     fake, _, _ = jax.jit(lambda state: gan.generate(nets, state, batch, 0))(state)
     _, by_new = judge(moved.disc, fake, batch)
     _, by_old = judge(state.disc, fake, batch)
-    np.testing.assert_allclose(
-        metrics["gen/landmark"], by_new["gen/landmark"], rtol=1e-4
-    )
-    assert abs(by_old["gen/landmark"] / by_new["gen/landmark"] - 1) > 1e-3
+    np.testing.assert_allclose(metrics["vg/landmark"], by_new["vg/landmark"], rtol=1e-4)
+    assert abs(by_old["vg/landmark"] / by_new["vg/landmark"] - 1) > 1e-3
 
 
 def test_landmark_gradient_of_the_discriminator_flows_to_the_frames(nets, state, batch):
     def landmark(frames):
         fake = gan.Fake(frames, jnp.zeros((BATCH, FRAMES, SIZE, SIZE, 1)))
-        return gan.generator_loss(nets, state.disc, fake, batch)[1]["gen/landmark"]
+        return gan.vg_loss(nets, state.disc, fake, batch)[1]["vg/landmark"]
 
     gradient = jax.jit(jax.grad(landmark))(jnp.asarray(batch.frames))
     assert float(jnp.abs(gradient).max()) > 0
@@ -140,14 +138,14 @@ def test_the_same_seed_repeats_a_step_and_another_does_not(step, state, batch, a
     again, _ = step(state, batch, 0)
     other, _ = step(state, batch, 1)
     assert not changed(again, after[0])
-    assert changed(other.gen.params, after[0].gen.params)
+    assert changed(other.vg.params, after[0].vg.params)
 
 
 def test_losses_fall_on_a_memorised_batch(step, state, batch):
     trace, batch = [], batch._replace(frames=np.full_like(batch.frames, 0.3))
     for _ in range(60):
         state, metrics = step(state, batch, 0)
-        trace.append((metrics["gen/pixel"], metrics["disc/landmark_real"]))
+        trace.append((metrics["vg/pixel"], metrics["disc/landmark_real"]))
     first, last = np.mean(trace[:3], 0), np.mean(trace[-3:], 0)
     assert last[0] < 0.9 * first[0] and last[1] < 0.5 * first[1]
 
@@ -160,7 +158,7 @@ def test_at_net_memorises_a_batch():
         random.normal(size=(BATCH, FRAMES, 4)).astype(np.float32),
     )
     widths = {"audio_widths": (8,) * 5, "fc_widths": (32, 16), "lstm_width": 16}
-    nets = AtNets(ATNet(4, (16, 16), **widths), adam(1e-2))
+    nets = AtNets(ATNet((16, 16), num_coefficients=4, **widths), adam(1e-2))
     state = nets.start(random_variables(nets.net, batch.example, batch.audio))
     step, losses = jax.jit(functools.partial(at_step, nets)), []
     for _ in range(60):

@@ -14,9 +14,10 @@ from configs import smoke
 from input_pipeline.clip import InputError
 from input_pipeline.training_data import synthetic
 from jax_atvg.training.checkpoint import Checkpoints, claim_workdir, open_workdir
+from jax_atvg.training.config_files import read_config
 from jax_atvg.training.loop import save_pca
-from jax_atvg.training.reporting import Reporter
-from jax_atvg.training.runs import read_experiment, read_pca, validation_losses
+from jax_atvg.training.reporting import open_reporters
+from jax_atvg.training.runs import read_pca, validation_losses
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_experiment_and_face_model_come_back(store):
     pca = synthetic.SyntheticClips(4, 32).pca(4)
     claim_workdir(store, config)
     save_pca(store / "pca.npz", pca)
-    assert read_experiment(store) == config
+    assert read_config(store) == config
     for a, b in zip(read_pca(store), pca, strict=True):
         np.testing.assert_array_equal(a, b)
     claim_workdir(store, config)
@@ -53,14 +54,14 @@ def test_experiment_and_face_model_come_back(store):
 
 def test_reports_of_several_starts_are_one_file(store):
     for step in (1, 2):
-        reporter = Reporter(store, active=True)
-        reporter.scalars(step, {"validation/loss": float(step)})
-        reporter.publish()
-        assert step in validation_losses(store / "metrics.jsonl")
-        reporter.scalars(step + 10, {"validation/loss": 0.5})
-        reporter.close()
+        with open_reporters(["jsonl", "tensorboard"], store, step - 1, {}) as reporter:
+            reporter.scalars(step, {"validation/loss": float(step)})
+            reporter.publish()
+            assert step in validation_losses(store / "metrics.jsonl")
+            reporter.scalars(step + 10, {"validation/loss": 0.5})
     assert validation_losses(store / "metrics.jsonl") == {1: 1, 11: 0.5, 2: 2, 12: 0.5}
-    assert list((store / "events").iterdir())  # named by the second
+    events = list((store / "events").iterdir())  # named by the second
+    assert events and all(path.read_bytes() for path in events)
 
 
 def test_orbax_is_given_the_address(store, monkeypatch):

@@ -14,7 +14,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 LIMIT = 300  # seconds; a process that hangs is an error
 
 

@@ -182,7 +182,7 @@ def test_a_split_optimiser_leaves_the_networks_whole(monkeypatch):
     state = jax.eval_shape(built.init, 0)
     split = [
         x
-        for net in (state.gen, state.disc)
+        for net in (state.vg, state.disc)
         for x in jax.tree.leaves(net.params)
         if x.size >= 1000
     ]

@@ -1,0 +1,90 @@
+"""How far a long job is: a bar on a terminal, plain lines in a log file.
+
+    with Progress(len(items), "clip") as progress:
+        for item in items:
+            ...
+            progress.update()
+
+Everything goes to standard error.  Where that is no terminal (a log file, SLURM), one
+plain line is written every so many seconds instead of a bar's carriage returns.
+"""
+
+import contextlib
+import sys
+import time
+from typing import Any
+
+LINE_EVERY = 10.0  # seconds between two lines of a log
+
+
+class Progress(contextlib.AbstractContextManager):
+    """total, initial: in units, of the whole job and of what is done already.  unit:
+    singular, as "step".  name: what the job is.  active: False says nothing at all.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        unit: str,
+        *,
+        name: str = "",
+        initial: int = 0,
+        active: bool = True,
+    ):
+        self.total, self.unit, self.name = total, unit, name
+        self.done = self.initial = initial
+        self.active, self.bar, self.shown = active, None, {}
+        self.began = self.lined = time.monotonic()
+        if active and sys.stderr.isatty():
+            import tqdm
+
+            self.bar = tqdm.tqdm(
+                total=total, initial=initial, unit=unit, desc=name or None
+            )
+
+    def update(self, count: int = 1) -> None:
+        """So many units more are done."""
+        self.done += count
+        if self.bar is not None:
+            self.bar.update(count)
+        elif self.active and time.monotonic() - self.lined >= LINE_EVERY:
+            self._line()
+
+    def show(self, **values: Any) -> None:
+        """What stands beside the pace from now on, as loss="0.12"."""
+        self.shown = values
+        if self.bar is not None:
+            self.bar.set_postfix(values, refresh=False)
+
+    def say(self, text: str) -> None:
+        """A line of its own, whether there is a bar or not."""
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        elif self.active:
+            print(text, file=sys.stderr, flush=True)
+
+    def __exit__(self, *_) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif self.active:
+            self._line()
+
+    def _line(self) -> None:
+        self.lined = now = time.monotonic()
+        pace = (self.done - self.initial) / max(now - self.began, 1e-9)
+        parts = [
+            f"{self.done} of {self.total} {self.unit}s",
+            f"{pace:.3g} {self.unit}/s",
+        ]
+        if 0 < self.done < self.total and pace:
+            parts.append(f"{duration((self.total - self.done) / pace)} left")
+        parts += [f"{name} {value}" for name, value in self.shown.items()]
+        name = f"{self.name}: " if self.name else ""
+        print(name + ", ".join(parts), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min", "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

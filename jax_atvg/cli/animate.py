@@ -1,0 +1,126 @@
+"""A photo and a speech recording become a talking-face video.
+
+    python main.py animate --image=face.jpg --audio=speech.wav --out=talking.mp4
+
+The photo must show a frontal, upright face; the recording may be any sound or video
+file.  With --batch a list of such jobs is done one after the other.
+"""
+
+import csv
+import os
+
+from input_pipeline.clip import InputError
+from jax_atvg.cli.flags import Flags, Given, refuse_out_as_input
+from jax_atvg.resources import DEFAULT_BUNDLE
+
+ONE_VIDEO = ("image", "audio", "out")
+
+
+def flags(add: Flags) -> None:
+    add.path("image", "The photo.", required=True)
+    add.path("audio", "The recording: sound, or a video's.", required=True)
+    add.path("out", "The video to write, an .mp4.", required=True)
+    add.path(
+        "bundle",
+        "The networks, a folder that `export` wrote.",
+        DEFAULT_BUNDLE,
+        shown="the one that comes along",
+    )
+    add.text("face", "Which face: largest, or 0, 1, ... from the left.", "largest")
+    add.switch("full_frame", "Put the face back into the whole picture.")
+    add.switch(
+        "panels",
+        "Also write OUT_panels.mp4: landmarks, attention, colour and result.",
+    )
+    add.path("landmarks_out", "Also write the landmarks, f32[T,68,2], to this .npy.")
+    add.path(
+        "batch",
+        "A CSV of image,audio,out rows in place of these three flags; a bad row does "
+        "not stop the others.",
+    )
+    add.replaces("batch", (*ONE_VIDEO, "landmarks_out"))
+
+
+def run(given: Given) -> int:
+    from input_pipeline.preparation.workers import assistant
+    from jax_atvg.cli.app import complain
+    from jax_atvg.cli.machine import say_what_runs, set_up_jax
+    from jax_atvg.inference.perception import perceive
+
+    jobs = (
+        read_jobs(given.batch)
+        if given.batch
+        else [[given.image, given.audio, given.out]]
+    )
+    failed, outs = 0, set()
+    with assistant() as begin:
+        # The first face is found while jax is imported and the bundle read.  The others
+        # not before their turn: a job may take up the video of the one before.
+        ahead = {1: begin(perceive, *jobs[0][:2], given.face)}
+        set_up_jax()
+        from jax_atvg.inference.animate import animate_file
+        from jax_atvg.inference.bundle import load_bundle
+        from jax_atvg.inference.networks import Networks
+
+        networks = Networks(load_bundle(given.bundle))
+        say_what_runs(networks.mesh.devices.flat[:1], networks=networks.weights)
+        for number, job in enumerate(jobs, 1):
+            try:
+                image, audio, out = check_job(job, f"{given.batch}: job {number}", outs)
+                perceived = ahead.pop(number, None) or begin(
+                    perceive, image, audio, given.face
+                )
+                written = animate_file(
+                    image,
+                    audio,
+                    out,
+                    networks,
+                    face=given.face,
+                    full_frame=given.full_frame,
+                    panels=given.panels,
+                    landmarks_out=given.landmarks_out,
+                    progress=True,
+                    perceived=perceived,
+                )
+                print("wrote", *written)
+            except InputError as error:
+                complain(error)
+                failed += 1
+    if given.batch:
+        print(f"{len(jobs) - failed} of {len(jobs)} videos written")
+    return 2 if failed else 0
+
+
+def read_jobs(path: str) -> list[list[str]]:
+    """Rows image,audio,out of a CSV file; a first row of just these words is a header.
+
+    InputError: no such file, no rows.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # Excel's mark
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not a readable list ({error}); give a CSV"
+        ) from error
+    rows = [[os.path.expanduser(field.strip()) for field in row] for row in rows]
+    rows = rows[1:] if rows[:1] == [list(ONE_VIDEO)] else rows
+    if not rows:
+        raise InputError(f"{path}: no rows; give image,audio,out, one video a row")
+    return rows
+
+
+def check_job(job: list[str], name: str, outs: set[str]) -> list[str]:
+    """image, audio, out; adds out to those taken.
+
+    InputError: not these three, an out that is taken or an input.
+    """
+    if len(job) != 3 or not all(job):
+        raise InputError(f"{name} is {','.join(job)}; give image,audio,out")
+    if os.path.abspath(job[2]) in outs:
+        raise InputError(f"{name} writes {job[2]} again; give every job its own")
+    refuse_out_as_input(
+        Given(**dict(zip(ONE_VIDEO, job, strict=True))), "image", "audio"
+    )
+    outs.add(os.path.abspath(job[2]))
+    return job

@@ -1,0 +1,61 @@
+"""A bundle's scores on a split of clips, as a folder with a report.
+
+    python main.py evaluate --bundle=bundles/mine --data_dir=DATA --out=reports/mine
+
+Every score stands beside those of the photo held still, of the mean face and of another
+clip's sound.
+"""
+
+from jax_atvg.cli.flags import Flags, Given, refuse_out_as_input
+from jax_atvg.resources import DEFAULT_BUNDLE
+
+
+def flags(add: Flags) -> None:
+    add.path("data_dir", "The dataset that `prepare` wrote.", required=True)
+    add.path("out", "The report's folder.", required=True)
+    add.path(
+        "bundle",
+        "The networks, a folder that `export` wrote.",
+        DEFAULT_BUNDLE,
+        shown="the one that comes along",
+    )
+    add.text(
+        "split", "Which clips: train, validation or test.", "validation", kind="SPLIT"
+    )
+    add.word_list("speakers", "Only their clips, as s1,s2.")
+    add.number("limit", "Only so many clips, evenly over the split; 0 for all.", 0)
+    add.switch("landmarks_only", "AT-net alone, no frames: seconds, not minutes.")
+    add.text(
+        "protocol",
+        "atvg-compat adds the authors' definitions of the scores.",
+        "true",
+        kind="true|atvg-compat",
+    )
+
+
+def run(given: Given) -> int:
+    refuse_out_as_input(given, "data_dir", "bundle")
+    from jax_atvg.cli.machine import say_what_runs, set_up_jax
+
+    set_up_jax()
+    from jax_atvg.evaluation import report
+    from jax_atvg.evaluation.evaluate import evaluate
+    from jax_atvg.inference.bundle import load_bundle
+
+    bundle = load_bundle(given.bundle)
+    say_what_runs(networks=bundle.variables)
+    results = evaluate(
+        bundle,
+        given.data_dir,
+        given.out,
+        split=given.split,
+        protocol=given.protocol,
+        speakers=given.speakers,
+        limit=given.limit,
+        landmarks_only=given.landmarks_only,
+        title=f"{given.bundle} on {given.split}",
+        progress=True,
+    )
+    print(report.plain_text(results))
+    print(f"wrote {given.out}/report.html")
+    return 0

@@ -1,0 +1,98 @@
+"""How a process of the command line is set up, before and after jax is imported."""
+
+import ctypes
+import os
+import pathlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+
+def keep_freed_memory(one_heap: bool) -> None:
+    """Large arrays that a program frees stay with the process, for the next.
+
+    glibc would hand them back to the system and ask again at every step, and the system
+    clears them each time: a fifth of a training step (docs/performance.md).  To be
+    called before jax starts its threads.  Elsewhere than on glibc: nothing.
+
+    one_heap: also the largest ones, which come from threads.  glibc before 2.38 then
+    often finds a freed array a few bytes too small for the next of the same size: the
+    process grows to two or three times of what it needs.
+    """
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, -1)
+    if one_heap:
+        mallopt(arena_max, 1)
+
+
+def pretend_tpu_host() -> None:
+    """Lets libtpu compile where there is no TPU: it would look for one, and wait.  To
+    be called before jax is imported."""
+    os.environ.update(
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_ACCELERATOR_TYPE="v5litepod-16",
+        TPU_WORKER_HOSTNAMES="localhost",
+        TPU_WORKER_ID="0",
+        JAX_PLATFORMS="cpu",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+    )
+
+
+def enlarge_stack() -> None:
+    """Starts this program anew with as large a stack as the system grants: libtpu's
+    compiler overflows the usual 8 MB on large networks.  To be called before jax is
+    imported; afterwards it does nothing."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    stack = resource.RLIMIT_STACK
+    granted, most = resource.getrlimit(stack)
+    if granted == most or "jax" in sys.modules:
+        return
+    try:
+        resource.setrlimit(stack, (most, most))
+    except (OSError, ValueError):  # macOS: the kernel's limit is lower than it says
+        return
+    os.execv(sys.executable, sys.orig_argv)
+
+
+def set_up_jax() -> None:
+    """A second start takes compiled programs from the user's cache folder."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(home) / "jax_atvg"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return  # no home that can be written: every start compiles
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def say_what_runs(
+    devices: Sequence[Any] | None = None, *, networks: Any = None
+) -> None:
+    """On standard error: the devices, all unless given, and the networks' parameters.
+
+    networks: of a bundle, whose variables are counted.  Warns of a GPU that is not used.
+    """
+    import jax
+
+    from jax_atvg import machine
+
+    text = f"running on {machine.describe(devices or jax.local_devices())}"
+    if networks is not None:
+        trees = {"AT_net": networks["at_net"], "VG_net": networks["vg_net"]}
+        counted = {name: tree["params"] for name, tree in trees.items()}
+        text += f"; {machine.parameters(**counted)}"
+    print(text, file=sys.stderr, flush=True)
+    if warning := machine.unused_gpu():
+        warnings.warn(warning, stacklevel=2)

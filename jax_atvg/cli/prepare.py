@@ -1,0 +1,70 @@
+"""A folder of talking-face videos becomes a dataset.
+
+    python main.py prepare --corpus=grid --source=GRID --data_dir=DATA
+
+Interrupted, it goes on where it was; the result does not depend on that.  What is left
+out is listed with the reason.
+"""
+
+from jax_atvg.cli.flags import Flags, Given, chosen_template, template_flags
+
+CORPORA = ("grid", "lrw", "folder")
+
+
+def flags(add: Flags) -> None:
+    add.choice(
+        "corpus",
+        CORPORA,
+        "What the videos are: GRID, LRW, or any videos of one face each, in folders "
+        "that are called as the speakers.",
+        required=True,
+    )
+    add.path("source", "The folder with the videos.", required=True)
+    add.path("data_dir", "Where datasets are kept; it is written there.", required=True)
+    add.number("workers", "Processes; 0 for one a core.", 0)
+    add.text(
+        "split_rule",
+        "What is held out: by_speaker, by_sentence (GRID), by_clip (folder).",
+        kind="RULE",
+    )
+    add.word_list("test_speakers", "Held out by --split_rule=by_speaker, as s3,s20.")
+    add.seconds("max_seconds", "A folder's longer videos are cut.", 10.0, least=1.0)
+    add.choice(
+        "several_faces",
+        ("reject", "largest"),
+        "What to do where several faces are seen: leave the clip out, or follow the "
+        "largest.",
+        "reject",
+    )
+    template_flags(add)
+    add.number("limit", "Only the first so many files, for a trial; 0 for all.", 0)
+    add.choice(
+        "runner",
+        ("local", "beam"),
+        "Processes on this machine, or Apache Beam (docs/prepare_at_scale.md).",
+        "local",
+    )
+    add.word_list(
+        "beam_options", "Beam's own options, as runner=FlinkRunner,parallelism=64."
+    )
+
+
+def run(given: Given) -> int:
+    from input_pipeline.preparation import recording
+    from input_pipeline.preparation.prepare import prepare
+
+    prepare(
+        given.corpus,
+        given.source,
+        given.data_dir,
+        recording.Options(
+            given.max_seconds, given.several_faces, chosen_template(given)
+        ),
+        split_rule=given.split_rule or "",
+        test_speakers=given.test_speakers,
+        limit=given.limit,
+        num_workers=given.workers,
+        runner=given.runner,
+        beam_options=given.beam_options,
+    )
+    return 0

@@ -1,0 +1,55 @@
+"""What a program runs on, in words."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+# Where Linux shows the drivers of NVIDIA's and AMD's GPUs.
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
+# What jax makes of float32 products by default.
+PRODUCTS = {"gpu": "TF32", "tpu": "bfloat16"}
+
+
+def describe(devices: Sequence[Any], compute: str = "float32") -> str:
+    """ "1 x CPU, float32", "8 x NVIDIA H100 80GB HBM3, float32 (TF32 products)".
+
+    compute: what the networks calculate in, config.compute.
+    """
+    import jax
+
+    first = devices[0]
+    kind = "CPU" if first.platform == "cpu" else first.device_kind
+    text = f"{len(devices)} x {kind}, {compute}"
+    asked = jax.config.jax_default_matmul_precision
+    if compute == "float32" and first.platform in PRODUCTS and asked is None:
+        text += f" ({PRODUCTS[first.platform]} products)"
+    return text
+
+
+def unused_gpu() -> str | None:
+    """A warning where a GPU is in the machine and jax computes on the CPU, though
+    nobody asked it to; None elsewhere."""
+    import jax
+
+    found = [path for path in GPU_DRIVERS if pathlib.Path(path).exists()]
+    if not found or os.environ.get("JAX_PLATFORMS") or jax.default_backend() != "cpu":
+        return None
+    return (
+        f"a GPU is in this machine ({found[0]}), but jax has no backend for it and "
+        'computes on the CPU; pip install "jax[cuda13]" (NVIDIA), or set '
+        "JAX_PLATFORMS=cpu if that is wanted"
+    )
+
+
+def parameters(**variables: Any) -> str:
+    """ "AT-net 1.23 M, VG-net 4.9 M parameters", of trees of arrays or their shapes;
+    a name's underscores become hyphens."""
+    import jax
+
+    counts = {
+        name.replace("_", "-"): sum(x.size for x in jax.tree.leaves(tree))
+        for name, tree in variables.items()
+    }
+    parts = (f"{name} {count / 1e6:.3g} M" for name, count in counts.items())
+    return f"{', '.join(parts)} parameters"

@@ -1,0 +1,68 @@
+"""The sizes of the three networks: what a config may set of them.
+
+The modules inherit these fields, so that `VGNet(width=16)` and
+`--config.vg_net.width=16` mean the same thing and every default stands once.  The
+defaults are the authors' networks (docs/reference.md, section 1).
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class AtNetSizes:
+    """AT-net, sound to landmarks.
+
+    example_widths: of the layers that read the photo's coefficients.  audio_widths: of
+    the convolutions over an audio window; () reads the window as plain numbers instead.
+    fc_widths: of the layers after them.  lstm_width, lstm_layers: of the recurrence.
+    relative: the output is added to the photo's coefficients, so that a new face keeps
+    its own shape (not in the paper).  members: that many such networks are trained side
+    by side and their outputs averaged; `export` averages separately trained runs
+    instead.
+    """
+
+    example_widths: tuple[int, ...] = (256, 512)
+    audio_widths: tuple[int, ...] = (64, 128, 256, 256, 512)
+    fc_widths: tuple[int, ...] = (2048, 256)
+    lstm_width: int = 256
+    lstm_layers: int = 3
+    relative: bool = False
+    members: int = 1
+
+
+@dataclasses.dataclass
+class VgNetSizes:
+    """VG-net, landmarks to frames.
+
+    recurrence: "time" runs over the frames, as the paper says; "batch" over the clips,
+    as the authors' code does; "none" draws every frame for itself (ablation).  width:
+    channels of the first layer, which scale all others.  num_blocks: residual blocks.
+    dropout: rate in them, in training.  compose: whether frames are composed of colour
+    and photo by the attention; False draws every pixel anew (ablation).  remat: training
+    keeps only the large layers' inputs and computes the layers again for the gradient.
+    """
+
+    recurrence: str = "time"
+    width: int = 64
+    num_blocks: int = 9
+    dropout: float = 0.5
+    compose: bool = True
+    remat: bool = False
+
+
+@dataclasses.dataclass
+class DiscriminatorSizes:
+    """The discriminator.
+
+    width: channels of the first convolution, doubled by each of the next three.
+    fc_width: of the layer after them.  example_widths: of the layers that read the
+    photo's landmarks.  lstm_width, lstm_layers: of the recurrence.  spectral_norm:
+    bounds the convolutions' gain, against a discriminator that wins (not in the paper).
+    """
+
+    width: int = 64
+    fc_width: int = 512
+    example_widths: tuple[int, ...] = (256, 512)
+    lstm_width: int = 256
+    lstm_layers: int = 3
+    spectral_norm: bool = False
