@@ -29,9 +29,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from command_line import keep_freed_memory, set_up_jax  # noqa: E402
 from configs import ablation  # noqa: E402
 from input_pipeline.files import replacing  # noqa: E402
+from jax_atvg.cli.machine import keep_freed_memory, set_up_jax  # noqa: E402
 
 AUTHORS = {
     "each_frame_normalised": "pixels",

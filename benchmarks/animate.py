@@ -189,9 +189,9 @@ def child(start: float, words: list[str]) -> dict:
     watch = Watch(start)
     watch.note("Python", 0.0, time.thread_time())
     watch.install()
-    import main
+    from jax_atvg.cli import app
 
-    if code := main.main(["main.py", "animate", *words]):
+    if code := app.main(["main.py", "animate", *words]):
         raise SystemExit(code)
     watch.chunks.join()
     ended = watch.now()

@@ -75,7 +75,7 @@ def measure(experiment, batch: int, repeats: int) -> dict[str, list[float]]:
 
 
 def child(given: argparse.Namespace) -> None:
-    from command_line import set_up_jax
+    from jax_atvg.cli.machine import set_up_jax
     from jax_atvg.training import distributed
 
     if given.processes > 1:

@@ -137,7 +137,7 @@ ROWS = {
 
 def set_up(name: str) -> None:
     """What `main.py train` does before it imports the networks; inference as AT-net."""
-    from command_line import keep_freed_memory, set_up_jax
+    from jax_atvg.cli.machine import keep_freed_memory, set_up_jax
 
     keep_freed_memory(one_heap=not name.startswith(("gan", "vg_small", "vg_default")))
     set_up_jax()

@@ -24,8 +24,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measuring import table  # noqa: E402
-from command_line import complain, enlarge_stack, pretend_tpu_host  # noqa: E402
 from input_pipeline.clip import InputError  # noqa: E402
+from jax_atvg.cli.console import complain  # noqa: E402
+from jax_atvg.cli.machine import enlarge_stack, pretend_tpu_host  # noqa: E402
 
 FRAMES = 128
 UPS = [(8, 512, 256), (16, 256, 128), (32, 128, 64), (64, 64, 32)]  # side, C, D
@@ -155,7 +156,7 @@ def main() -> int:
     chip = CHIPS.get(device.device_kind)
     if chip is None:
         complain(
-            f"--topology={given.topology}: its clock is not in jax_atvg/ahead_of_time/chips.py"
+            f"--topology={given.topology}: its clock is not in ahead_of_time/chips.py"
         )
         return 2
     rows = []

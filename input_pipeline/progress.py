@@ -74,7 +74,7 @@ class Progress(contextlib.AbstractContextManager):
         pace = (self.done - self.initial) / max(now - self.began, 1e-9)
         parts = [
             f"{self.done} of {self.total} {self.unit}s",
-            f"{pace:.3g} {self.unit}/s",
+            f"{pace:.3g} {self.unit}s/s",
         ]
         if 0 < self.done < self.total and pace:
             parts.append(f"{duration((self.total - self.done) / pace)} left")

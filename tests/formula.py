@@ -171,7 +171,7 @@ class Inputs(NamedTuple):
 
 
 def inputs(seed: int = SEED) -> Inputs:
-    """One after the other from one stream; each value of a picture fills 8 x 8 pixels."""
+    """All from one stream, in this order; a picture's values fill 8 x 8 pixels each."""
     random = np.random.RandomState(100 + seed)
 
     def pictures(count: int) -> np.ndarray:

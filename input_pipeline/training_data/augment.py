@@ -1,5 +1,4 @@
-"""Training augmentation: one random change applied alike to photo, frames, landmarks
-and sound of an example.
+"""Training augmentation: one random change for photo, frames, landmarks and sound.
 
 Faces are mirrored, moved, given another shape, mouth, colour and light; voices get
 another tempo, another vocal tract and noise.  A change is drawn once per example, so
@@ -44,8 +43,7 @@ class Strength:
     noise: standard deviation, as a share of every cepstral column's own; from 0 to x.
     tempo: logarithm of how much faster AT-net's speaker talks.  voice: logarithm of how
     much shorter the speaker's vocal tract is.
-    first_photo: probability that the photo is the clip's first frame, where lips are
-    mostly at rest, in place of any frame.
+    first_photo: probability that the photo is the clip's first frame, not any frame.
     """
 
     mirror: float = 0.0

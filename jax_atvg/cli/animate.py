@@ -10,6 +10,7 @@ import csv
 import os
 
 from input_pipeline.clip import InputError
+from jax_atvg.cli.console import complain, say_what_runs
 from jax_atvg.cli.flags import Flags, Given, refuse_out_as_input
 from jax_atvg.resources import DEFAULT_BUNDLE
 
@@ -43,8 +44,7 @@ def flags(add: Flags) -> None:
 
 def run(given: Given) -> int:
     from input_pipeline.preparation.workers import assistant
-    from jax_atvg.cli.app import complain
-    from jax_atvg.cli.machine import say_what_runs, set_up_jax
+    from jax_atvg.cli.machine import set_up_jax
     from jax_atvg.inference.perception import perceive
 
     jobs = (
@@ -63,7 +63,9 @@ def run(given: Given) -> int:
         from jax_atvg.inference.networks import Networks
 
         networks = Networks(load_bundle(given.bundle))
-        say_what_runs(networks.mesh.devices.flat[:1], networks=networks.weights)
+        say_what_runs(
+            list(networks.mesh.devices.flat), networks=networks.weights._asdict()
+        )
         for number, job in enumerate(jobs, 1):
             try:
                 image, audio, out = check_job(job, f"{given.batch}: job {number}", outs)
@@ -91,7 +93,7 @@ def run(given: Given) -> int:
     return 2 if failed else 0
 
 
-def read_jobs(path: str) -> list[list[str]]:
+def read_jobs(path: str | os.PathLike) -> list[list[str]]:
     """Rows image,audio,out of a CSV file; a first row of just these words is a header.
 
     InputError: no such file, no rows.

@@ -24,6 +24,7 @@ from jax_atvg.cli import (
     prepare,
     train,
 )
+from jax_atvg.cli.console import complain
 from jax_atvg.cli.flags import Flags, UsageError
 from jax_atvg.training import distributed
 
@@ -56,6 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     except distributed.PeerLost as error:
         complain(error)
         return os.EX_TEMPFAIL
+    except BrokenPipeError:  # whoever read the output, as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         complain("interrupted; what was unfinished is removed")
         return INTERRUPTED
@@ -142,7 +146,3 @@ def unknown_flag(flag: str, name: str, verb: str) -> str:
     alike = difflib.get_close_matches(flag, having[verb], 1)
     meant = f"; --{alike[0]} meant?" if alike else ""
     return f"--{flag}: {verb} has no such flag{meant}; see `{name} {verb} --help`"
-
-
-def complain(error: Exception | str) -> None:
-    print("error:", " ".join(str(error).split("\n")), file=sys.stderr)

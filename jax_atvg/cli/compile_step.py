@@ -7,6 +7,7 @@ Compiled for a TPU slice without a TPU (pip install -r requirements/tpu.txt); mi
 networks of the original's size.
 """
 
+from jax_atvg.cli.console import say_what_runs
 from jax_atvg.cli.flags import Flags, Given
 
 
@@ -33,7 +34,6 @@ def run(given: Given) -> int:
     from jax_atvg.cli.machine import (
         enlarge_stack,
         pretend_tpu_host,
-        say_what_runs,
         set_up_jax,
     )
     from jax_atvg.training.config import validate

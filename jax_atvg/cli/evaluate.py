@@ -6,6 +6,7 @@ Every score stands beside those of the photo held still, of the mean face and of
 clip's sound.
 """
 
+from jax_atvg.cli.console import say_what_runs
 from jax_atvg.cli.flags import Flags, Given, refuse_out_as_input
 from jax_atvg.resources import DEFAULT_BUNDLE
 
@@ -35,7 +36,7 @@ def flags(add: Flags) -> None:
 
 def run(given: Given) -> int:
     refuse_out_as_input(given, "data_dir", "bundle")
-    from jax_atvg.cli.machine import say_what_runs, set_up_jax
+    from jax_atvg.cli.machine import set_up_jax
 
     set_up_jax()
     from jax_atvg.evaluation import report

@@ -1,6 +1,9 @@
 """Two finished runs become a bundle, which is all that `animate` needs.
 
-python main.py export --at=runs/at --vg=runs/vg --data_dir=DATA --out=bundles/mine
+    python main.py export --at=runs/at --vg=runs/vg --data_dir=DATA --out=bundles/mine
+
+Without --data_dir the face lies in the crop where --template says, AT-net's movements
+are taken as they are, and no range of faces is known.
 """
 
 from jax_atvg.cli.flags import (

@@ -46,8 +46,12 @@ def flags(add: Flags) -> None:
 def run(given: Given) -> int:
     from jax_atvg.cli.machine import keep_freed_memory, set_up_jax
     from jax_atvg.training import distributed
+    from jax_atvg.training.config import validate
 
     profile = profile_steps(given.profile)
+    validate(given.config)
+    if not given.data_dir and not given.config.data.synthetic:
+        raise InputError("--data_dir missing; give the folder that `prepare` wrote")
     keep_freed_memory(one_heap=given.config.network == "at")
     distributed.connect(
         given.coordinator,

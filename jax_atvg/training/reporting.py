@@ -139,23 +139,25 @@ class TensorBoard:
 class WandB:
     """A run of the Weights & Biases project "jax_atvg", named like the workdir.
 
-    Its variables decide the rest: WANDB_MODE=offline writes to workdir/wandb only, for
-    `wandb sync`; WANDB_PROJECT and WANDB_ENTITY choose where it goes.  The run's id is
-    kept in the workdir, so that a run that goes on there continues it.
+    Its variables decide the rest: WANDB_MODE=offline sends nothing, but keeps it for
+    `wandb sync`; WANDB_PROJECT and WANDB_ENTITY choose where it goes.  Its files are in
+    workdir/wandb; for a workdir in a store they are where wandb has them by itself,
+    since it can read no store.  The run's id is kept in the workdir, so that a run that
+    goes on there continues it.
     """
 
     def __init__(self, workdir: epath.Path, done: int, config: Mapping[str, Any]):
         check_installed(["wandb"])
         import wandb
 
-        self.folder, self.image = Folder(workdir), wandb.Image
+        self.image = wandb.Image
         self.handled = sys.exc_info()[1]  # by the caller, and no failure of this run
         try:
             self.run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT") or "jax_atvg",
                 name=workdir.name,
                 id=run_id(workdir / RUN_ID),
-                dir=str(self.folder.here),
+                dir=None if in_store(workdir) else str(workdir),
                 config=dict(config),
                 resume="allow",
                 reinit="create_new",  # beside a run of the caller's own
@@ -178,12 +180,11 @@ class WandB:
         self.run.log({"step": step, name: self.image(picture)})
 
     def publish(self) -> None:
-        self.folder.publish()
+        """wandb sends everything by itself."""
 
     def close(self) -> None:
         """Marks the run as failed while an exception is on its way."""
         self.run.finish(exit_code=int(sys.exc_info()[1] is not self.handled))
-        self.folder.close()
 
 
 def run_id(path: epath.Path) -> str:

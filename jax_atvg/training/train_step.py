@@ -166,7 +166,7 @@ def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:
     steps, norm = experiment.steps, norm_over(experiment.virtual_batch_size)
     if experiment.network == "at":
         net = ATNet(
-            experiment.data.num_coefficients,
+            num_coefficients=experiment.data.num_coefficients,
             norm=norm,
             **attributes(experiment.at_net),
         )

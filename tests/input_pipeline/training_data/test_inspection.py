@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-import main
 from input_pipeline.clip import InputError
 from input_pipeline.media.image import read_image
 from input_pipeline.training_data import dataset, inspection, loader, sampling
 from input_pipeline.training_data.synthetic import SyntheticClips, write_dataset
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_main_inspect_prints_the_table_and_writes_two_pictures(data_dir, tmp_pat
     out = tmp_path / "new" / "out"
     flags = [f"--data_dir={data_dir}", "--split=train", "--index=2", f"--out={out}"]
     done = subprocess.run(
-        [sys.executable, main.__file__, "inspect", *flags],
+        [sys.executable, ROOT / "main.py", "inspect", *flags],
         capture_output=True,
         text=True,
     )

@@ -3,16 +3,20 @@
 import gzip
 import os
 import platform
+import re
 import resource
+import shlex
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import soundfile
-from absl import flags
 
+import jax_atvg
 from input_pipeline.media.image import write_image
+from jax_atvg.cli import animate, app, machine
+from jax_atvg.cli.flags import Flags
 from jax_atvg.inference.bundle import save_bundle
 from tests.conftest import ROOT
 from tests.small_bundle import photo, small_bundle, speech
@@ -35,19 +39,13 @@ GOOD = ("--bundle=bundle", "--image=a face.png", "--audio=räde.wav", "--out=out
 
 @pytest.fixture
 def call(files, monkeypatch, capsys):
-    """main.main in this process -> exit code, lines of output, lines of errors."""
-    import main
-
+    """The command line in this process -> exit code, lines of output, of errors."""
     monkeypatch.chdir(files)
-    monkeypatch.setattr(main, "set_up_jax", lambda: None)
+    monkeypatch.setattr(machine, "set_up_jax", lambda: None)
     before = {path.name for path in files.iterdir()}
 
     def run(*arguments):
-        flags.FLAGS.unparse_flags()
-        for flag in vars(main).values():
-            if isinstance(flag, flags.FlagHolder):
-                flags.FLAGS[flag.name].unparse()
-        code = main.main(["main.py", *arguments])
+        code = app.main(["main.py", *arguments])
         captured = capsys.readouterr()
         return code, captured.out.splitlines(), captured.err.splitlines()
 
@@ -62,6 +60,7 @@ def start(files, tmp_path):
     """python main.py in a fresh process, caches in `tmp_path` -> the same."""
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the tests' own
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
     def run(*arguments, folder=files):
         done = subprocess.run(
@@ -84,15 +83,28 @@ def but(**changes):
 
 
 WRONG = {
-    "nothing asked for": [],
-    "dance asked for": ["dance"],
-    "animate animate asked for": ["animate", "animate"],
-    "command line flag 'frames'": ["animate", "--frames=3"],
+    "dance asked for; say first what to do, one of animate, prepare": ["dance"],
+    "--full_frame asked for; say first": ["--full_frame", "animate"],
+    "animate: animate: not a flag; write --name=value": ["animate", "animate"],
+    "--xyz: animate has no such flag; see `python main.py animate --help`": [
+        *("animate", "--xyz=3"),
+    ],
+    "--imagge: animate has no such flag; --image meant?": ["animate", "--imagge=3"],
+    "--split is a flag of inspect and evaluate, animate has none": [
+        *("animate", *GOOD, "--split=test"),
+    ],
+    "--limit is a flag of prepare and evaluate, train has none": [
+        *("train", "--config=smoke", "--workdir=new", "--limit=3"),
+    ],
     "--full_frame=maybe": ["animate", *GOOD, "--full_frame=maybe"],
-    "--image --audio --out missing": ["animate"],
+    "--image --audio --out missing; `python main.py animate --help`": ["animate"],
     "--audio missing": ["animate", *but(audio=None)],
     "--at_net --vg_net --basics missing": ["import_torch", "--out=new"],
     "--basics missing": ["import_torch", "--at_net=a", "--vg_net=b", "--out=new"],
+    "--basics missing; --template=authors needs it": [
+        *("prepare", "--corpus=grid", "--source=.", "--data_dir=new"),
+        "--template=authors",
+    ],
     "nowhere: does not exist": [
         *("import_torch", "--at_net=a", "--vg_net=b", "--out=new"),
         "--basics=nowhere",
@@ -102,15 +114,50 @@ WRONG = {
     "flat.png: no face found": ["animate", *but(image="flat.png")],
     "nowhere.wav: no such file": ["animate", *but(audio="nowhere.wav")],
     "its folder does not exist": ["animate", *but(out="nowhere/out.mp4")],
+    "out.avi: the video is an MP4": ["animate", *but(out="out.avi")],
     "face=9 asked for, but 1 face found": ["animate", *GOOD, "--face=9"],
-    "a\\nb.png: no such file".replace("\\n", " "): ["animate", *but(image="a\nb.png")],
-    "--image --audio --out beside --batch": ["animate", *GOOD, "--batch=list.csv"],
-    "nowhere.csv: not a readable list": [
-        "animate",
-        "--bundle=b",
-        "--batch=nowhere.csv",
+    "a b.png: no such file": ["animate", *but(image="a\nb.png")],
+    "--image --audio --out beside --batch, which replaces them": [
+        *("animate", *GOOD, "--batch=list.csv"),
     ],
-    "a face.png: not a readable list": ["animate", "--bundle=b", "--batch=a face.png"],
+    "--landmarks_out beside --batch": [
+        *("animate", "--batch=list.csv", "--landmarks_out=x.npy"),
+    ],
+    "nowhere.csv: not a readable list": ["animate", "--batch=nowhere.csv"],
+    "a face.png: not a readable list": ["animate", "--batch=a face.png"],
+    "--out=./räde.wav is --audio, too": ["animate", *but(out="./räde.wav")],
+    "--out=a is --at_net, too": [
+        *("import_torch", "--at_net=a", "--vg_net=b", "--basics=c", "--out=a"),
+    ],
+    "--out=b is --at, too": ["export", "--at=a,b", "--vg=c", "--out=b"],
+    "--out=bundle is --bundle, too": [
+        *("evaluate", "--bundle=bundle", "--data_dir=d", "--out=bundle"),
+    ],
+    "--out=d/ is --data_dir, too": ["inspect", "--data_dir=d", "--out=d/"],
+    "--config missing": ["train", "--workdir=new"],
+    "config=nothing: no such config; choose one of ablation, at_default": [
+        *("train", "--config=nothing", "--workdir=new"),
+    ],
+    "config=my.py: no such file": ["train", "--config=my.py", "--workdir=new"],
+    "smoke:x: choose at or vg": ["train", "--config=smoke:x", "--workdir=new"],
+    "config.sed: no such field; config.seed meant?": [
+        *("train", "--config=smoke", "--config.sed=1", "--workdir=new"),
+    ],
+    "config.seed=3000000000: must be 2147483647 at most": [
+        *("train", "--config=smoke", "--config.seed=3000000000", "--workdir=new"),
+    ],
+    "--config.seed=one": [
+        *("train", "--config=smoke", "--config.seed=one", "--workdir=new"),
+    ],
+    "--data_dir missing; give the folder": [
+        *("train", "--config=at_small", "--workdir=new"),
+    ],
+    "--profile=9:3: give the first and last step": [
+        *("train", "--config=smoke", "--workdir=new", "--profile=9:3"),
+    ],
+    "--profile=x: give the first and last step": [
+        *("train", "--config=smoke", "--workdir=new", "--profile=x"),
+    ],
 }
 
 
@@ -118,9 +165,10 @@ WRONG = {
 def test_what_is_wrong_is_said_in_one_line(call, files, message):
     before = sorted(files.rglob("*"))
     code, output, errors = call(*WRONG[message])
-    assert (code, output, len(errors)) == (2, [], 1), errors
-    assert errors[0].startswith("error: ")
-    assert message.removeprefix("files0") in errors[0]
+    *others, error = errors
+    assert (code, output) == (2, []), errors
+    assert all(line.startswith("running on ") for line in others), errors
+    assert error.startswith("error: ") and message.removeprefix("files0") in error
     assert sorted(files.rglob("*")) == before
 
 
@@ -164,31 +212,78 @@ def test_a_job_may_take_up_the_video_of_the_one_before(call, files):
 
 
 def test_an_interruption_is_one_line_and_code_130(call, monkeypatch):
-    import main
-
-    def interrupt():
+    def interrupt(given):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(main.VERBS, "animate", interrupt)
-    code, _, errors = call("animate")
+    monkeypatch.setattr(app.VERBS["animate"], "run", interrupt)
+    code, _, errors = call("animate", *GOOD)
     assert code == 130 and errors == [
         "error: interrupted; what was unfinished is removed"
     ]
 
 
-def test_help_names_the_verbs_and_every_flag(start):
-    code, output, errors = start("--help")
+def test_help_lists_the_verbs_a_line_each(call):
+    code, output, errors = call("--help")
+    assert (code, errors) == (0, [])
+    lines = {line.split()[0]: line for line in output if line.startswith("  ")}
+    assert set(app.VERBS) < set(lines)
+    assert all(len(lines[verb]) < 100 for verb in app.VERBS)
+    code, output, _ = call()
+    assert code == 2 and "animate" in "".join(output)
+    assert call("--version") == (0, [f"jax_atvg {jax_atvg.__version__}"], [])
+
+
+@pytest.mark.parametrize("verb", app.VERBS)
+def test_a_verbs_help_has_an_example_and_its_flags_alone(call, verb):
+    """Required ones first; the example is one that the verb's own flags understand."""
+    code, output, errors = call(verb, "--help")
     assert (code, errors) == (0, [])
     text = "\n".join(output)
-    assert "main.py import_torch" in text and "main.py animate" in text
-    for flag in ("at_net", "basics", "batch", "face", "full_frame", "landmarks_out"):
-        assert flag in text
+    example = re.search(r"    python main.py (\w+) ((?:.*\\\n)*.*)", text)
+    assert example[1] == verb
+    declared = Flags(shlex.split(example[2].replace("\\\n", " ")))
+    app.VERBS[verb].flags(declared)
+    declared.parse()
+    shown = re.findall(r"^  --(\w+)", text, re.MULTILINE)
+    required = [one.name for one in declared.declared if one.required]
+    assert shown[: len(required)] == required
+    assert sorted(shown) == sorted(one.name for one in declared.declared)
+    assert text.index("Required:") < text.index(f"\n  --{required[0]}=")
+
+
+def test_every_path_of_every_verb_has_its_tilde_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for module in app.VERBS.values():
+        flags = Flags()
+        module.flags(flags)
+        required = [f"--{x.name}={x.kind}" for x in flags.declared if x.required]
+        paths = [f"--{name}=~/x" for name in flags.paths]
+        chosen = [x.replace("=NAME", "=smoke").split("|")[0] for x in required]
+        flags = Flags([*chosen, *paths])
+        module.flags(flags)
+        flags.replaced = {}
+        given = flags.parse()
+        for name in flags.paths:
+            found = getattr(given, name)
+            assert found in ("/home/somebody/x", ["/home/somebody/x"]), name
+
+
+def test_paths_of_a_list_of_jobs_have_their_tilde_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    (tmp_path / "list.csv").write_text("~/a.png, ~/b.wav, c~.mp4\n")
+    (job,) = animate.read_jobs(tmp_path / "list.csv")
+    assert job == ["/home/somebody/a.png", "/home/somebody/b.wav", "c~.mp4"]
+
+
+def test_a_capital_suffix_is_an_mp4(call, files):
+    code, output, errors = call("animate", *but(out="loud.MP4"))
+    assert (code, output) == (0, ["wrote loud.MP4"]), errors
 
 
 def test_an_unknown_flag_ends_a_process_with_one_line_and_code_2(start):
     code, output, errors = start("animate", "--imagge=a")
     assert (code, output, len(errors)) == (2, [], 1)
-    assert errors[0].startswith("error: Unknown command line flag 'imagge'")
+    assert errors[0].startswith("error: --imagge: animate has no such flag")
 
 
 def test_a_second_start_compiles_nothing(start, files, tmp_path):
@@ -203,10 +298,12 @@ def test_a_second_start_compiles_nothing(start, files, tmp_path):
     for number in range(2):
         code, output, errors = start(*command)
         assert (code, output) == (0, ["wrote my out/größe.mp4"]), errors
-        warning, *bar = errors
+        runs, warning, line = errors  # no library's noise, no bar in a file
+        assert runs.startswith("running on 8 x CPU, float32; AT-net ") or (
+            runs.startswith("running on 1 x CPU, float32; AT-net ")
+        )
         assert warning == "warning: silent.wav: silent; the mouth will rest"
-        assert "12/12" in bar[-1] and "frame/s" in bar[-1]
-        assert all("frame" in line for line in bar)  # no library's noise
+        assert line.startswith("größe.mp4: 12 of 12 frames, ")
         if not number:
             first = cached()
             assert any("predict" in name for name in first)
@@ -240,7 +337,7 @@ def test_the_authors_weights_become_a_bundle_that_animates(start, shared, tmp_pa
         folder=tmp_path,
     )
     assert (code, output) == (0, ["wrote talking.mp4"]), errors
-    assert all("frame" in line for line in errors)
+    assert any("frame" in line for line in errors)
     from input_pipeline.media.video import read_frames
 
     frames = list(read_frames(tmp_path / "talking.mp4"))
@@ -255,10 +352,10 @@ def test_a_large_array_takes_the_memory_of_the_one_before(kept):
     program = f"""
 import resource
 import numpy
-import command_line
+from jax_atvg.cli.machine import keep_freed_memory
 
 if {kept}:
-    command_line.keep_freed_memory(one_heap=True)
+    keep_freed_memory(one_heap=True)
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -284,7 +381,7 @@ def test_a_program_starts_anew_for_a_larger_stack_before_jax_is_there(jax):
     """Once, with its arguments; later its threads have theirs already."""
     least, most = 2**22, 2**24
     program = (
-        f"import resource, sys; from command_line import enlarge_stack; "
+        f"import resource, sys; from jax_atvg.cli.machine import enlarge_stack; "
         f"sys.modules.update({'jax=None' if jax else ''}); enlarge_stack(); "
         "print(resource.getrlimit(resource.RLIMIT_STACK), sys.argv)"
     )

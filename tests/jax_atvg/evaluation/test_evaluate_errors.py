@@ -5,10 +5,10 @@ import re
 
 import jax
 import pytest
-from absl import flags
 
 from input_pipeline.clip import InputError
 from input_pipeline.training_data.synthetic import SyntheticClips, write_dataset
+from jax_atvg.cli import app, machine
 from jax_atvg.evaluation.evaluate import evaluate
 from jax_atvg.inference.bundle import save_bundle
 from jax_atvg.sharding import data_mesh
@@ -86,21 +86,15 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 @pytest.fixture
 def call(tmp_path, monkeypatch, capsys):
-    """main.main evaluate, in a folder with a bundle and a dataset -> code, out, err."""
-    import main
-
+    """`main.py evaluate`, in a folder with a bundle and a dataset -> code, out, err."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "set_up_jax", lambda: None)
+    monkeypatch.setattr(machine, "set_up_jax", lambda: None)
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
     save_bundle(bundle(), tmp_path / "bundle")
     write_dataset("data", train=SyntheticClips(3, 8), validation=SyntheticClips(2, 8))
 
     def run(*arguments):
-        flags.FLAGS.unparse_flags()
-        for flag in vars(main).values():
-            if isinstance(flag, flags.FlagHolder):
-                flags.FLAGS[flag.name].unparse()
-        code = main.main(["main.py", "evaluate", *arguments])
+        code = app.main(["main.py", "evaluate", *arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-import command_line
 from input_pipeline.faces import landmarks
 from input_pipeline.faces.landmarks import opening
 from jax_atvg.evaluation.scores import correlation, mouth_box
 from jax_atvg.inference.animate import read_speech, read_subject, talk
 from jax_atvg.inference.bundle import load_bundle
 from jax_atvg.inference.networks import Networks
+from jax_atvg.resources import DEFAULT_BUNDLE
 from tests.conftest import ROOT
 
 MOST_BYTES = 24e6
@@ -21,7 +21,7 @@ SPEECH = ROOT / "demo" / "speech.flac"
 
 @pytest.fixture(scope="module")
 def networks():
-    return Networks(load_bundle(command_line.BUNDLE.default))
+    return Networks(load_bundle(DEFAULT_BUNDLE))
 
 
 def spoken(networks, speech):
@@ -43,7 +43,7 @@ def loudness(count):
 
 
 def test_it_is_small_and_says_what_it_is():
-    folder = pathlib.Path(command_line.BUNDLE.default)
+    folder = pathlib.Path(DEFAULT_BUNDLE)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert size < MOST_BYTES
     card = (folder.parent / "README.md").read_text()

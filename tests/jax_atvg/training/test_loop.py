@@ -13,10 +13,12 @@ import pytest
 
 from configs import smoke
 from input_pipeline.clip import InputError
+from input_pipeline.media.image import to_u8
 from input_pipeline.training_data import loader, synthetic
 from jax_atvg.sharding import data_mesh
 from jax_atvg.training import config as configuration
 from jax_atvg.training import loop as training
+from jax_atvg.training import validation
 from jax_atvg.training.checkpoint import Checkpoints, open_workdir
 from jax_atvg.training.train_step import batch_shapes
 
@@ -49,7 +51,7 @@ def batches_of(config):
 def run(config, workdir, mesh=None, batches=None, **options):
     batches = batches or batches_of(config)
     with contextlib.closing(batches):
-        return training.train(
+        return training.training_loop(
             config,
             workdir,
             batches,
@@ -279,7 +281,7 @@ def test_at_net_is_validated_by_what_it_is_trained_on(target, tmp_path):
     kept = dict(pca=pca, frames=False, num_threads=1)
     batches = loader.evaluation_batches(varied, batch_size=2, **kept)
     with contextlib.closing(batches):
-        score = training.validator(nets, mesh)(state, batches)
+        score = validation.validator(nets, mesh)(state, batches)
     errors = []
     for batch in loader.evaluation_batches(varied, batch_size=1, **kept):
         length = int(batch.frame_valid.sum())
@@ -303,9 +305,9 @@ def test_picture_shows_photo_target_result_attention_color_and_landmarks(tmp_pat
     batches = batches_of(config)
     with contextlib.closing(batches):
         batch = next(batches)
-    strip = training.picture(nets, state, batch)
+    strip = validation.picture(nets, state, batch)
     assert strip.shape == (6 * 128, 4 * 128, 3) and strip.dtype == np.uint8
-    photo = training.to_u8(batch.image[0])
+    photo = to_u8(batch.image[0])
     np.testing.assert_array_equal(strip[:128, :128], photo)
     assert strip[640:].max() == 255 and (strip[640:] == 0).mean() > 0.5
 

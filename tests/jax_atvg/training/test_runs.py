@@ -15,10 +15,11 @@ from jax_atvg.inference.predict import first_state
 from jax_atvg.training.at_step import at_step
 from jax_atvg.training.checkpoint import BEST, Checkpoints, claim_workdir, open_workdir
 from jax_atvg.training.config import flatten, from_flat
-from jax_atvg.training.loop import save_pca, variables_of
+from jax_atvg.training.loop import save_pca
 from jax_atvg.training.runs import Run, averaged, read_run
 from jax_atvg.training.state import AtState, NetState, VgState
 from jax_atvg.training.train_step import initial_state, make_nets
+from jax_atvg.training.validation import variables_of
 from tests.random_variables import random_variables
 
 K = 6
@@ -200,9 +201,9 @@ def test_a_config_of_another_version_is_an_error(change, complaint, own_run):
 
 def test_a_field_left_out_is_named(own_run):
     flat = flatten(smoke.get_config("at"))
-    del flat["data.augment.warp"], flat["ema"]
+    del flat["data.augment.warp"], flat["keep"]
     with pytest.raises(
-        InputError, match=r"without data.augment.warp, without ema; give ev"
+        InputError, match=r"without data.augment.warp, without keep; give ev"
     ):
         from_flat(flat)
     (own_run / "config.json").write_text("{")
@@ -211,8 +212,8 @@ def test_a_field_left_out_is_named(own_run):
 
 
 def test_an_integer_serves_as_a_number():
-    flat = flatten(smoke.get_config("at")) | {"ema": 0}
-    assert from_flat(flat).ema == 0.0
+    flat = flatten(smoke.get_config("at")) | {"optimizer.clip_norm": 1}
+    assert from_flat(flat).optimizer.clip_norm == 1.0
 
 
 def test_a_face_model_that_cannot_be_written_is_an_error(tmp_path):
