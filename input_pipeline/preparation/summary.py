@@ -172,7 +172,7 @@ def _tile(clip: Clip, t: int, caption: str) -> np.ndarray:
     side = SHEET_SCALE * len(picture)
     picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
     points = landmarks.to_pixels(clip.landmarks[t].reshape(-1))
-    picture = draw_dots(picture, (points + 0.5) * SHEET_SCALE - 0.5, radius=2)
+    picture = draw_dots(picture, (points + 0.5) * SHEET_SCALE - 0.5, radius=2.0)
     font, place = cv2.FONT_HERSHEY_SIMPLEX, (4, side - 6)
     cv2.putText(picture, caption[-40:], place, font, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.putText(picture, caption[-40:], place, font, 0.4, (255,) * 3, 1, cv2.LINE_AA)
