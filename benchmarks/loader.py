@@ -21,7 +21,7 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from input_pipeline.media.image import to_float  # noqa: E402
+from input_pipeline.media.image import to_float
 from input_pipeline.training_data import dataset, loader, sampling, synthetic
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "a prepared dataset; else a made one")

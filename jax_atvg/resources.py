@@ -6,7 +6,8 @@ PACKAGE = pathlib.Path(__file__).resolve().parent
 
 
 def packaged(name: str) -> pathlib.Path:
-    """ "configs" -> its folder: within an installed package, beside it in a checkout."""
+    """ "configs" -> its folder: within an installed package, beside it in a
+    checkout."""
     installed = PACKAGE / name
     return installed if installed.exists() else PACKAGE.parent / name
 

@@ -131,7 +131,8 @@ def manual(name: str, verb: str, flags: Flags) -> str:
 
 
 def unknown_flag(flag: str, name: str, verb: str) -> str:
-    """Names the verbs that have the flag, or flags of this verb that are spelt alike."""
+    """Names the verbs that have the flag, or flags of this verb that are spelt
+    alike."""
     having = {}
     for other, module in VERBS.items():
         flags = Flags()

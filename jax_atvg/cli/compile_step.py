@@ -3,8 +3,8 @@
     python main.py compile --config=vg_lrw --config.compute=bfloat16 \\
         --topology=v5e:2x2 --batch_per_device=8
 
-Compiled for a TPU slice without a TPU (pip install -r requirements/tpu.txt); minutes for
-networks of the original's size.
+Compiled for a TPU slice without a TPU (pip install -r requirements/tpu.txt); minutes
+for networks of the original's size.
 """
 
 from jax_atvg.cli.console import say_what_runs

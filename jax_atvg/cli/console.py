@@ -16,7 +16,8 @@ def say_what_runs(
 ) -> None:
     """On standard error: the devices, all unless given, and the networks' parameters.
 
-    networks: of a bundle, whose variables are counted.  Warns of a GPU that is not used.
+    networks: of a bundle, whose variables are counted.  Warns of a GPU that is not
+    used.
     """
     import jax
 

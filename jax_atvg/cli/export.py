@@ -18,8 +18,8 @@ from jax_atvg.cli.flags import (
 def flags(add: Flags) -> None:
     add.path_list(
         "at",
-        "The folder that AT-net was trained in; of several the mean is taken, which errs "
-        "less than one of them does on average.",
+        "The folder that AT-net was trained in; of several the mean is taken, which "
+        "errs less than one of them does on average.",
         required=True,
     )
     add.path("vg", "The folder that VG-net was trained in.", required=True)

@@ -188,8 +188,8 @@ class Flags:
         both = [f"--{x}" for x, y in self.replaced.items() if {x, y} <= given]
         if both:
             raise UsageError(
-                f"{' '.join(both)} beside {beside[both[0]]}, which replaces them; leave "
-                "one of them out"
+                f"{' '.join(both)} beside {beside[both[0]]}, which replaces them; "
+                "leave one of them out"
             )
         missing = [
             f"--{one.name}"

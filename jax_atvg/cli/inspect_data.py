@@ -2,8 +2,8 @@
 
     python main.py inspect --data_dir=DATA --out=inspected
 
-Writes contact_sheet.png and example.png, and prints how many clips, speakers and minutes
-every split has.
+Writes contact_sheet.png and example.png, and prints how many clips, speakers and
+minutes every split has.
 """
 
 from jax_atvg.cli.flags import Flags, Given, refuse_out_as_input

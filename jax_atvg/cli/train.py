@@ -13,8 +13,8 @@ from jax_atvg.cli.flags import Flags, Given
 
 def flags(add: Flags) -> None:
     add.config(
-        "The experiment: a name as vg_small, at_default, vg_default:photos, or the path "
-        "of a file that ends in .py; see configs/."
+        "The experiment: a name as vg_small, at_default, vg_default:photos, or the "
+        "path of a file that ends in .py; see configs/."
     )
     add.path(
         "workdir", "The run's folder, also gs://...; resumes there.", required=True
@@ -28,8 +28,8 @@ def flags(add: Flags) -> None:
     )
     add.text(
         "coordinator",
-        "host:port of the first of several processes; auto: as a TPU pod or SLURM says; "
-        "none: this process is alone.",
+        "host:port of the first of several processes; auto: as a TPU pod or SLURM "
+        "says; none: this process is alone.",
         "auto",
         kind="HOST:PORT",
     )

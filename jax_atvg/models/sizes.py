@@ -38,8 +38,9 @@ class VgNetSizes:
     as the authors' code does; "none" draws every frame for itself (ablation).  width:
     channels of the first layer, which scale all others.  num_blocks: residual blocks.
     dropout: rate in them, in training.  compose: whether frames are composed of colour
-    and photo by the attention; False draws every pixel anew (ablation).  remat: training
-    keeps only the large layers' inputs and computes the layers again for the gradient.
+    and photo by the attention; False draws every pixel anew (ablation).  remat:
+    training keeps only the large layers' inputs and computes the layers again for the
+    gradient.
     """
 
     recurrence: str = "time"

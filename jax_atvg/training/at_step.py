@@ -1,4 +1,4 @@
-"""One training step of AT-net.  Reference section 2."""
+"""One training step of AT-net.  docs/reference.md, section 2."""
 
 import jax
 from jax import Array

@@ -22,7 +22,7 @@ from jax_atvg.training.distributed import peer_lost
 from jax_atvg.training.optim import fixed_until
 from jax_atvg.training.state import from_stored, to_stored
 
-# What a run may change on its way: none of it moves a number of the state.
+# Fields that may change when a run is resumed: none of them changes its state.
 FREE = (
     "report_every",
     "image_every",
@@ -39,7 +39,8 @@ BEST = "validation/loss"  # the best checkpoint has the least of it
 
 
 def of_interest(record: logging.LogRecord) -> bool:
-    """False: orbax's warning, at every save, that it comes without a validation."""
+    """Whether a log record is shown: not orbax's warning, at every save, that no
+    validation came with it."""
     return "tracked_metric" not in record.getMessage()
 
 
@@ -98,9 +99,9 @@ def check_same_run(workdir: epath.Path, experiment: Experiment) -> None:
             new["steps"] = old["steps"]
         else:
             remedy += (
-                f".  (The number of steps can be changed until step {fixed}, from which "
-                f"on the learning rate of optimizer.schedule={optimizer.schedule} "
-                f"depends on it; step {done} is saved)"
+                f".  (The number of steps can be changed until step {fixed}, from "
+                f"which on the learning rate of optimizer.schedule="
+                f"{optimizer.schedule} depends on it; step {done} is saved)"
             )
     if changed := differences(old, new):
         raise InputError(
@@ -115,7 +116,7 @@ def saved_steps(workdir: epath.Path) -> list[int]:
 
 
 class Checkpoints:
-    """Saves in the background; restores the newest that is whole."""
+    """Saves checkpoints in the background and restores the newest undamaged one."""
 
     def __init__(self, workdir: epath.Path, keep: int):
         self.folder, self.keep = workdir / "checkpoints", keep
@@ -185,8 +186,8 @@ class Checkpoints:
         return None
 
     def _foreign(self, step: int, shapes: Any) -> str:
-        """What the checkpoint holds otherwise than the state wants it; "" if nothing,
-        or if that cannot be read."""
+        """The first array whose shape differs between checkpoint and state, in words; ""
+        if there is none, or the checkpoint cannot be read."""
         try:
             handler = ocp.PyTreeCheckpointHandler()
             stored = handler.metadata(self.folder / str(step) / "state").tree
@@ -205,7 +206,7 @@ class Checkpoints:
         return ""
 
     def _set_aside(self, step: int) -> None:
-        """Nothing is deleted: somebody may yet rescue it."""
+        """Moves a damaged checkpoint away, in case that it can still be of use."""
         self.manager.close()
         if jax.process_index() == 0:
             aside = self.folder.parent / "damaged" / str(step)

@@ -91,8 +91,8 @@ class Experiment:
     """One training run.
 
     network: "at" trains AT-net, "vg" VG-net with its discriminator.  init: a bundle
-    whose network the run begins with, "" for random values.  seed: of everything random.
-    steps: how many in all.  batch_size: clips a step, over all devices.
+    whose network the run begins with, "" for random values.  seed: of everything
+    random. steps: how many in all.  batch_size: clips a step, over all devices.
     virtual_batch_size: BatchNorm sees so many clips at a time, 0 for the whole batch.
     compute: "float32" or "bfloat16", what the networks calculate in; parameters and
     statistics are float32.  report_every, image_every, save_every, validate_every: in

@@ -20,7 +20,8 @@ from input_pipeline.files import replacing
 from jax_atvg.resources import packaged
 from jax_atvg.training.config import Experiment, flatten, from_flat, upgraded
 
-# Of config.json.  1: versions without versions.json.  2: network "vg" for "gan", no ema.
+# Of config.json.  1: versions without versions.json.  2: network "vg" for "gan", no
+# ema.
 SCHEMA = 2
 VERSIONED = ("jax", "flax")
 

@@ -1,4 +1,4 @@
-"""Several processes of one run: how they meet, and how each ends when one is lost.
+"""Several processes of one run: how they connect, and how each ends when one is lost.
 
 Every step needs all of them.  When one has died, JAX gives the others an error (CPU,
 GPU) or aborts them (TPU, or while they wait for each other); a new start of all goes on
@@ -16,7 +16,8 @@ from typing import NoReturn
 from input_pipeline.clip import InputError
 
 AUTO, NONE = "auto", "none"
-# How XLA's errors of a connection begin; their classes are RuntimeError or ValueError.
+# How XLA's errors about a broken connection begin; they are RuntimeErrors or
+# ValueErrors.
 BROKEN = (
     "ABORTED: ",
     "CANCELLED: ",

@@ -51,11 +51,11 @@ def export(
 ) -> Bundle:
     """Makes a bundle of AT-net's and VG-net's runs, writes it to out, and returns it.
 
-    at: a workdir, or several, of which the mean is taken.  data_dir: the dataset of both
-    runs: it calibrates the boost, and says where the face lies in the crop (else
-    `template`) and which faces were seen.  checkpoint: "best" (least validation loss) or
-    "newest".  half: weights in float16.  stablehlo: also programs that need jax alone.
-    say: gets what is found, a line at a time.
+    at: a workdir, or several, of which the mean is taken.  data_dir: the dataset of
+    both runs: it calibrates the boost, and says where the face lies in the crop (else
+    `template`) and which faces were seen.  checkpoint: "best" (least validation loss)
+    or "newest".  half: weights in float16.  stablehlo: also programs that need jax
+    alone.  say: gets what is found, a line at a time.
     InputError: see read_run, averaged, make_bundle, write_bundle; no dataset there.
     """
     several = [at] if isinstance(at, (str, os.PathLike)) else list(at)
@@ -117,7 +117,7 @@ def make_bundle(
     seen: SeenFaces | None = None,
     **alignment: Any,
 ) -> Bundle:
-    """What both runs have learnt, and nothing else of them.
+    """A bundle of both runs' networks, without anything that only training needs.
 
     boost: see calibrate; ones if None.  half: weights in float16, half the size.  seen:
     see seen_faces.
@@ -157,7 +157,8 @@ def to_half(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def seen_faces(pca: Pca, landmarks: Iterable[np.ndarray]) -> SeenFaces:
-    """Of AT-net's training clips, f32[T,136] each; see Bundle.recognise.
+    """The range of the training clips' landmarks, f32[T,136] each; see
+    Bundle.recognise.
 
     opening: the regression of the landmarks on the lips' opening, within clips.
     """
@@ -192,10 +193,11 @@ def calibrate(
 def coefficients(
     at: Run, batches: Iterable[EvaluationBatch]
 ) -> tuple[Float32[np.ndarray, "n K"], Float32[np.ndarray, "n K"]]:
-    """(predicted, true) of all valid frames of all clips, whole.
+    """AT-net's coefficients of all valid frames of all clips: (predicted, true).
 
-    Not about each clip's mean, although that would match what moves: w multiplies the
-    whole coefficient (equation 3), the face's own shape with it.  On GRID, 400 steps
+    Their means over a clip are not taken off, although movements would be matched
+    then: w multiplies the whole coefficient (equation 3), which holds the face's own
+    shape, too.  On GRID, 400 steps
     of at_small, matching movements raised the mouth's error from 1.00 to 1.84 pixels,
     matching the whole to 1.27.
     """

@@ -4,8 +4,9 @@
     L_G = lambda L_pix + tau L_tex + BCE(D_s(fake), 1) + L_p(fake)
 
 with L_p the squared, mouth-weighted error of the landmarks that D_p reads off the
-frames.  D is updated first and G is judged by the updated D, as in the authors' code.
-The generator runs forward once; the authors run it twice, with new dropout.
+frames.  D is updated first, and VG-net (G) is judged by the updated D, as in the
+authors' code.  VG-net runs forward once; the authors run it twice, with new dropout
+masks.
 """
 
 from typing import NamedTuple
@@ -29,7 +30,7 @@ from jax_atvg.training.state import NetState, VgNets, VgState, run
 
 
 class Fake(NamedTuple):
-    """What the losses see of the generator's output."""
+    """The part of VG-net's output that the losses read."""
 
     frames: Video
     attention: Attention
@@ -54,8 +55,8 @@ def gan_step(
 def pixel_step(
     nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array
 ) -> tuple[VgState, dict[str, Array]]:
-    """The generator alone, on lambda L_pix + tau L_tex: how a run may begin (not in the
-    paper)."""
+    """A step of VG-net alone, on lambda L_pix + tau L_tex, without the discriminator:
+    a run may begin with such steps (not in the paper)."""
     fake, pull_back, batch_stats = generate(nets, state, batch, seed)
     (_, terms), cotangent = jax.value_and_grad(likeness_loss, 1, has_aux=True)(
         nets, fake, batch
@@ -66,7 +67,8 @@ def pixel_step(
 
 
 def generate(nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array):
-    """(Fake, its pull-back to the generator's parameters, new running statistics)."""
+    """VG-net's forward pass: (Fake, its pull-back to VG-net's parameters, new running
+    statistics)."""
 
     def forward(params):
         output, batch_stats = run(
@@ -77,7 +79,8 @@ def generate(nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array):
             batch.landmarks,
             batch.example,
             compute=nets.compute,
-            # The stream's name is older than the field's: a resumed run needs its noise.
+            # The stream's name is older than the field's: a resumed run needs its
+            # noise.
             dropout=stream(seed, "gen/dropout", state.step),
         )
         return Fake(output.frames, output.attention), batch_stats
@@ -88,7 +91,7 @@ def generate(nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array):
 def discriminator_update(
     nets: VgNets, disc: NetState, fake: Fake, batch: VgBatch
 ) -> tuple[NetState, dict[str, Array]]:
-    """(the discriminator after its step, its losses)."""
+    """D's update: (the discriminator after its step, its losses)."""
     if not (nets.loss.score or nets.loss.landmark):
         return disc, {}
     (_, (batch_stats, terms)), gradients = jax.value_and_grad(
@@ -100,14 +103,15 @@ def discriminator_update(
 def moved(
     nets: VgNets, state: VgState, disc: NetState, gradients, batch_stats
 ) -> VgState:
-    """The state after the generator's update."""
+    """The state after VG-net's update."""
     vg = state.vg.apply_gradients(gradients, batch_stats, nets.vg_optimizer)
     return VgState(state.step + 1, vg, disc)
 
 
 def discriminator_loss(nets: VgNets, params, batch_stats, fake: Video, batch: VgBatch):
-    """(L_D, (new running statistics, its terms)).  Real and generated frames are
-    normalised apart; the real ones move the running statistics first."""
+    """(L_D, (new running statistics, its terms)).  Real and generated frames go through
+    D in two passes, each with BatchNorm statistics of its own; the real ones update the
+    running statistics first."""
     read = []
     for frames in (batch.frames, fake):
         output, batch_stats = run(
@@ -137,8 +141,8 @@ def discriminator_loss(nets: VgNets, params, batch_stats, fake: Video, batch: Vg
 
 
 def vg_loss(nets: VgNets, disc: NetState, fake: Fake, batch: VgBatch):
-    """(L_G, its terms).  The discriminator is frozen: neither its parameters nor its
-    running statistics move."""
+    """(L_G, its terms), L_G as VG-net is judged.  The discriminator is frozen: neither
+    its parameters nor its running statistics change."""
     loss, terms = likeness_loss(nets, fake, batch)
     if nets.loss.score or nets.loss.landmark:
         judged, _ = run(

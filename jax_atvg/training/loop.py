@@ -1,4 +1,5 @@
-"""The training loop: the same from one CPU to a pod, and never loses a run."""
+"""The training loop, the same on one CPU and on a pod of TPUs: steps, reports,
+validation, checkpoints, and an orderly end."""
 
 import contextlib
 import os
@@ -120,8 +121,9 @@ def training_loop(
 
 
 def nothing_together(stack: contextlib.ExitStack):
-    """To be pushed on stack: when another process is lost, what was entered before does
-    not end properly, since that takes all processes.  Raises PeerLost."""
+    """An exit callback for stack: when another process of the run is lost, it drops all
+    earlier callbacks, since saving and closing need every process, and raises
+    PeerLost."""
 
     def end(_, error: Exception | None, __) -> None:
         if error is not None and (lost := peer_lost(error)):
@@ -208,7 +210,7 @@ def begin_with(nets: Nets, state: State, bundle: Bundle, mesh: Mesh) -> State:
 
 
 def save_pca(path: epath.Path, pca: Pca) -> None:
-    """For export: the run's coefficients mean nothing without it."""
+    """Writes the PCA beside the run: `export` needs it to read the coefficients."""
     try:
         with replacing(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **pca._asdict())
@@ -217,7 +219,8 @@ def save_pca(path: epath.Path, pca: Pca) -> None:
 
 
 class Pending:
-    """Losses not yet fetched: steps go on while their numbers arrive."""
+    """The losses of steps whose values are not fetched yet, so that further steps can
+    start meanwhile; and the pace."""
 
     def __init__(self, batch_size: int):
         self.batch_size, self.waiting = batch_size, []
@@ -229,7 +232,7 @@ class Pending:
 
     @contextlib.contextmanager
     def data(self):
-        """Times the wait for a batch, unless a step is under way until its end."""
+        """Measures the wait for a batch, if by its end no step was running any more."""
         begin = time.perf_counter()
         yield
         newest = [loss for _, losses in self.waiting[-1:] for loss in losses.values()]
@@ -271,7 +274,7 @@ class Pending:
 
 
 def short(report: dict[str, float]) -> dict[str, str]:
-    """What fits beside the progress bar."""
+    """The few values that are shown beside the progress bar."""
     shown = [name for name in report if name.endswith("loss") or "pixel" in name]
     line = {name: f"{report[name]:.4g}" for name in shown}
     return line | {"clips/s": f"{report['pace/clips_per_second']:.3g}"}
@@ -329,7 +332,7 @@ class Stopping:
 
 
 class Tracing:
-    """A profiler trace from one step to another."""
+    """Writes a profiler trace of the steps from one to another."""
 
     def __init__(self, workdir: epath.Path, steps: tuple[int, int] | None):
         self.folder, self.steps, self.running = workdir / "profile", steps, False

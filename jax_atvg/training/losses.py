@@ -1,6 +1,7 @@
-"""One function per equation.  Each returns a scalar; weights are applied by the steps.
+"""The losses, one function per equation.  Each returns a scalar; the training steps
+apply the weights.
 
-Source: CVPR 2019, section 3, and the authors' trainers (reference section 2).
+Source: CVPR 2019, section 3, and the authors' trainers (docs/reference.md, section 2).
 """
 
 import flax.linen as nn

@@ -1,4 +1,4 @@
-"""The optimisers."""
+"""The optimisers and their learning rates."""
 
 import sys
 
@@ -10,12 +10,13 @@ from jax_atvg.training.config import Optimizer
 def adam(
     learning_rate: optax.ScalarOrSchedule = 2e-4, b1: float = 0.5, b2: float = 0.999
 ) -> optax.GradientTransformation:
-    """Adam with the authors' betas and eps 1e-8; no decay."""
+    """Adam with the authors' betas, eps 1e-8 and no weight decay."""
     return optax.adam(learning_rate, b1, b2, eps=1e-8)
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """steps: in which this optimiser is used, for the schedule."""
+    """The optimiser that a config describes.  steps: how many it will take, which the
+    schedule depends on."""
     updates = max(steps // config.accumulate, 1)
     optimizer = adam(schedule(config, updates), config.b1, config.b2)
     if config.clip_norm:
@@ -28,7 +29,7 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
 
 
 def schedule(config: Optimizer, updates: int) -> optax.Schedule:
-    """Update number -> learning rate."""
+    """The function from the number of an update to its learning rate."""
     peak = config.learning_rate
     after = max(updates - config.warmup, 1)
     if config.schedule == "cosine":

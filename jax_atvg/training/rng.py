@@ -1,4 +1,4 @@
-"""Randomness by name: nothing random is stored, a resumed run repeats its noise."""
+"""Random keys by name and step: none is stored, and a resumed run repeats its noise."""
 
 import zlib
 
@@ -13,6 +13,6 @@ def stream(seed: int | Array, name: str, step: int | Array) -> Array:
 
 
 def init_key(seed: int | Array) -> Array:
-    """For initial values.  XLA's own generator: threefry makes the compilation of a
-    network's initialisation four times as long."""
+    """The key of a network's initial values.  It uses XLA's own generator, since with
+    threefry the initialisation takes four times as long to compile."""
     return jax.random.fold_in(jax.random.key(seed, impl="rbg"), zlib.crc32(b"init"))

@@ -1,4 +1,4 @@
-"""Reads what training runs left: their experiments, networks and face models."""
+"""Reads finished training runs: their experiments, networks and landmark PCAs."""
 
 import dataclasses
 import json
@@ -62,9 +62,11 @@ def read_run(
 
 
 def averaged(runs: Sequence[Run]) -> Run:
-    """One AT-net that says the mean of what these say; one run stays as it is.
+    """One AT-net whose output is the mean of these runs' outputs; a single run is
+    returned as it is.
 
-    Trained from different seeds, networks err differently, and their mean by less.
+    Networks trained from different seeds make different errors, so that their mean errs
+    less than one of them does on average.
     InputError: their sizes or face models are not the same.
     """
     first = runs[0]

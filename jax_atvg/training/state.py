@@ -1,4 +1,4 @@
-"""What a training step knows (Nets, static) and changes (State, arrays only)."""
+"""What a training step knows (Nets: static) and what it changes (State: arrays)."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -36,6 +36,8 @@ class NetState(NamedTuple):
 
 
 class AtState(NamedTuple):
+    """step: i32[], how many steps were taken.  net: AT-net."""
+
     step: Array
     net: NetState
 
@@ -66,7 +68,8 @@ def from_stored(tree: dict[str, Any]) -> AtState | VgState:
 
 @dataclasses.dataclass(frozen=True)
 class AtNets:
-    """pca: what the loss on landmarks needs."""
+    """AT-net, its optimiser and loss.  pca: needed by the loss on landmarks.  compute:
+    the precision of the network's products, "float32" or "bfloat16"."""
 
     net: ATNet = ATNet()
     optimizer: optax.GradientTransformation = adam()
@@ -118,9 +121,11 @@ def run(
     compute: str = "float32",
     dropout: Array | None = None,
 ):
-    """A network in training: (its output, new running statistics), all in float32.
+    """Applies a network in training mode: (its output, new running statistics), both in
+    float32.
 
-    compute: what it calculates in; parameters and statistics stay as they are.
+    compute: the precision it calculates in; parameters and statistics keep theirs.
+    dropout: the key of the dropout masks, for networks that have them.
     """
     low = compute != "float32"
 

@@ -35,10 +35,10 @@ def train(
     data_dir: what `prepare` wrote; not needed with experiment.data.synthetic, which
     trains on drawn clips.  reporters: more places for scalars and pictures, beside
     those that experiment.report_to names.  profile: first and last step of a profiler
-    trace, written to workdir/profile.  mesh: all devices unless given.  progress: say on
-    standard error what runs and how far it is.
-    Returns the state after the last step; checkpoints, curves and config are in the
-    workdir.  On SIGTERM or Ctrl-C it saves and returns; called again it goes on.
+    trace, written to workdir/profile.  mesh: all devices unless given.  progress: say
+    on standard error what runs and how far it is. Returns the state after the last
+    step; checkpoints, curves and config are in the workdir.  On SIGTERM or Ctrl-C it
+    saves and returns; called again it goes on.
     InputError, PeerLost: see training_loop; InputError: no dataset there.
     """
     validate(experiment)

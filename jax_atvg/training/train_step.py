@@ -1,7 +1,6 @@
-"""The training step of an experiment: function, shardings, donation.
+"""Builds the training step of an experiment: a jitted function with its shardings.
 
-One builder for `train` and for `compile`: what was compiled for a machine is what runs
-on it.
+`train` and `compile` use the same builder, so that what `compile` reports is what runs.
 """
 
 import dataclasses
@@ -36,7 +35,7 @@ from jax_atvg.training.optim import make_optimizer
 from jax_atvg.training.rng import init_key
 from jax_atvg.training.state import AtNets, AtState, VgNets, VgState
 
-# Numbers; a smaller array's gather would wait longer than it sends.
+# Elements; gathering a smaller array takes longer to begin than to send.
 SPLIT_FROM = 2**16
 
 Nets = AtNets | VgNets
@@ -66,7 +65,8 @@ class TrainStep(NamedTuple):
 
 
 def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainStep:
-    """pca: needed by AT-net's loss on landmarks.
+    """The training step of an experiment on a mesh.  pca: needed by AT-net's loss on
+    landmarks.
 
     InputError: the batch does not divide by the devices, or not into virtual ones.
     """
@@ -192,7 +192,7 @@ def norm_over(virtual_batch_size: int) -> Norm:
 
 
 def batch_shapes(experiment: Experiment, batch_size: int) -> AtBatch | VgBatch:
-    """What a batch of the experiment is, as ShapeDtypeStructs."""
+    """The shapes of a batch of the experiment, as ShapeDtypeStructs."""
     frames, size, points = experiment.data.num_frames, CROP_SIZE, 2 * NUM_POINTS
     k = experiment.data.num_coefficients
 
@@ -212,7 +212,8 @@ def batch_shapes(experiment: Experiment, batch_size: int) -> AtBatch | VgBatch:
 
 
 def initial_state(nets: Nets, shapes: AtBatch | VgBatch, seed) -> State:
-    """Depends on the seed and the networks alone: one clip of one frame shapes them."""
+    """The state before the first step.  It depends on the seed and the networks alone,
+    not on the batch size or the number of frames."""
     keys = jax.random.split(init_key(seed))
 
     def zeros(x, *axes: int):

@@ -127,7 +127,7 @@ def test_a_field_that_was_removed_may_only_have_done_nothing():
 
 
 def test_an_unknown_field_is_named():
-    with pytest.raises(InputError, match="unknown future.field; it is of a later"):
+    with pytest.raises(InputError, match=r"unknown future\.field; it is of a later"):
         upgraded(flatten(Experiment()) | {"future.field": 1})
 
 
@@ -152,8 +152,13 @@ def begun(tmp_path, done: int, monkeypatch, **optimizer) -> Experiment:
 
 @pytest.mark.parametrize(
     ("schedule", "done", "allowed"),
-    [("constant", 100, True), ("wsd", 80, True), ("wsd", 81, False)]
-    + [("cosine", 1, False), ("cosine", 0, True)],
+    [
+        ("constant", 100, True),
+        ("wsd", 80, True),
+        ("wsd", 81, False),
+        ("cosine", 1, False),
+        ("cosine", 0, True),
+    ],
 )
 @pytest.mark.parametrize("steps", [200, 100])
 def test_more_steps_go_on_while_no_learning_rate_depended_on_them(

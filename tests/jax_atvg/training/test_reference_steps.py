@@ -1,4 +1,4 @@
-"""Training steps against the authors' (reference section 2)."""
+"""Training steps against the authors' (docs/reference.md, section 2)."""
 
 import functools
 

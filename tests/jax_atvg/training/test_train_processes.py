@@ -14,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 LIMIT = 300  # seconds; a process that hangs is an error
 
 
