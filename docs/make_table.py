@@ -1,72 +1,99 @@
-"""The scores of docs/default_model.md, as Markdown, of reports that `evaluate` wrote.
+"""Prints the score tables of docs/default_model.md, as Markdown.
 
 python docs/make_table.py reports/s1 reports/seen reports/unseen
+
+Each argument is the folder of a report that `python main.py evaluate` wrote, and becomes
+a column with the folder's name and its number of clips.  A cell holds the mean over the
+clips and the 95 % bootstrap interval of that mean.
 """
 
+import argparse
 import json
 import pathlib
-import sys
+from collections.abc import Sequence
+from typing import Any
 
-NAMES = {
+NAMES = {  # mode of an evaluation (see jax_atvg/evaluation/evaluate.py): row of a table
     "at": "AT-net",
     "at_shuffled": "another clip's sound",
-    "at_static": "the photo",
-    "at_mean": "the mean face",
+    "at_static": "still photo",
+    "at_mean": "mean face",
     "teacher": "true landmarks",
     "end_to_end": "from the sound",
     "end_to_end_shuffled": "another clip's sound",
-    "static": "the photo",
+    "static": "still photo",
     "real": "real frames",
 }
-AT, ALONE = ("at", "at_shuffled", "at_static", "at_mean"), ("at", "at_shuffled")
+AT, HEARD = ("at", "at_shuffled", "at_static", "at_mean"), ("at", "at_shuffled")
 DRAWN = ("teacher", "end_to_end", "end_to_end_shuffled")
-ROWS = (  # heading, metric, its modes, decimals
-    ("mouth LMD, px", "lmd", AT, 2),
-    ("r of the opening", "r", ALONE, 2),
-    ("jitter / real", "jitter_ratio", ("at",), 2),
-    ("mouth LMD of points found again, px", "lmd", (*DRAWN, "static", "real"), 2),
-    ("r of the opening, found again", "r", (*DRAWN, "real"), 2),
-    ("mouth PSNR, dB", "mouth_psnr", (*DRAWN, "static"), 1),
-    ("mouth SSIM", "mouth_ssim", (*DRAWN, "static"), 3),
-    ("sharpness of the mouth / real", "mouth_sharpness", DRAWN, 2),
-    ("CSIM-dlib", "csim_dlib", (*DRAWN, "real"), 3),
-)
-RATIOS = (  # heading, mode, the mode whose error it is a share of
-    ("AT-net's mouth LMD against the photo's", "at", "at_static"),
-    ("another clip's sound's", "at_shuffled", "at_static"),
-    ("found again, from the sound, against the photo's", "end_to_end", "static"),
-    ("another clip's sound's", "end_to_end_shuffled", "static"),
-)
+TABLES = {  # heading: (score in words, its name in the report, modes, decimals)
+    "Landmarks that AT-net predicts, against the true ones": (
+        ("mouth LMD, px", "lmd", AT, 2),
+        ("correlation of lip opening", "r", HEARD, 2),
+        ("jitter / real", "jitter_ratio", ("at",), 2),
+    ),
+    "Landmarks detected in the generated frames": (
+        ("mouth LMD, px", "lmd", (*DRAWN, "static", "real"), 2),
+        ("correlation of lip opening", "r", (*DRAWN, "real"), 2),
+    ),
+    "Pixels of the mouth, and identity": (
+        ("mouth PSNR, dB", "mouth_psnr", (*DRAWN, "static"), 1),
+        ("mouth SSIM", "mouth_ssim", (*DRAWN, "static"), 3),
+        ("mouth sharpness / real", "mouth_sharpness", DRAWN, 2),
+        ("CSIM-dlib", "csim_dlib", (*DRAWN, "real"), 3),
+    ),
+}
+CHANGES = {  # row: (mode, the mode that does nothing)
+    "predicted by AT-net": ("at", "at_static"),
+    "predicted by AT-net, another clip's sound": ("at_shuffled", "at_static"),
+    "detected in the frames, from the sound": ("end_to_end", "static"),
+    "detected in the frames, another clip's sound": ("end_to_end_shuffled", "static"),
+}
 
 
-def main(folders: list[str]) -> None:
-    reports = [
-        json.loads((pathlib.Path(folder) / "summary.json").read_text())
-        for folder in folders
-    ]
+def main(folders: Sequence[pathlib.Path]) -> None:
+    reports = [json.loads((path / "summary.json").read_text()) for path in folders]
     heads = [
-        f"{pathlib.Path(folder).name} ({report['clips']} clips)"
-        for folder, report in zip(folders, reports, strict=True)
+        f"{path.name} ({report['clips']} clips)"
+        for path, report in zip(folders, reports, strict=True)
     ]
     scores = [report["overall"] for report in reports]
-    lines = [["", *heads], ["---"] * (1 + len(heads))]
-    for heading, metric, modes, decimals in ROWS:
-        for mode in modes:
-            cells = [cell(report[mode][metric], decimals) for report in scores]
-            lines.append([f"{heading}: {NAMES[mode]}", *cells])
-    for heading, mode, doing_nothing in RATIOS:
-        change = [
-            r[mode]["lmd"]["mean"] / r[doing_nothing]["lmd"]["mean"] - 1 for r in scores
-        ]
-        lines.append([heading, *(f"{x:+.0%}" for x in change)])
-    print("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    for heading, groups in TABLES.items():
+        print(f"**{heading}**\n")
+        print_row("", heads)
+        print_row("---", ["---"] * len(heads))
+        for words, metric, modes, decimals in groups:
+            for mode in modes:
+                cells = [cell(score[mode][metric], decimals) for score in scores]
+                print_row(f"{words}: {NAMES[mode]}", cells)
+        print()
+    print("**Mouth LMD, relative to that of the still photo**\n")
+    print_row("", heads)
+    print_row("---", ["---"] * len(heads))
+    for words, (mode, still) in CHANGES.items():
+        print_row(words, [f"{change(score, mode, still):+.0%}" for score in scores])
+
+
+def print_row(name: str, cells: Sequence[str]) -> None:
+    print("| " + " | ".join([name, *cells]) + " |")
 
 
 def cell(score: dict[str, float], decimals: int) -> str:
-    """Mean and its interval."""
+    """The mean and its interval."""
     mean, low, high = (f"{score[k]:.{decimals}f}" for k in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
 
+def change(scores: dict[str, Any], mode: str, still: str) -> float:
+    """By how much the mean error of a mode differs from that of doing nothing."""
+    return scores[mode]["lmd"]["mean"] / scores[still]["lmd"]["mean"] - 1
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "reports", nargs="+", type=pathlib.Path, help="folder of a report"
+    )
+    main(parser.parse_args().reports)

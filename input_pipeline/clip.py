@@ -1,8 +1,9 @@
-"""The contract between the data and the networks: rates, shapes, point groups.
+"""What the data pipeline and the networks agree on: rates, shapes, groups of points.
 
-Both towers import this file and nothing else of each other.  Letters used in shapes:
-B clips, T frames at 25 fps, H=W 128 pixels, K PCA coefficients, M MFCC rows at 100 Hz,
-L = 136 = 68 points x (x, y), N audio samples at 16 kHz.
+`input_pipeline` produces the tuples below and `jax_atvg` consumes them; neither numpy
+nor JAX is imported here.  Letters used in shapes: B clips, T frames at 25 fps, H=W 128
+pixels, K PCA coefficients, M MFCC rows at 100 Hz, L = 136 = 68 points x (x, y),
+N audio samples at 16 kHz.
 """
 
 from collections.abc import Sequence
@@ -14,27 +15,30 @@ MFCC_RATE = 100  # MFCC rows a second
 MFCC_SIZE = 13  # cepstral coefficients a row; column 0 is the log energy
 
 ROWS_PER_FRAME = MFCC_RATE // FRAME_RATE
-CONTEXT_FRAMES = 3  # an audio window sees this many frames before and after its own
+CONTEXT_FRAMES = 3  # frames that an audio window covers on each side of its own
 WINDOW_ROWS = (2 * CONTEXT_FRAMES + 1) * ROWS_PER_FRAME  # 28 rows = 280 ms
-WINDOW_SIZE = MFCC_SIZE - 1  # columns 1..12: a window leaves the energy out
+WINDOW_SIZE = MFCC_SIZE - 1  # a window has columns 1..12, without the log energy
 
 CROP_SIZE = 128  # pixels, both sides of the aligned face
-NUM_POINTS = 68  # facial points in the 300-W order
+NUM_POINTS = 68  # points of a face, in the order of 300-W
 NOSE = slice(27, 36)
 MOUTH = slice(48, 68)
 INNER_LIPS = slice(60, 68)
-UPPER_RIM, LOWER_RIM = (61, 62, 63), (67, 66, 65)  # of the inner lips
+UPPER_RIM, LOWER_RIM = (61, 62, 63), (67, 66, 65)  # facing points of the inner lips
 
 
 class InputError(ValueError):
-    """Bad input from outside: the message names the value, the rule and the remedy."""
+    """A file, flag or dataset from outside the program cannot be used.
+
+    The message names the value, the rule and the remedy.
+    """
 
 
 class Pca(NamedTuple):
     """A linear model of landmarks: p = h U^T + M.  CVPR 2019, section 3.1.
 
-    mean: f32[L], M.  components: f32[L,K], U, orthonormal columns.  Plain arithmetic,
-    so that numpy and JAX arrays serve alike.
+    mean: f32[L], M.  components: f32[L,K], U, orthonormal columns.  The methods work on
+    numpy and on JAX arrays.
     """
 
     mean: Any
@@ -50,15 +54,15 @@ class Pca(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """One face speaking: what `prepare` writes and the loader reads.
+    """A clip of one speaking face, as `prepare` writes it and the loader reads it.
 
     frames: T aligned faces, each a 128x128 RGB picture as JPEG bytes, at 25 fps.
-    landmarks: f32[T,68,2], the crop's coordinates in [-1,1] (landmarks.normalise).
-    mfcc: f32[M,13] at 100 Hz, M = 4T + 24: frame t hears rows 4t .. 4t+27, from 0.12 s
-    before its start to 0.16 s after it (columns 1..12).
+    landmarks: f32[T,68,2], positions in the crop, [-1,1] (landmarks.normalise).
+    mfcc: f32[M,13] at 100 Hz, M = 4T + 24.  The audio window of frame t is rows
+    4t .. 4t+27, columns 1..12: from 0.12 s before the frame's start to 0.16 s after it.
     transforms: f32[T,2,3], similarities from crop pixels to the source's pixels.
     corpus, speaker, clip_id: names; (corpus, clip_id) is unique.
-    words: (word, first, last second) of each word, where the corpus tells them.
+    words: (word, first second, last second) of each word, if the corpus has timings.
     """
 
     frames: Sequence[bytes]
@@ -72,10 +76,10 @@ class Clip(NamedTuple):
 
 
 class AtBatch(NamedTuple):
-    """What AT-net learns from: reference frame, sound, target frames.
+    """A training batch of AT-net: reference landmarks, sound, and target landmarks.
 
-    example: f32[B,K], the reference frame's coefficients.  audio: f32[B,T,28,12].
-    coefficients: f32[B,T,K].
+    example: f32[B,K], PCA coefficients of the reference frame.  audio: f32[B,T,28,12],
+    the audio window of each target frame.  coefficients: f32[B,T,K], of the targets.
     """
 
     example: Any
@@ -84,10 +88,10 @@ class AtBatch(NamedTuple):
 
 
 class VgBatch(NamedTuple):
-    """What VG-net learns from: reference frame and consecutive target frames.
+    """A training batch of VG-net: a reference frame and consecutive target frames.
 
-    image: f32[B,H,W,3] in [-1,1].  example: f32[B,L], its landmarks.
-    frames: f32[B,T,H,W,3] in [-1,1].  landmarks: f32[B,T,L].
+    image: f32[B,H,W,3] in [-1,1], the reference.  example: f32[B,L], its landmarks.
+    frames: f32[B,T,H,W,3] in [-1,1], the targets.  landmarks: f32[B,T,L], theirs.
     """
 
     image: Any
@@ -97,12 +101,13 @@ class VgBatch(NamedTuple):
 
 
 class EvaluationBatch(NamedTuple):
-    """Whole clips, the photo their first frame, padded with zeros to one length T.
+    """A batch of whole clips for evaluation; the first frame of each is the photo.
 
-    index: i32[B], which clips of the split; -1 where `valid` is 0.
+    Clips are padded with zeros to one length T.
+    index: i32[B], which clips of the split these are; -1 where `valid` is 0.
     valid: f32[B], 1 for a clip, 0 for a row that only fills the batch.
-    frame_valid: f32[B,T], 1 for a clip's frames, the photo's own among them.
-    at, vg: as in training; None where not asked for.
+    frame_valid: f32[B,T], 1 for a clip's frames (the photo among them), 0 for padding.
+    at, vg: as in training; None if not requested.
     """
 
     index: Any

@@ -1,9 +1,10 @@
-"""Files and folders that appear whole or not at all, and replace an older one safely.
+"""Writes files and folders whole or not at all, without losing the ones they replace.
 
     with replacing(out) as unfinished:
         unfinished.write_text(text)
 
-A path is a file or folder here, or an etils path in a store, as gs://bucket/run.
+A path is one of the local file system or, in the form gs://bucket/run, one of a cloud
+store, which is then accessed through etils.
 """
 
 import contextlib
@@ -16,19 +17,18 @@ from typing import Any
 
 
 def in_store(path: str | os.PathLike) -> bool:
-    """Whether it is an address, as gs://bucket/run, and no path of this machine."""
+    """Whether `path` is in a cloud store, as gs://bucket/run, and not a local path."""
     return "://" in os.fspath(path)
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Any]:
-    """The path of a file or folder beside `path`, to be made in the `with` block; at
-    its end it takes the place of what is there.
+    """Yields a temporary path to write to; the end of the block moves it to `path`.
 
-    Nobody else writes under the name it has, and its suffix is that of `path`.  When
-    the block or the replacement fails, the unfinished one is removed, and what was
-    there before is there still; OSErrors are the caller's to explain.  A link is
-    replaced itself; what it points to is left alone.
+    The temporary file or folder is beside `path`, under a name that nobody else uses,
+    with the suffix of `path`.  If the block or the move fails, it is removed, and
+    what was at `path` before is still there; an OSError is left for the caller to
+    explain.  A symbolic link at `path` is replaced itself; its target is left alone.
     """
     path = absolute(path)
     unfinished = beside(path)
@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Any]:
         yield unfinished
         put_in_place(unfinished, path)
     except BaseException:
-        with contextlib.suppress(Exception):  # the first error is the one to be told
+        with contextlib.suppress(Exception):  # the first error is the one to report
             remove(unfinished)
         raise
 
@@ -44,8 +44,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Any]:
 def put_in_place(unfinished: Any, path: Any) -> None:
     """Renames a finished file or folder to `path`, in place of an older one.
 
-    OSError: it is not possible; the older one is there still.  A folder replaces no
-    file, and a file replaces neither a folder nor a device.
+    OSError: this is not possible; the older one is still there.  A folder does not
+    replace a file, and a file replaces neither a folder nor a device.
     """
     if unfinished.is_dir():
         _put_folder(unfinished, path)
@@ -56,8 +56,8 @@ def put_in_place(unfinished: Any, path: Any) -> None:
 
 
 def _put_folder(unfinished: Any, path: Any) -> None:
-    """No system call replaces a folder that is not empty: the older one is moved aside
-    first, and back if the new one cannot be moved there."""
+    """Moves a folder to `path`.  No system call replaces a folder that is not empty, so
+    the older one is moved aside first, and back if the new one cannot be moved."""
     aside = beside(path)
     try:
         if path.is_dir():
@@ -73,9 +73,9 @@ def _put_folder(unfinished: Any, path: Any) -> None:
 
 
 def check_place(path: str | os.PathLike, *, parents: bool = False) -> None:
-    """OSError: nothing can be written beside `path`.  To be asked before long work.
+    """Checks, before long work, that `path` can be written.  OSError: it cannot.
 
-    parents: make the folder that `path` is to be in, where it is missing.
+    parents: create the folder that `path` is to be in, if it is missing.
     """
     trial = beside(absolute(path))
     trial.mkdir(parents=parents)
@@ -83,7 +83,7 @@ def check_place(path: str | os.PathLike, *, parents: bool = False) -> None:
 
 
 def absolute(path: str | os.PathLike) -> Any:
-    """As a path with a name, and with the methods of pathlib or, in a store, etils."""
+    """`path` as an absolute pathlib.Path or, in a cloud store, as an etils path."""
     if not in_store(path):
         return pathlib.Path(path).absolute()
     from etils import epath
@@ -92,17 +92,18 @@ def absolute(path: str | os.PathLike) -> Any:
 
 
 def beside(path: Any) -> Any:
-    """clip.mp4 -> clip.partial.1234-5f02ac.mp4, in the same folder.
+    """A new name in the same folder: clip.mp4 -> clip.partial.1234-5f02ac.mp4.
 
-    The number is the process's; the rest tells apart what one process writes at once,
-    and processes of other machines or containers, whose numbers may be the same.
+    1234 is the process number.  The random rest tells apart files that one process
+    writes at the same time, and processes on different machines or in different
+    containers, which may have the same number.
     """
     own = f"{os.getpid()}-{os.urandom(3).hex()}"
     return path.with_name(f"{path.stem}.partial.{own}{path.suffix}")
 
 
 def remove(path: Any) -> None:
-    """A file, a link or a whole folder, if it is there and as far as is possible."""
+    """Removes a file, a link or a whole folder as far as possible, if it exists."""
     if in_store(path):
         path.rmtree(missing_ok=True)
     elif path.is_dir() and not path.is_symlink():

@@ -1,12 +1,12 @@
-"""How far a long job is: a bar on a terminal, plain lines in a log file.
+"""Shows the progress of a long job: a bar on a terminal, plain lines in a log file.
 
     with Progress(len(items), "clip") as progress:
         for item in items:
             ...
             progress.update()
 
-Everything goes to standard error.  Where that is no terminal (a log file, SLURM), one
-plain line is written every so many seconds instead of a bar's carriage returns.
+Everything goes to standard error.  If that is not a terminal (a log file, SLURM), one
+plain line is written every LINE_EVERY seconds instead of a bar.
 """
 
 import contextlib
@@ -18,8 +18,10 @@ LINE_EVERY = 10.0  # seconds between two lines of a log
 
 
 class Progress(contextlib.AbstractContextManager):
-    """total, initial: in units, of the whole job and of what is done already.  unit:
-    singular, as "step".  name: what the job is.  active: False says nothing at all.
+    """A progress display; `update` is called whenever a unit of work is done.
+
+    total, initial: units of the whole job, and units done already.  unit: its name in
+    the singular, as "step".  name: of the job.  active: if False, nothing is printed.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Progress(contextlib.AbstractContextManager):
             )
 
     def update(self, count: int = 1) -> None:
-        """So many units more are done."""
+        """Counts `count` more units as done."""
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
@@ -51,13 +53,13 @@ class Progress(contextlib.AbstractContextManager):
             self._line()
 
     def show(self, **values: Any) -> None:
-        """What stands beside the pace from now on, as loss="0.12"."""
+        """Sets the values shown beside the speed from now on, as loss="0.12"."""
         self.shown = values
         if self.bar is not None:
             self.bar.set_postfix(values, refresh=False)
 
     def say(self, text: str) -> None:
-        """A line of its own, whether there is a bar or not."""
+        """Prints a line of text, without damaging the bar if there is one."""
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)
         elif self.active:
@@ -84,7 +86,7 @@ class Progress(contextlib.AbstractContextManager):
 
 
 def duration(seconds: float) -> str:
-    """ "45 s", "12 min", "3.4 h"."""
+    """Seconds -> text: "45 s", "12 min", "3.4 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,7 @@
-"""One mesh over all devices of all processes; batches split, the rest on every one."""
+"""How arrays are placed on devices: batches are split, everything else is replicated.
+
+There is one mesh over all devices of all processes, with the single axis "data".
+"""
 
 import jax
 import numpy as np
@@ -8,22 +11,23 @@ from input_pipeline.clip import InputError
 
 
 def data_mesh(devices=None) -> Mesh:
-    """All devices, along the one axis "data"."""
+    """A mesh of the given devices, or of all of them, along the axis "data"."""
     return Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh) -> NamedSharding:
-    """The first axis over all devices."""
+    """The first axis of the array is split over all devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def split_evenly(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    """The longest axis that divides by the devices, over all of them; on every one
-    where there is none."""
+    """The longest axis that the number of devices divides is split over all devices;
+    an array without such an axis is replicated."""
     axes = [i for i, n in enumerate(shape) if n and n % mesh.size == 0]
     if not axes:
         return replicated(mesh)
@@ -32,7 +36,10 @@ def split_evenly(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """InputError, with the nearest sizes that work, unless the devices share evenly."""
+    """Checks that the batch can be split evenly over the devices.
+
+    InputError: it cannot; the message names the nearest sizes that can.
+    """
     if batch_size % mesh.size:
         less = batch_size - batch_size % mesh.size
         nearest = [n for n in (less, less + mesh.size) if n]
@@ -43,7 +50,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
 
 
 def to_devices(batch, mesh: Mesh):
-    """This process's rows of a batch of numpy arrays -> global arrays."""
+    """Makes global arrays from this process's rows of a batch of numpy arrays."""
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(split(mesh), x), batch
     )

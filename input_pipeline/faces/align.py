@@ -1,8 +1,9 @@
-"""Points -> similarity -> the aligned 128x128 crop, and the crop back into the picture.
+"""Cuts the aligned 128x128 crop of a face out of a picture, and pastes it back.
 
-A similarity is f64[2,3], M: picture = M[:, :2] @ crop + M[:, 2], from crop pixels to
-picture pixels, (x, y), pixel centres at whole numbers.  There is one resampling from
-the full picture to the crop and one back.
+The 68 points of the face determine a similarity (rotation, scale and shift): a matrix
+M, f64[2,3], from crop pixels to picture pixels, picture = M[:, :2] @ crop + M[:, 2].
+Pixels are (x, y), their centres at whole numbers.  There is one resampling from the
+full picture to the crop and one back.
 """
 
 from typing import NamedTuple
@@ -12,15 +13,16 @@ from jaxtyping import Float, Float64, Real, UInt8
 
 from input_pipeline.clip import CROP_SIZE, NOSE, InputError
 
-STABLE = (*range(NOSE.start, NOSE.stop), 36, 39, 42, 45)  # nose, eye corners
+# Points that speech hardly moves: nose and eye corners.
+STABLE = (*range(NOSE.start, NOSE.stop), 36, 39, 42, 45)
 FEATHER = 10.0  # crop pixels over which a pasted crop fades in
 MAX_SUPERSAMPLING = 32  # 128 x 32: a crop is cut from at most 4096 x 4096 samples
 
 
 class Template(NamedTuple):
-    """Where stable points of the face lie in the crop.
+    """Where alignment puts some points of a face in the crop.
 
-    points: f64[n,2], crop pixels.  indices: those points among the 68.
+    points: f64[n,2], crop pixels.  indices: which of the 68 points these are.
     """
 
     points: Float64[np.ndarray, "n 2"]
@@ -30,18 +32,19 @@ class Template(NamedTuple):
 # The mean face of 344 frames of 43 GRID training clips (speakers s1 s2 s5 s11 s26 s31,
 # weighted equally; dlib's points; generalised Procrustes mean of the frames and their
 # mirror images), its jaw scaled to a width of 92 pixels and its chin (point 8) put at
-# (63.5, 106).  Seen with it, the points of those frames span x 8..119, y 4..121: an
-# open jaw stays inside, where the authors' template has the chin on the crop's edge.
-# Nose downwards, nostrils left to right, eye corners left to right.
+# (63.5, 106).  The points of those frames, aligned to it, span x 8..119, y 4..121: an
+# open jaw stays inside, whereas the authors' template has the chin on the crop's edge.
+# In order: nose downwards, nostrils left to right, eye corners left to right.
 _X = [63.5, 63.5, 63.5, 63.5, 53.9, 58.5, 63.5, 68.5, 73.1, 35.2, 51.8, 75.2, 91.8]
 _Y = [22.9, 31.0, 38.9, 47.1, 54.8, 56.4, 57.7, 56.4, 54.8, 25.6, 26.3, 26.3, 25.6]
 DEFAULT_TEMPLATE = Template(np.column_stack([_X, _Y]), STABLE)
 
 
 def authors_template(base_68: Real[np.ndarray, "68 2"]) -> Template:
-    """The authors' template, points 27..44, as crop pixels (reference section 3.3).
+    """The authors' template, points 27..44, in crop pixels.
 
-    Their crop keeps rows and columns 1..128 of the warp, hence one pixel less.
+    Their crop is rows and columns 1..128 of the warped picture, hence the one pixel
+    less (docs/reference.md, section 3.3).
     """
     indices = tuple(range(27, 45))
     return Template(base_68[list(indices)].astype(np.float64) - 1, indices)
@@ -50,10 +53,10 @@ def authors_template(base_68: Real[np.ndarray, "68 2"]) -> Template:
 def similarity(
     source: Float[np.ndarray, "*batch n 2"], target: Float[np.ndarray, "*#batch n 2"]
 ) -> Float64[np.ndarray, "*batch 2 3"]:
-    """The rotation, scale and shift that take source to target with least squares.
+    """The least-squares rotation, scale and shift that take source to target.
 
-    As complex numbers: target = a source + b; a = <source, target> / <source, source>
-    of the centred points, which cannot reflect.  Equals Umeyama's solution.
+    In complex numbers: target = a source + b, a = <source, target> / <source, source>
+    of the centred points.  There is no reflection.  Equals Umeyama's solution.
     InputError: all source points coincide.
     """
     source, target = np.broadcast_arrays(source, target)
@@ -72,7 +75,7 @@ def similarity(
 def transform(
     matrix: Float[np.ndarray, "*#batch 2 3"], points: Float[np.ndarray, "*#batch n 2"]
 ) -> Float64[np.ndarray, "*_ n 2"]:
-    """Points through the similarity: crop pixels -> picture pixels."""
+    """Applies a similarity to points: crop pixels -> picture pixels."""
     linear, shift = matrix[..., :2], matrix[..., None, :, 2]
     return (points @ np.swapaxes(linear, -1, -2) + shift).astype(np.float64)
 
@@ -89,7 +92,7 @@ def invert(
 def align(
     points_px: Float[np.ndarray, "*batch 68 2"], template: Template = DEFAULT_TEMPLATE
 ) -> Float64[np.ndarray, "*batch 2 3"]:
-    """68 points in the picture -> the similarity from crop to picture pixels."""
+    """68 points in a picture -> the similarity from crop to picture pixels."""
     stable = points_px[..., list(template.indices), :]
     target = np.broadcast_to(template.points, stable.shape)
     return similarity(target, stable)
@@ -98,11 +101,11 @@ def align(
 def smooth(
     matrices: Float[np.ndarray, "T 2 3"], sigma: float | int
 ) -> Float64[np.ndarray, "T 2 3"]:
-    """Similarities over time, smoothed by a Gaussian of `sigma` frames.
+    """Smooths similarities over time with a Gaussian of standard deviation `sigma`.
 
-    A similarity is linear in its entries, so they are smoothed one by one.  At every
-    frame a straight line is fitted under the Gaussian's weights: within the clip that
-    is the Gaussian mean, and at its ends a steady movement is not dragged behind.
+    sigma: frames.  The six entries of the matrices are smoothed one by one.  At every
+    frame a straight line is fitted with the Gaussian's weights: within the clip this
+    is the Gaussian mean, and at its ends it does not lag behind a steady movement.
     """
     if sigma <= 0 or len(matrices) < 3:
         return matrices.astype(np.float64)
@@ -111,7 +114,7 @@ def smooth(
     middle = slice(len(steps) // 2, len(steps) // 2 + len(matrices))
 
     def weigh(power: int, values: np.ndarray) -> np.ndarray:
-        """sum_s w_s s^power x_(t+s), over the frames t+s that there are."""
+        """sum_s w_s s^power x_(t+s), over the frames t+s that exist."""
         return np.convolve(values, (weights * steps**power)[::-1])[middle]
 
     ones = np.ones(len(matrices))
@@ -126,16 +129,16 @@ def warp(
     matrix: Float[np.ndarray, "2 3"],
     size: int = CROP_SIZE,
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """The crop that `matrix` points at; antialiased; edge pixels repeated outside."""
+    """Cuts the crop at `matrix` out, antialiased; edge pixels are repeated outside."""
     import cv2
 
     return _resample(image, matrix, (size, size), cv2.INTER_LINEAR)
 
 
 def _resample(image, matrix, size, interpolation):
-    """size (w, h): pixel u of the result is `image` at M u, averaged over the pixel.
+    """Pixel u of the result, size (w, h), is `image` at M u, averaged over the pixel.
 
-    Where the image shrinks, a grid k times as fine is sampled and averaged by k: its
+    Where the image shrinks, a grid k times as fine is sampled and averaged k by k: its
     sample i lies at (i + 1/2) / k - 1/2, since whole numbers are pixel centres.
     """
     import cv2
@@ -158,10 +161,10 @@ def _resample(image, matrix, size, interpolation):
 
 
 class Paster:
-    """Puts crops back into one picture at one place; what frames share is done once.
+    """Pastes crops into one picture at one place; the work they share is done once.
 
-    feather: crop pixels over which the crop fades in from its edge, where it has no
-    weight at all.  Pixels outside the crop are returned untouched.
+    feather: crop pixels over which the crop fades in from its edge, where its weight
+    is 0.  Pixels outside the crop are returned unchanged.
     """
 
     def __init__(
@@ -211,5 +214,5 @@ def paste(
     matrix: Float[np.ndarray, "2 3"],
     feather: float = FEATHER,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A copy of the picture with the crop put where `matrix` says; see Paster."""
+    """A copy of the picture with the crop pasted in at `matrix`; see Paster."""
     return Paster(picture, matrix, len(crop), feather)(crop)

@@ -1,4 +1,7 @@
-"""What the authors' networks expect of their input.  Reference sections 3.3 to 3.5."""
+"""The authors' constants for preprocessing, which their networks need.
+
+See docs/reference.md, sections 3.3 to 3.5.
+"""
 
 import pathlib
 
@@ -8,7 +11,7 @@ from input_pipeline.clip import NUM_POINTS, InputError, Pca
 from input_pipeline.faces.align import authors_template, similarity
 from input_pipeline.faces.landmarks import normalise_like_authors
 
-# name: shape; the files NAME.npy of their folder `basics`.
+# {name: shape} of the arrays NAME.npy in their folder `basics`.
 BASICS = {
     "U_lrw1": (136, 136),
     "mean_lrw1": (136,),
@@ -23,9 +26,9 @@ BOOST = (1.0, 2.2, 2.4, 2.6, 2.8, 3.0)
 
 
 def read_basics(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """The authors' arrays, from their folder `basics` or an .npz of them.
+    """Reads the authors' arrays from their folder `basics` or from an .npz of them.
 
-    InputError: missing, unreadable or misshapen.
+    InputError: an array is missing, unreadable or of another shape.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -52,11 +55,11 @@ def read_basics(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def bundle_settings(basics: dict[str, np.ndarray]) -> dict:
-    """All fields of a bundle but the networks and their weights.
+    """The fields of a bundle of the authors' networks, except networks and weights.
 
-    Their normalisation gives every single photo the same landmarks, which therefore are
-    stored.  Their landmarks have no place in the crop: for drawing, the mean ones are
-    fitted to the face that the template is a part of.
+    Their normalisation gives every photo the same landmarks, which are therefore
+    stored.  Their landmarks are not positions in the crop: to draw them, the mean
+    landmarks are fitted to `base_68`, the face of which the template is a part.
     """
     template = authors_template(basics["base_68"])
     mean = basics["mean_lrw1"].astype(np.float64)

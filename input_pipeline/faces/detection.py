@@ -1,8 +1,8 @@
-"""Picture -> faces -> 68 points; one face followed through a video.
+"""Finds faces and their 68 points in pictures, and follows one face through a video.
 
-dlib's frontal detector (HOG) and its 68-point model, as the authors use them
-(reference section 3.2).  Points are in picture pixels, (x, y), pixel centres at whole
-numbers; they follow the 300-W order.
+It uses dlib's frontal detector (HOG) and 68-point model, as the authors do
+(docs/reference.md, section 3.2).  Points are in picture pixels, (x, y), with pixel
+centres at whole numbers, and in the order of 300-W.
 """
 
 import functools
@@ -18,13 +18,13 @@ from jaxtyping import Float32, UInt8
 from input_pipeline.clip import InputError
 
 DETECTION_SIDE = 1024  # pixels; larger pictures are shrunk before detection
-CHECK_EVERY = 5  # a followed face is checked by the detector every so many frames
+CHECK_EVERY = 5  # frames between the detector's checks of a followed face
 
-# A box like the detector's, from points: measured with dlib on 1148 frames of 43 GRID
-# training clips (6 speakers).  With c and s the mean and the RMS radius of points
-# 0..47 (jaw, brows, nose, eyes), detected boxes are centred at c + (-.01, .11) s and
-# 2.60 s wide; single boxes scatter by 3 % (place) and 7 % (width) of their width,
-# mostly because the detector's own sizes come in steps of 20 %.
+# A box like the detector's is computed from points, as measured with dlib on 1148
+# frames of 43 GRID training clips (6 speakers).  With c and s the mean and the RMS
+# radius of points 0..47 (jaw, brows, nose, eyes), detected boxes are centred at
+# c + (-.01, .11) s and 2.60 s wide; single boxes scatter by 3 % (place) and 7 % (width)
+# of their width, mostly because the detector's own sizes come in steps of 20 %.
 OUTLINE = slice(0, 48)
 BOX_WIDTH = 2.60
 BOX_DROP = 0.11
@@ -36,7 +36,7 @@ SAME_FACE = 0.4  # overlap (intersection over union) of two boxes of one face
 
 
 class Box(NamedTuple):
-    """A face in pixels as dlib has it: right and bottom belong to the box."""
+    """A face's bounding box in pixels; as in dlib, right and bottom are inclusive."""
 
     left: int
     top: int
@@ -67,7 +67,7 @@ def _detector():
 def _predictor():
     import dlib
 
-    # The package is located, never imported: it needs pkg_resources, which is gone.
+    # Only located, not imported: it needs pkg_resources, which setuptools dropped.
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None:
         raise InputError(
@@ -87,10 +87,11 @@ def to_gray(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
 
 
 def detect(image: UInt8[np.ndarray, "H W 3"]) -> list[Box]:
-    """RGB, 0..255 -> the frontal, upright faces, best first; maybe none.
+    """The frontal, upright faces of a picture, RGB, 0..255; best first, maybe none.
 
-    Up to 1024 pixels: one upsampling, as the authors do; faces from 40 pixels.  Larger
-    pictures are shrunk to 1024 first; if that shows none, full size from 80 pixels.
+    A picture of up to 1024 pixels a side is enlarged once, as the authors do, so that
+    faces of 40 pixels are found.  A larger one is shrunk to 1024 first; if no face is
+    found in that, faces of 80 pixels or more are searched for at full size.
     """
     return _detect_gray(to_gray(image))
 
@@ -118,7 +119,7 @@ def _box(rectangle, scale: float = 1.0, x: float = 0.0, y: float = 0.0) -> Box:
 def find_points(
     image: UInt8[np.ndarray, "H W 3"], box: Box
 ) -> Float32[np.ndarray, "68 2"]:
-    """The 68 points (x, y), pixels, of the face in `box`; may lie outside the image."""
+    """The 68 points (x, y), pixels, of the face in `box`; may lie off the image."""
     return _points(to_gray(image), box)
 
 
@@ -130,10 +131,10 @@ def _points(gray: np.ndarray, box: Box) -> np.ndarray:
 
 
 def choose_face(boxes: list[Box], policy: str = "largest", name: str = "photo") -> Box:
-    """`policy`: "largest", or an index counted left to right: "0", "1", ...
+    """Chooses a face: the "largest", or by index from left to right: "0", "1", ...
 
-    InputError: no boxes, an index beyond them, a policy that is neither.  (The authors
-    take the detector's first, whichever that is.)
+    InputError: there are no boxes, the index is beyond them, or `policy` is neither.
+    (The authors take the detector's first box, whichever that is.)
     """
     if not boxes:
         raise InputError(f"{name}: no face to choose from; use a frontal, upright face")
@@ -153,7 +154,7 @@ def choose_face(boxes: list[Box], policy: str = "largest", name: str = "photo") 
 def photo_points(
     image: UInt8[np.ndarray, "H W 3"], face: str = "largest", name: str = "photo"
 ) -> Float32[np.ndarray, "68 2"]:
-    """Points of the chosen face of a photo, pixels.  InputError: none, or no such."""
+    """The points, in pixels, of a photo's face.  InputError: none; see choose_face."""
     gray = to_gray(image)
     boxes = _detect_gray(gray)
     if not boxes:
@@ -179,14 +180,14 @@ def track(
     face: str = "largest",
     name: str = "video",
 ) -> Iterator[Float32[np.ndarray, "68 2"] | None]:
-    """Follow one face: its 68 points in every frame, None where it is not in sight.
+    """Follows one face through a video: its 68 points per frame, None where not found.
 
     `face` chooses among the faces of the first frame that shows any (`choose_face`).
-    The points of a frame give the box of the next one, which spares the detector; in
-    every fifth frame the detector looks into a window around that box, and where it
-    sees no face, the four frames before are looked through one by one.  A face out of
-    sight is taken up again near the place it was lost, within a reach that grows.
-    Holds five frames.  InputError: see choose_face.
+    The points of a frame give the box for the next one, without the detector.  Every
+    fifth frame, the detector checks a window around that box; if it finds no face
+    there, all five frames are checked one by one.  A lost face is searched for near
+    the place where it was last seen, within a radius that grows with time.
+    Five frames are held in memory.  InputError: see choose_face.
     """
     tracker = FaceTracker(face, name)
     grays = map(to_gray, frames)
@@ -203,7 +204,7 @@ class FaceTracker:
         self.lost = 0  # frames since then
 
     def follow(self, group: list[np.ndarray]) -> list[np.ndarray | None]:
-        """Gray frames in a row -> points; checks the last, or if that fails each."""
+        """Consecutive gray frames -> points; checks the last, or each if that fails."""
         start = self.last
         if start is not None and not self.lost:
             points = []
@@ -216,7 +217,7 @@ class FaceTracker:
         return [self._look(gray) for gray in group]
 
     def _look(self, gray: np.ndarray) -> np.ndarray | None:
-        """The careful way for one frame: the detector must see the face."""
+        """The points in one frame, where the detector must find the face, or None."""
         if self.last is not None and not self.lost:
             points = _points(gray, self.last)
             box = box_of(points)
@@ -232,7 +233,7 @@ class FaceTracker:
         return points
 
     def _find(self, gray: np.ndarray) -> Box | None:
-        """Full detection: the chosen face at first, later the nearest within reach."""
+        """Searches the whole frame for the chosen face, later for the last one nearby."""
         boxes = _detect_gray(gray)
         if not boxes:
             return None
@@ -248,7 +249,7 @@ class FaceTracker:
 
 
 def _seen(gray: np.ndarray, box: Box) -> bool:
-    """Does the detector, less strict than usual, see a face where `box` says?"""
+    """Whether the detector, less strict than usual, finds a face at `box`."""
     import cv2
 
     scale = box.width / WINDOW_FACE

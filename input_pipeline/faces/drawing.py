@@ -1,11 +1,11 @@
-"""Faces' points drawn: as lines on black, or as dots on a picture."""
+"""Draws the points of a face: as lines on black, or as dots on a picture."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from input_pipeline.clip import CROP_SIZE
 
-# Lines through the 68 points: jaw, brows, nose, eyes, lips; the last four are closed.
+# Lines (first point, last + 1): jaw, brows, bridge, nostrils; closed: eyes and lips.
 OPEN_LINES = [(0, 17), (17, 22), (22, 27), (27, 31), (31, 36)]
 CLOSED_LINES = [(36, 42), (42, 48), (48, 60), (60, 68)]
 BITS = 4  # points are drawn to 1/16 pixel
@@ -15,7 +15,7 @@ GREEN = (60, 255, 90)
 def draw_lines(
     points_px: Float[np.ndarray, "68 2"], size: int
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """The face as lines, white on black; points in pixels of the 128x128 crop."""
+    """Draws the face as white lines on black; points in pixels of the 128x128 crop."""
     import cv2
 
     canvas = np.zeros((size, size, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Points in crop pixels <-> landmarks in [-1, 1]; the linear model fitted to them.
+"""Converts points in crop pixels to landmarks in [-1, 1], and fits their PCA model.
 
 Landmarks are f32[...,136]: x0, y0, x1, y1, ... of the 68 points (L in clip.py).
 """
@@ -17,9 +17,7 @@ from input_pipeline.clip import (
     Pca,
 )
 
-OPENED = slice(
-    96, 136
-)  # the mouth, as landmark coordinates; see normalise_like_authors
+OPENED = slice(96, 136)  # the mouth's coordinates; see normalise_like_authors
 OPENING = -0.06
 
 
@@ -46,29 +44,29 @@ def to_pixels(
 def as_points(
     landmarks: Float[np.ndarray, "T 136"],
 ) -> Float[np.ndarray, "T 68 2"]:
-    """x0, y0, x1, y1, ... as points."""
+    """Landmarks x0, y0, x1, y1, ... -> points (x, y), in the same unit."""
     return landmarks.reshape(len(landmarks), NUM_POINTS, 2)
 
 
 def opening(points: Float[np.ndarray, "T 68 2"]) -> Float[np.ndarray, "T"]:
-    """Mean height between the inner rims of the lips, in the points' unit."""
+    """How far the mouth is open: mean height between the inner lips, points' unit."""
     return (points[:, LOWER_RIM, 1] - points[:, UPPER_RIM, 1]).mean(axis=1)
 
 
 def fit_pca(
     batches: Iterable[Float[np.ndarray, "_ 136"]], num_coefficients: int
 ) -> tuple[Pca, Float64[np.ndarray, "136"]]:
-    """Principal components of landmarks that need not fit into memory.
+    """Fits the PCA model to batches of landmarks, which need not fit into memory.
 
-    Returns the model (f32; each component's largest entry is positive, so that refits
-    compare) and the variance along each of the 136 directions, largest first: the
-    coefficients' standard deviations are sqrt(variance[:K]), and
-    variance[:K].sum() / variance.sum() is the share they explain.
-    InputError: not finite, or too few landmarks for so many coefficients.
+    Returns the model (f32; each component's largest entry is positive, so that fits
+    can be compared) and the variance along each of the 136 directions, largest first:
+    the coefficients' standard deviations are sqrt(variance[:K]), and
+    variance[:K].sum() / variance.sum() is the share of the variance they explain.
+    InputError: landmarks are not finite, or too few for so many coefficients.
     """
     size = 2 * NUM_POINTS
     count, total, scatter = 0, np.zeros(size), np.zeros((size, size))
-    shift = None  # sums about a point of the cloud keep float64 exact
+    shift = None  # sums relative to one of the landmarks lose less precision
     for batch in batches:
         if not np.isfinite(batch).all():
             rows = np.flatnonzero(~np.isfinite(batch).all(axis=1))
@@ -103,12 +101,12 @@ def normalise_like_authors(
     mean_shape_norm: Float[np.ndarray, "1 136"],
     S: Float[np.ndarray, "_ 136"],
 ) -> Float64[np.ndarray, "N 68 2"]:
-    """The authors' normLmarks (reference section 3.4), for their numbers only.
+    """The authors' normLmarks (docs/reference.md, section 3.4), for their networks.
 
     With q_i the Procrustes fit of shape i and q_ref that of the mean shape:
     a_i = S (q_i - q_ref);  result_i = (a_i - a_N - S d) S + mean_shape_norm.
-    As a_N, of the last shape, is taken off, the last or only shape always maps to the
-    same constant, whatever it was: a photo's own landmarks are lost.
+    Because a_N, of the last shape, is subtracted, the last or only shape always maps to
+    the same constant, whatever it was: a photo's own landmarks are lost.
     """
     from scipy.spatial import procrustes
 

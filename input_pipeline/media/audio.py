@@ -1,7 +1,8 @@
-"""Any sound -> f32[N] mono 16 kHz -> MFCC f32[M,13] -> windows f32[T,28,12].
+"""Reads sound and computes the audio features that AT-net takes.
 
-Files are read block by block, so that hours of sound at any rate pass through without
-being held.  Features are the authors' (reference section 3.1), which are those of
+Any sound -> f32[N] mono 16 kHz -> MFCC f32[M,13] -> audio windows f32[T,28,12].
+Files are read block by block, so that hours of sound can be processed in little memory.
+The features are the authors' (docs/reference.md, section 3.1), which are those of
 python_speech_features.
 """
 
@@ -22,36 +23,37 @@ from input_pipeline.clip import (
     InputError,
 )
 
-HOP = SAMPLE_RATE // MFCC_RATE  # 160 samples from row to row
-ROW_SAMPLES = 400  # 25 ms, what one row sees
+HOP = SAMPLE_RATE // MFCC_RATE  # 160 samples from one MFCC row to the next
+ROW_SAMPLES = 400  # 25 ms, from which one row is computed
 FRAME_SAMPLES = SAMPLE_RATE // FRAME_RATE  # 640 samples a video frame
-PADDING = CONTEXT_FRAMES * FRAME_SAMPLES  # 1920 zeros before and after, as the authors
-MIN_SAMPLES = WINDOW_ROWS * HOP  # 280 ms, one window
-SILENCE = 1e-3  # a peak below it (-60 dB) is silence
+PADDING = CONTEXT_FRAMES * FRAME_SAMPLES  # 1920 zeros on each side, as the authors
+MIN_SAMPLES = WINDOW_ROWS * HOP  # 280 ms, one audio window
+SILENCE = 1e-3  # sound with a lower peak (-60 dB) is silence
 BLOCK_SAMPLES = 1 << 16
-BLOCK_ROWS = 500  # 5 s of MFCC rows at a time: 10 MB while they are computed
+BLOCK_ROWS = 500  # 5 s of MFCC rows are computed at a time, in 10 MB
 
 Sound = Float[np.ndarray, "N"] | Float[np.ndarray, "N C"]
 IntegerSound = Int[np.ndarray, "N"] | Int[np.ndarray, "N C"]
 
 
 class Heard(NamedTuple):
-    """A recording as the networks hear it.  features: MFCC.  silent: see is_silent."""
+    """The audio features of a recording.  features: MFCC.  silent: see is_silent."""
 
     features: Float32[np.ndarray, "M 13"]
     silent: bool
 
     @property
     def windows(self) -> Float32[np.ndarray, "T 28 12"]:
-        """One a video frame; a view, so that only the features are held and pickled."""
+        """One audio window a video frame; a view, so that it takes no memory."""
         return _view(self.features)
 
 
 class AudioReader:
-    """The sound of a file, in blocks; whatever libsndfile or FFmpeg reads.
+    """Reads the sound of a file in blocks; all formats of libsndfile and FFmpeg.
 
-    rate: samples a second.  channels.  blocks(): f32[n, channels] in [-1, 1], from the
-    start at every call.  InputError: no file, empty, no sound in it.
+    rate: samples a second.  channels: their number.  blocks(): f32[n, channels] in
+    [-1, 1], from the start at every call.
+    InputError: there is no such file, it is empty, or it holds no sound.
     """
 
     def __init__(self, path: str | pathlib.Path):
@@ -80,7 +82,7 @@ class AudioReader:
             self._read = self._ffmpeg_blocks
 
     def blocks(self) -> Iterator[Float32[np.ndarray, "_ channels"]]:
-        """The samples from the start.  InputError: broken off in the middle."""
+        """The samples from the start.  InputError: the sound is damaged."""
         import av
         import soundfile
 
@@ -110,7 +112,7 @@ class AudioReader:
 
 
 def read_audio(path: str | pathlib.Path) -> Float32[np.ndarray, "N"]:
-    """A file's sound, mono 16 kHz, checked.  As librosa.load(path, sr=16000) gives it.
+    """A file's sound as checked mono 16 kHz samples, as librosa.load(path, sr=16000).
 
     InputError: see AudioReader and check_audio.
     """
@@ -120,7 +122,7 @@ def read_audio(path: str | pathlib.Path) -> Float32[np.ndarray, "N"]:
 
 
 def hear_file(path: str | pathlib.Path) -> Heard:
-    """As hear([read_audio(path)]), without holding the samples.
+    """The audio features of a file: hear([read_audio(path)]) in constant memory.
 
     InputError: see AudioReader and check_audio.
     """
@@ -139,8 +141,8 @@ def from_array(
 ) -> Float32[np.ndarray, "M"]:
     """Sound in memory at any rate -> mono 16 kHz, checked, as read_audio gives it.
 
-    Integers are scaled by their type's range, floats taken as [-1, 1].
-    InputError: a rate that is not positive; see check_audio.
+    Integers are scaled by their type's range; floats are taken to be in [-1, 1].
+    InputError: the rate is not positive; see check_audio.
     """
     if rate <= 0:
         raise InputError(f"{name}: rate={rate}; give samples a second, such as 16000")
@@ -158,7 +160,7 @@ def from_array(
 
 
 def check_audio(samples: Float[np.ndarray, "N"], name: str = "samples") -> None:
-    """InputError: NaN or infinity, or fewer than 280 ms (one window) at 16 kHz."""
+    """Checks 16 kHz samples.  InputError: NaN, infinity, or less than 280 ms."""
     for _ in _mono([samples[:, None]], SAMPLE_RATE, name):
         pass
     _check_length(len(samples), name)
@@ -173,12 +175,12 @@ def _check_length(count: int, name: str) -> None:
 
 
 def is_silent(samples: Float[np.ndarray, "N"]) -> bool:
-    """No sample reaches 1e-3 of full scale: nothing to speak to."""
+    """Whether no sample reaches 1e-3 of full scale, so that there is no speech."""
     return not len(samples) or bool(np.abs(samples).max() < SILENCE)
 
 
 def _mono(blocks: Iterable[np.ndarray], rate: int, name: str) -> Iterator[np.ndarray]:
-    """Channel means of blocks; at the end InputError if any sample was not finite."""
+    """The blocks' channel means; at the end InputError if a sample was not finite."""
     seen, bad, first = 0, 0, 0
     for block in blocks:
         mono = block.mean(axis=1)
@@ -196,7 +198,7 @@ def _mono(blocks: Iterable[np.ndarray], rate: int, name: str) -> Iterator[np.nda
 
 
 def _to_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Mono blocks -> 16 kHz; ceil(n 16000 / rate) samples, as librosa's resampling."""
+    """Mono blocks -> 16 kHz; ceil(n 16000 / rate) samples, as librosa resamples."""
     import soxr
 
     if rate == SAMPLE_RATE:
@@ -209,7 +211,7 @@ def _to_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
         part = stream.resample_chunk(block)
         given += len(part)
         yield part
-    # The resampler lags behind, so that only its last part can be too long.
+    # The resampler's output is delayed, so that only its last part can be too long.
     part = stream.resample_chunk(np.zeros(0, np.float32), last=True)
     missing = -(-count * SAMPLE_RATE // rate) - given
     yield np.pad(part[:missing], (0, max(missing - len(part), 0)))
@@ -219,18 +221,18 @@ def mfcc(samples: Float[np.ndarray, "N"]) -> Float32[np.ndarray, "M 13"]:
     """16 kHz samples -> one row of 13 coefficients every 10 ms.
 
     M = 1 + ceil((N - 400) / 160), at least 1; the tail is padded with zeros.  Column 0
-    is the log energy.  Computed 5 s at a time; the rows do not depend on that.
+    is the log energy.  The rows are computed 5 s at a time and do not depend on that.
     """
     if not len(samples):
-        samples = np.zeros(1, np.float32)  # the package needs one
+        samples = np.zeros(1, np.float32)  # python_speech_features needs one or more
     return np.concatenate(list(_mfcc_rows([samples])))
 
 
 def _mfcc_rows(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The rows of the joined blocks, which hold a sample or more."""
+    """The MFCC rows of the joined blocks, which must hold at least one sample."""
     from python_speech_features import mfcc as whole_mfcc
 
-    kept, ahead = None, 0  # kept begins with so many rows that are already given
+    kept, ahead = None, 0  # `kept` begins with `ahead` rows that are already yielded
 
     def compute(rows: int) -> np.ndarray:
         part = kept[: (ahead + rows - 1) * HOP + ROW_SAMPLES].astype(np.float64)
@@ -243,7 +245,7 @@ def _mfcc_rows(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         kept = block if kept is None else np.concatenate([kept, block])
         while (len(kept) - ROW_SAMPLES) // HOP + 1 - ahead >= BLOCK_ROWS:
             yield compute(BLOCK_ROWS)
-            # One hop more stays: pre-emphasis y[n] = x[n] - .97 x[n-1] needs x[n-1].
+            # One hop more is kept: pre-emphasis y[n] = x[n] - .97 x[n-1] needs x[n-1].
             kept, ahead = kept[(ahead + BLOCK_ROWS - 1) * HOP :], 1
     rest = 1 + max(-(-(len(kept) - ROW_SAMPLES) // HOP), 0) - ahead
     if rest:
@@ -251,9 +253,9 @@ def _mfcc_rows(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def hear(blocks: Iterable[Float32[np.ndarray, "_"]], name: str = "samples") -> Heard:
-    """16 kHz samples in blocks -> what the networks hear, one window a video frame.
+    """16 kHz samples in blocks -> the audio features, with one window a video frame.
 
-    Only the features stay in memory, 5 kB a second.  InputError: see check_audio.
+    Only the features stay in memory, 5 kB per second.  InputError: see check_audio.
     """
     count, peak = 0, 0.0
 
@@ -275,13 +277,14 @@ def hear(blocks: Iterable[Float32[np.ndarray, "_"]], name: str = "samples") -> H
 def windows(
     samples: Float[np.ndarray, "N"], num_frames: int | None = None
 ) -> Float32[np.ndarray, "T 28 12"]:
-    """16 kHz samples -> what the networks hear for each video frame; a read-only view.
+    """16 kHz samples -> the audio window of each video frame; a read-only view.
 
-    Frame t, at t / 25 s, hears rows 4t .. 4t+27 of the MFCC of the sound padded with
-    three video frames of silence before and behind (reference section 3.1): 0.12 s
-    before its start to 0.16 s after it.  T is num_frames, or the sound's length,
-    N / 640 rounded, at least 1; beyond its end there is silence.
-    InputError: fewer than one window asked for.
+    The sound is padded with three video frames of silence on each side.  The window of
+    frame t, which starts at t / 25 s, is rows 4t .. 4t+27 of the MFCC: from 0.12 s
+    before that start to 0.16 s after it (docs/reference.md, section 3.1).  T is
+    num_frames, or else the sound's length, N / 640 rounded, at least 1; beyond the
+    sound's end there is silence.
+    InputError: num_frames is below 1.
     """
     if num_frames is None:
         num_frames = max(1, round(len(samples) / FRAME_SAMPLES))

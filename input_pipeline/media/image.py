@@ -1,4 +1,4 @@
-"""Pictures: files <-> u8[H,W,3] RGB, whatever the file holds; bytes <-> [-1, 1]."""
+"""Reads and writes pictures as u8[H,W,3] RGB; converts between bytes and [-1, 1]."""
 
 import pathlib
 
@@ -12,10 +12,10 @@ PNG_END = b"IEND"
 
 
 def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
-    """Any picture OpenCV decodes -> RGB, 0..255, upright as its EXIF tag says.
+    """Reads any picture that OpenCV decodes: RGB, 0..255, upright by its EXIF tag.
 
-    Grey becomes RGB, 16 bits become 8, transparency is laid on white.
-    InputError: no such file, a folder, an empty file, not a picture.
+    Grey becomes RGB, 16 bits become 8, transparency is laid over white.
+    InputError: there is no such file, or it is a folder, empty or not a picture.
     """
     import cv2
 
@@ -33,13 +33,13 @@ def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
         raise InputError(f"{path}: the file is empty; give a JPEG or PNG photo")
     unreadable = InputError(f"{path}: not a readable picture; save it as JPEG or PNG")
     if data[:8].tobytes() == PNG_START and PNG_END not in data.tobytes():
-        raise unreadable  # broken off: libpng would write to standard error
+        raise unreadable  # cut off; libpng would print a message of its own
     try:
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)  # obeys EXIF, drops alpha
-        # JPEG has no alpha, so the second decode is spared where it would be slow.
+        # JPEG has no alpha channel, so it need not be decoded a second time.
         is_jpeg = data[:2].tobytes() == b"\xff\xd8"
         raw = None if is_jpeg else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # beyond OpenCV's limit of pixels
+    except cv2.error:  # more pixels than OpenCV allows
         picture = raw = None
     if picture is None:
         raise unreadable
@@ -49,7 +49,7 @@ def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def write_image(path: str | pathlib.Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-    """RGB, 0..255 -> a file of the kind its suffix names.  InputError: the folder."""
+    """Writes RGB, 0..255, in the format of the suffix.  InputError: no such folder."""
     import cv2
 
     path = pathlib.Path(path)
@@ -66,7 +66,7 @@ def _on_white(bgra: np.ndarray) -> np.ndarray:
 
 
 def to_float(pictures: UInt8[np.ndarray, "*any"]) -> Float32[np.ndarray, "*any"]:
-    """0..255 -> [-1, 1], linearly: what the networks see."""
+    """0..255 -> [-1, 1], linearly: the range of the networks' pictures."""
     frames = pictures.astype(np.float32)
     frames /= 127.5
     frames -= 1

@@ -1,7 +1,7 @@
-"""Video file <-> frames u8[T,H,W,3] at 25 fps and sound, on one clock.
+"""Reads and writes videos: frames u8[T,H,W,3] at 25 fps and sound, on one clock.
 
-FFmpeg comes inside PyAV.  The clock's zero is the first frame's time; frame t is what
-is shown at t / 25 s.
+Time is counted from the first frame; frame t is what is shown at t / 25 s.  PyAV
+includes FFmpeg.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ QUALITY = {"crf": "18", "preset": "medium"}  # x264: 18 is visually lossless
 
 
 class NoSound(InputError):
-    """A video without a sound track."""
+    """The video has no sound track."""
 
 
 class Video(NamedTuple):
@@ -33,15 +33,15 @@ class Video(NamedTuple):
 
 
 def read_video(path: str | pathlib.Path) -> Video:
-    """A file's frames at 25 fps and its sound, cut or padded with zeros to them.
+    """A file's frames at 25 fps, and its sound cut or padded with zeros to fit them.
 
-    The whole clip in memory: see read_frames for long ones.
-    InputError: see read_frames; no sound.
+    The whole clip is held in memory; for long ones there is read_frames.
+    InputError: see read_frames and read_sound.
     """
     frames = np.stack(list(read_frames(path)))
     samples = np.zeros(len(frames) * SAMPLE_RATE // FRAME_RATE, np.float32)
     sound, start = read_sound(path)
-    begin = round(start * SAMPLE_RATE)  # negative: the sound sets in before the frames
+    begin = round(start * SAMPLE_RATE)  # negative: the sound starts before the frames
     sound = sound[max(-begin, 0) :]
     begin = min(max(begin, 0), len(samples))
     sound = sound[: len(samples) - begin]
@@ -50,10 +50,11 @@ def read_video(path: str | pathlib.Path) -> Video:
 
 
 def read_frames(path: str | pathlib.Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """Frames, RGB 0..255, one by one at exactly 25 fps, upright.
+    """Reads a file's frames one by one: RGB, 0..255, upright, at exactly 25 fps.
 
-    From another rate: at each t / 25 s the frame nearest in presentation time (of two
-    equally near, the earlier).  InputError: no file, no video in it, damaged.
+    From a video of another rate, the frame nearest in presentation time is taken at
+    each t / 25 s (of two equally near, the earlier).
+    InputError: there is no such file, no video in it, or it is damaged.
     """
     import av
 
@@ -67,7 +68,7 @@ def read_frames(path: str | pathlib.Path) -> Iterator[UInt8[np.ndarray, "H W 3"]
                 if frame is not last:  # a slower source repeats frames
                     size = size or {"width": frame.width, "height": frame.height}
                     picture = frame.to_ndarray(format="rgb24", **size)
-                    # Turned as the phone was held; never PyAV's strided view.
+                    # Turned upright (phones); contiguous, unlike PyAV's view.
                     turns = round(frame.rotation / 90)
                     picture = np.ascontiguousarray(np.rot90(picture, turns))
                     last = frame
@@ -100,13 +101,13 @@ def _video_stream(container, path):
     from av.stream import Disposition
 
     for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # a song's cover
+        if not stream.disposition & Disposition.attached_pic:  # cover art
             return stream
     raise InputError(f"{path}: no video in the file; give one with moving pictures")
 
 
 def _timed(decoded: Iterable, rate: float) -> Iterator[tuple[float, object]]:
-    """Decoded frames with their times from the first; a missing time follows on."""
+    """Decoded frames with their seconds since the first; missing times continue."""
     zero, time = None, 0.0
     for frame in decoded:
         if frame.time is not None:
@@ -117,10 +118,11 @@ def _timed(decoded: Iterable, rate: float) -> Iterator[tuple[float, object]]:
 
 
 def _nearest(timed: Iterable[tuple[float, object]], duration: float) -> Iterator:
-    """At every tick of the 25 fps clock the item nearest in time."""
+    """For every tick of the 25 fps clock, the item nearest to it in time."""
     tick, before, shown = 0, 0.0, None
     for time, item in timed:
-        # A microsecond's grace: time stamps are rounded, ties go to the earlier.
+        # A microsecond is allowed for: time stamps are rounded, and a tie goes to the
+        # earlier item.
         while shown is not None and 2 * tick / FRAME_RATE <= before + time + 1e-6:
             yield shown
             tick += 1
@@ -131,9 +133,9 @@ def _nearest(timed: Iterable[tuple[float, object]], duration: float) -> Iterator
 
 
 def read_sound(path: str | pathlib.Path) -> tuple[Float32[np.ndarray, "N"], float]:
-    """Mono 16 kHz samples, and when they start, seconds after the first frame.
+    """A file's mono 16 kHz samples, and their start in seconds after the first frame.
 
-    InputError: no file, damaged; NoSound where the file holds none.
+    InputError: there is no such file, or it is damaged.  NoSound: it has no sound.
     """
     import av
     import soxr
@@ -167,17 +169,19 @@ def read_sound(path: str | pathlib.Path) -> tuple[Float32[np.ndarray, "N"], floa
 
 
 class VideoWriter:
-    """An MP4 (H.264 yuv420p, AAC) from frames written one by one; a context manager.
+    """Writes an MP4 (H.264 yuv420p, AAC) frame by frame; a context manager.
 
         with VideoWriter("out.mp4", (reader.rate, reader.blocks()), "how") as video:
             for frame in frames:
                 video.write(frame)
 
-    sound: (samples a second, iterator of f32[n, channels] blocks), pulled as the frames
-    go, so that memory stays bounded, and cut where they end; kept at its own rate and
-    in mono or stereo where AAC can.  comment: stored in the file.
-    The file appears under its name when all is written, or not at all.
-    InputError: the folder is missing or not writable, frames differ in size, none came.
+    sound: (samples a second, iterator of f32[n, channels] blocks).  The blocks are read
+    along with the frames, so that memory stays bounded, and are cut where the frames
+    end.  Rate and channels (mono or stereo) are kept if AAC allows it.
+    comment: stored in the file.
+    The file appears under its name when it is complete, or not at all.
+    InputError: the folder is missing or not writable, frames differ in size, or none
+    was written.
     """
 
     def __init__(
@@ -198,7 +202,7 @@ class VideoWriter:
             ) from error
         self.sound_rate, blocks = sound or (0, ())
         self.blocks = iter(blocks)
-        self.pending = np.zeros((0, 1), np.float32)  # pulled, not yet written
+        self.pending = np.zeros((0, 1), np.float32)  # read, not yet written
         self.count = self.heard = 0  # frames and samples written
         self.shape = self.video = self.audio = None
 
@@ -216,7 +220,10 @@ class VideoWriter:
         return self
 
     def write(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
-        """RGB, 0..255.  H.264 wants even sides: an odd one repeats its last line."""
+        """Adds a frame, RGB, 0..255.
+
+        H.264 needs even sides: the last row or column of an odd side is repeated.
+        """
         import av
         from av.video.reformatter import ColorRange, Colorspace
 
@@ -243,7 +250,7 @@ class VideoWriter:
         video = self.container.add_stream("libx264", FRAME_RATE, options=QUALITY)
         video.width, video.height = width + width % 2, height + height % 2
         video.pix_fmt = "yuv420p"
-        context = video.codec_context  # say what the numbers mean: BT.709, 16..235
+        context = video.codec_context  # tags for players: BT.709, 16..235
         context.colorspace = context.color_primaries = context.color_trc = 1
         context.color_range = 1
         self.video = video
@@ -255,7 +262,7 @@ class VideoWriter:
             self.audio = self.container.add_stream("aac", rate, layout=layout)
 
     def _pull(self) -> bool:
-        """One more block of sound into `pending`; more than two channels are mixed."""
+        """Reads a block of sound into `pending`, if there is one; mixes 3+ channels."""
         block = next(self.blocks, None)
         if block is None:
             return False
@@ -266,7 +273,7 @@ class VideoWriter:
         return True
 
     def _write_sound(self, until: int) -> None:
-        """The samples up to number `until`, as far as there are any."""
+        """Encodes the samples up to number `until`, as far as there are any."""
         import av
 
         if self.audio is None:
@@ -284,7 +291,7 @@ class VideoWriter:
         self.container.mux(self.audio.encode(frame))  # resamples where it must
 
     def __exit__(self, kind, error, trace) -> None:
-        """Closes the unfinished file, then gives it its name, or removes it."""
+        """Closes the temporary file and gives it its name, or removes it on errors."""
         if kind is None:
             with self.stack:
                 self._finish()

@@ -1,10 +1,9 @@
 """Training augmentation: one random change for photo, frames, landmarks and sound.
 
-Faces are mirrored, moved, given another shape, mouth, colour and light; voices get
-another tempo, another vocal tract and noise.  A change is drawn once per example, so
-that everything in it stays consistent; only a smile is given to the photo alone.
-Positions are the landmarks' (landmarks.normalise): the crop's centre is 0, its edges are
--1 and 1.
+Faces are mirrored, moved and given another shape, mouth, colour and light; voices get
+another tempo, vocal tract length and noise.  A change is drawn once per example, so
+that everything in the example stays consistent; only a smile is for the photo alone.
+Positions are in the unit of landmarks: 0 at the crop's centre, -1 and 1 at its edges.
 """
 
 import dataclasses
@@ -26,23 +25,23 @@ from input_pipeline.clip import (
 
 @dataclasses.dataclass
 class Strength:
-    """How strong the changes may be; all zeros change nothing.
+    """How strong the random changes may be; all zeros change nothing.
 
-    Unless said otherwise a value x is drawn uniformly from -x to x.
+    Unless said otherwise, a change is drawn uniformly from -x to x for a strength of x.
 
-    mirror: probability.  rotation: degrees.  scale: share of 1.  shift: crop pixels.
-    warp: standard deviation of the control points' displacements, crop pixels.
-    mouth_width, mouth_rise, mouth_curl: of the face around the mouth, see mouth_field.
+    mirror: probability.  rotation: degrees.  scale: relative.  shift: crop pixels.
+    warp: standard deviation of the displacements of control points, crop pixels.
+    mouth_width, mouth_rise, mouth_curl: the arguments of mouth_field.
     keep_shape: probability that an example keeps its shape, without warp and mouth_*.
     smile: how broadly VG-net's photo smiles where its frames do not, see smiling; at
     most 1.  From 0 to x in a third of the examples, 0 in the others.
-    gain, tint, saturation: share of 1.  offset: of the full range.  gamma: its
-    logarithm.
-    teeth: how bright the open mouth becomes, see brighten_mouth; below 1.  From 0 to x
-    in a third of the examples, 0 in the others.
-    noise: standard deviation, as a share of every cepstral column's own; from 0 to x.
-    tempo: logarithm of how much faster AT-net's speaker talks.  voice: logarithm of how
-    much shorter the speaker's vocal tract is.
+    gain, tint, saturation: relative.  offset: share of the full range.  gamma: logarithm
+    of the exponent.
+    teeth: how much brighter an open mouth becomes, see brighten_mouth; below 1.  From 0
+    to x in a third of the examples, 0 in the others.
+    noise: standard deviation, relative to that of each cepstral column; from 0 to x.
+    tempo: logarithm of the factor by which the speech of AT-net's examples is faster.
+    voice: logarithm of the factor by which the speaker's resonances are higher.
     first_photo: probability that the photo is the clip's first frame, not any frame.
     """
 
@@ -68,26 +67,25 @@ class Strength:
     first_photo: float = 0.0
 
 
-GRID = 5  # control points a side
-INVERSIONS = 24  # steps; each leaves a half of the error or less
-PIXEL = 2 / CROP_SIZE  # of the crop, in positions
+GRID = 5  # control points on each side
+INVERSIONS = 24  # iterations; each at least halves the error
+PIXEL = 2 / CROP_SIZE  # a crop pixel's width, in positions
 MOUTH_CENTRE = np.array([0.0, 0.18])
 MOUTH_REACH = 26 * PIXEL, 18 * PIXEL  # standard deviations, to the side and up
-MOUTH_CORNER = 17 * PIXEL  # from the centre
+MOUTH_CORNER = 17 * PIXEL  # from the mouth's centre
 NUM_FILTERS, LIFTER = 26, 22  # of python_speech_features.mfcc
-SMILE = {"width": 0.22, "curl": -4.0, "opening": 0.3}  # of mouth_field
+SMILE = {"width": 0.22, "curl": -4.0, "opening": 0.3}  # of a full smile
 
 
 class Augmentation(NamedTuple):
-    """What was drawn.  motion: f64[2,3], similarity of positions, after the mirror.
-    field: f32[H,W,2], where every pixel's content then comes from: position q shows
-    what lies at q - field(q).  None: from where it is.  smile: of the photo, see
-    smiling.
+    """One random change.  motion: f64[2,3], similarity of positions, after the mirror.
+    field: f32[H,W,2], displacements, after the motion: position q shows what lies at
+    q - field(q).  None: no displacements.  smile: of the photo, see smiling.
 
-    A colour c in [0,1] becomes gain tint c^gamma + offset, and its distance to grey
-    saturation times as large.  teeth: see brighten_mouth.  noise: see Strength;
-    noise_seed: which noise.  tempo: see change_tempo.  voice: see other_voice.
-    first_photo: the photo is the clip's first frame.
+    A colour c in [0,1] becomes gain tint c^gamma + offset; its distance to grey is then
+    multiplied by saturation.  teeth: see brighten_mouth.  noise: see Strength;
+    noise_seed: of its random numbers.  tempo: see change_tempo.  voice: see other_voice.
+    first_photo: whether the photo is the clip's first frame.
     """
 
     mirror: bool
@@ -108,7 +106,7 @@ class Augmentation(NamedTuple):
 
 
 def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
-    """Asks for equally many random numbers whatever the strength."""
+    """Draws a change; the random numbers used are as many for every strength."""
     turn, grow, x, y, gain, offset, gamma, colour = random.uniform(-1, 1, 8)
     mirror, noise = random.random(2)
     warp = random.standard_normal((GRID, GRID, 2), dtype=np.float32)
@@ -160,7 +158,7 @@ def in_a_third(share: float) -> float:
 
 
 def smiling(change: Augmentation) -> Augmentation:
-    """What the photo gets in place of its frames' change: its smile on top."""
+    """The change for the photo: that of the frames, and the smile in addition."""
     if not change.smile:
         return change
     smile = mouth_field(**{name: change.smile * x for name, x in SMILE.items()})
@@ -170,7 +168,7 @@ def smiling(change: Augmentation) -> Augmentation:
 
 
 def pixel_centres() -> Float64[np.ndarray, "H W 2"]:
-    """Their positions (x, y)."""
+    """The positions (x, y) of the centres of the crop's pixels."""
     centres = (np.arange(CROP_SIZE) + 0.5) * PIXEL - 1
     return np.stack(np.meshgrid(centres, centres), -1)
 
@@ -178,7 +176,7 @@ def pixel_centres() -> Float64[np.ndarray, "H W 2"]:
 def dense(
     warp: Float32[np.ndarray, "grid grid 2"],
 ) -> Float32[np.ndarray, "H W 2"]:
-    """Control points over the crop, between them cubically interpolated."""
+    """Displacements of control points -> of all pixels, by cubic interpolation."""
     import cv2
 
     return cv2.resize(warp, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC)
@@ -187,11 +185,11 @@ def dense(
 def mouth_field(
     width: float = 0.0, rise: float = 0.0, curl: float = 0.0, opening: float = 0.0
 ) -> Float32[np.ndarray, "H W 2"]:
-    """A face with a wider (width > 0), lower (rise > 0), less smiling (curl > 0) or
-    higher (opening > 0) mouth: few speakers smile while they speak, most photos do.
+    """The displacements that make the mouth wider (width > 0), lower (rise > 0), less
+    smiling (curl > 0) or taller (opening > 0).  They fade out around the mouth.
 
-    width, opening: 1 - 1 / (factor of width or height).  rise: crop pixels.  curl: crop
-    pixels that the corners are lowered.  The change fades out around the mouth.
+    width, opening: 1 - 1 / (factor of width or height).  rise: crop pixels downwards.
+    curl: crop pixels by which the corners are lowered.
     """
     u = pixel_centres() - MOUTH_CENTRE
     near = np.exp(-0.5 * np.sum((u / MOUTH_REACH) ** 2, -1))
@@ -201,7 +199,7 @@ def mouth_field(
 
 
 def mirrored_points() -> np.ndarray:
-    """i64[68]: point i of a mirrored face is point mirrored[i] of the face."""
+    """i64[68], m: point i of the mirrored face is point m[i] of the face."""
     groups = [
         range(16, -1, -1),  # jaw
         range(26, 16, -1),  # brows
@@ -218,7 +216,7 @@ def mirrored_points() -> np.ndarray:
 def change_landmarks(
     change: Augmentation, landmarks: Float[np.ndarray, "T 68 2"]
 ) -> Float32[np.ndarray, "T 68 2"]:
-    """The mirrored face's left eye is the right one's picture: points change names."""
+    """Applies mirror, motion and field; a mirrored left eye becomes a right eye."""
     if change.mirror:
         landmarks = landmarks[:, mirrored_points()] * np.array([-1, 1])
     linear, shift = change.motion[:, :2], change.motion[:, 2]
@@ -232,7 +230,7 @@ def change_landmarks(
 def change_frames(
     change: Augmentation, frames: UInt8[np.ndarray, "T 128 128 3"]
 ) -> UInt8[np.ndarray, "T 128 128 3"]:
-    """RGB; the crop's edge pixels are repeated where the picture ends."""
+    """Applies the change to RGB frames; outside, edge pixels are repeated."""
     if change.mirror:
         frames = frames[:, :, ::-1]
     return change_colour(change, move(change.motion, change.field, frames))
@@ -243,7 +241,7 @@ def move(
     field: Float32[np.ndarray, "H W 2"] | None,
     frames: UInt8[np.ndarray, "T H W 3"],
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Position q shows what lay at p, motion(p) = q - field(q)."""
+    """Moves the content: position q shows what was at p, motion(p) = q - field(q)."""
     import cv2
 
     if np.array_equal(motion, np.eye(2, 3)) and field is None:
@@ -257,7 +255,7 @@ def move(
             np.ascontiguousarray(frame),
             source,
             None,
-            cv2.INTER_CUBIC,  # linearly, an eighth of the gradients' energy is lost
+            cv2.INTER_CUBIC,  # INTER_LINEAR loses an eighth of the gradients' energy
             borderMode=cv2.BORDER_REPLICATE,
         )
         for frame in frames
@@ -268,7 +266,7 @@ def move(
 def at_positions(
     field: Float32[np.ndarray, "H W 2"], positions: Float[np.ndarray, "A B 2"]
 ) -> Float32[np.ndarray, "A B 2"]:
-    """The field there; beyond the crop, as at its edge."""
+    """The field, interpolated at positions; beyond the crop, as at its edge."""
     import cv2
 
     pixels = ((positions + 1) / PIXEL - 0.5).astype(np.float32)
@@ -280,7 +278,7 @@ def at_positions(
 def change_colour(
     change: Augmentation, frames: UInt8[np.ndarray, "T H W 3"]
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """A curve for every channel, then more or less colour."""
+    """Applies gain, tint, gamma and offset to each channel, then the saturation."""
     import cv2
 
     levels = np.linspace(0, 1, 256)[:, None]
@@ -299,10 +297,10 @@ def brighten_mouth(
     frames: UInt8[np.ndarray, "T H W 3"],
     landmarks: Float[np.ndarray, "T 68 2"],
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """A colour c in [0,1] between the lips becomes c^(1 - teeth): few recordings show
-    as much of the teeth as photos of smiles do.
+    """Brightens the inside of the mouth, since photos of smiles show more of the teeth
+    than recordings: a colour c in [0,1] between the lips becomes c^(1 - teeth).
 
-    landmarks: those of the frames as they are now.
+    landmarks: those of `frames`, which other changes may have moved.
     """
     import cv2
 
@@ -324,11 +322,11 @@ def brighten_mouth(
 def change_sound(
     change: Augmentation, mfcc: Float32[np.ndarray, "M 13"]
 ) -> Float32[np.ndarray, "M 13"]:
-    """Another voice, and noise added to the cepstra.
+    """Applies another vocal tract length and adds noise to the cepstra.
 
-    There is no gain: a sound g times as loud has all log mel energies raised by
-    2 ln g, a constant over the bands, which the cosine transform puts into coefficient
-    0 alone.  Column 0 is not part of an audio window, so the networks cannot hear it.
+    There is no change of loudness: a sound g times as loud has all log mel energies
+    raised by 2 ln g, a constant over the bands, which the cosine transform puts into
+    coefficient 0 alone.  Column 0 is not part of an audio window.
     """
     if change.voice != 1:
         mfcc = mfcc.copy()
@@ -341,11 +339,11 @@ def change_sound(
 
 
 def other_voice(factor: float) -> Float32[np.ndarray, "12 12"]:
-    """What makes cepstra 1..12 those of a voice whose resonances all lie `factor` times
-    as high: vocal tract length normalisation as a matrix (Pitz and Ney 2005).
+    """The matrix that turns cepstra 1..12 into those of a voice whose resonances are
+    `factor` times as high: vocal tract length normalisation (Pitz and Ney 2005).
 
-    The cepstra stand for a sum of cosines over the mel filters; it is read at the
-    places of f / factor, and transformed again.  1: the unit matrix.
+    The cepstra stand for a sum of cosines over the mel filters, which is evaluated at
+    the frequencies f / factor and transformed again.  Factor 1 gives the identity.
     """
     filters, cepstra = np.arange(NUM_FILTERS), np.arange(1, WINDOW_SIZE + 1)
     top = mel(SAMPLE_RATE / 2) / (NUM_FILTERS + 1)
@@ -375,14 +373,14 @@ def change_tempo(
     landmarks: Float32[np.ndarray, "T 68 2"],
     mfcc: Float32[np.ndarray, "M 13"],
 ) -> tuple[Float32[np.ndarray, "n 68 2"], Float32[np.ndarray, "m 13"]]:
-    """The same words `tempo` times as fast, at the same pitch; n = (T - 1) / tempo + 1,
-    rounded down.  Between frames, and between rows, linearly; the first and the last
-    row are repeated where the sound ends."""
+    """The same words spoken `tempo` times as fast, at the same pitch.  n is (T - 1) /
+    tempo + 1, rounded down.  Frames and rows are interpolated linearly; the first and
+    last rows are repeated beyond the sound's ends."""
     if tempo == 1:
         return landmarks, mfcc
     count = int((len(landmarks) - 1) / tempo) + 1
     rows = np.arange((count + 2 * CONTEXT_FRAMES) * ROWS_PER_FRAME)
-    middle = (WINDOW_ROWS - 1) / 2  # of what frame 0 hears
+    middle = (WINDOW_ROWS - 1) / 2  # of frame 0's audio window
     return (
         between(landmarks, tempo * np.arange(count)),
         between(mfcc, tempo * (rows - middle) + middle),
@@ -392,7 +390,7 @@ def change_tempo(
 def between(
     x: Float32[np.ndarray, "N *rest"], at: Float[np.ndarray, "n"]
 ) -> Float32[np.ndarray, "n *rest"]:
-    """x at fractional places of its first axis."""
+    """x at fractional indices of its first axis, by linear interpolation."""
     at = np.clip(at, 0, len(x) - 1)
     low = np.minimum(at.astype(int), max(len(x) - 2, 0))
     share = (at - low).astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))

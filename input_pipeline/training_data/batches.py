@@ -1,7 +1,7 @@
-"""One process's rows of the global batches, read ahead with grain; resumable.
+"""Iterates over one process's rows of the global batches, with grain; resumable.
 
-Process i of n gets the i-th of n blocks of rows, so that the blocks in order are the
-global batch, whatever n is.
+Of n processes, process i gets the i-th of n equal blocks of rows, so that the blocks in
+order are the global batch, whatever n is.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from input_pipeline.clip import InputError
 
 
 class Batches(grain.DatasetIterator):
-    """An iterator whose state is the number of batches it gave.
+    """An iterator over batches; its state is the number of batches it has yielded.
 
-    get_state() -> {"next_batch": n, and what the data were}; a small dict for JSON,
-    which orbax saves with grain.checkpoint.CheckpointSave(iterator).  It holds in any
-    number of processes, threads and workers.  set_state() starts nothing; the next
-    batch, or start_prefetch(), does.  close() ends the threads and workers.
+    get_state() -> {"next_batch": n, and a description of the data}: a small dict for
+    JSON, which orbax saves with grain.checkpoint.CheckpointSave(iterator).  It is valid
+    for any number of processes, threads and workers.  set_state() reads no data yet;
+    the next batch, or start_prefetch(), does.  close() ends the threads and workers.
     """
 
     def __init__(self, open_at: Callable[[int], grain.IterDataset], data: dict):
@@ -28,12 +28,12 @@ class Batches(grain.DatasetIterator):
         self._next_batch, self._running = 0, None
 
     def __next__(self) -> Any:
-        """InputError: a record or a frame that cannot be read, by name."""
+        """The next batch.  InputError: a clip cannot be read; the message names it."""
         self.start_prefetch()
         try:
             batch = next(self._running)
         except BaseException:
-            self._stop()  # asked again, it starts at the same batch again
+            self._stop()  # the next call starts again at this batch
             raise
         self._next_batch += 1
         return batch
@@ -42,7 +42,7 @@ class Batches(grain.DatasetIterator):
         return {"next_batch": self._next_batch, **self._data}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """InputError: the state is of other data, so that the order would change."""
+        """Continues from a state of get_state.  InputError: it is of other data."""
         wrong = [k for k, v in self._data.items() if state.get(k) != v]
         if wrong or "next_batch" not in state:
             saved = " ".join(f"{k}={state.get(k)}" for k in wrong or ["next_batch"])
@@ -79,10 +79,11 @@ def pipeline(
     num_threads: int,
     num_workers: int,
 ) -> grain.IterDataset:
-    """Batches first .. last-1, these rows of each; threads work ahead by a batch.
+    """Batches first .. last-1, with these rows of each; threads read ahead by a batch.
 
-    example: place in the global order -> example.  The workers come before the batch:
-    each makes every num_workers-th example, so that their number changes no batch.
+    example: position in the global order -> example.  Worker processes make examples,
+    not batches, each of them every num_workers-th one: so their number does not change
+    the batches.
     """
 
     def local_example(position: int) -> Any:
@@ -99,7 +100,10 @@ def pipeline(
 
 
 def local_rows(batch_size: int, process_index: int, process_count: int) -> range:
-    """This process's rows of the global batch.  InputError: does not divide."""
+    """This process's rows of the global batch.
+
+    InputError: batch_size does not divide by process_count, or there is no such process.
+    """
     if not 0 <= process_index < process_count:
         raise InputError(
             f"process_index={process_index} of process_count={process_count}: "
@@ -117,7 +121,7 @@ def local_rows(batch_size: int, process_index: int, process_count: int) -> range
 
 
 def stack(examples):
-    """Examples -> a batch: arrays of one field get a first axis; None stays None."""
+    """Joins examples to a batch: arrays get a first axis of rows; None stays None."""
     first = examples[0]
     if first is None:
         return None

@@ -1,4 +1,4 @@
-"""A cartoon face from equations: its 68 points and its picture."""
+"""Draws cartoon faces from equations: 68 points and a picture, for synthetic.py."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ from jaxtyping import Float, UInt8
 
 from input_pipeline.clip import CROP_SIZE
 
-SCALE = 2  # pictures are drawn so much larger, then reduced
+SCALE = 2  # pictures are drawn so many times larger, then reduced
 FRACTION_BITS = 4  # points are drawn to 1/16 pixel
 
 
 class Speaker(NamedTuple):
-    """What differs between speakers.  Colours RGB; lengths in crop pixels."""
+    """Looks and voice of a cartoon speaker.  Colours in RGB; lengths in crop pixels."""
 
     skin: tuple[int, int, int]
     hair: tuple[int, int, int]
@@ -25,6 +25,7 @@ class Speaker(NamedTuple):
 
 
 def make_speaker(seed: int, who: int) -> Speaker:
+    """Speaker number `who`, with random looks and voice."""
     random = np.random.default_rng([seed, 1, who])
 
     def colour(low, high):
@@ -46,9 +47,12 @@ def make_speaker(seed: int, who: int) -> Speaker:
 def face_points(
     speaker: Speaker, opening: Float[np.ndarray, "T"], width: Float[np.ndarray, "T"]
 ) -> Float[np.ndarray, "T 68 2"]:
-    """The 68 points, crop pixels, of the speaker with such mouths."""
+    """The 68 points, in crop pixels, of a speaker whose mouth is open and wide so far.
+
+    opening: in [0,1].  width: in [-1,1].
+    """
     middle, gap = (CROP_SIZE - 1) / 2, 12 * opening[:, None]
-    half = 14 + 4 * width[:, None]  # of the mouth
+    half = 14 + 4 * width[:, None]  # half the mouth's width
     level, lips = 78.0, speaker.lips
 
     def at(x, y):  # offsets from the middle line, heights -> [T,n,2]
@@ -87,7 +91,7 @@ def face_points(
 def draw_face(
     speaker: Speaker, points: Float[np.ndarray, "68 2"]
 ) -> UInt8[np.ndarray, "128 128 3"]:
-    """RGB."""
+    """The RGB picture of the speaker's face with these points, in crop pixels."""
     import cv2
 
     size = CROP_SIZE * SCALE

@@ -1,4 +1,7 @@
-"""AT-net: audio to landmarks.  CVPR 2019, section 3.1; reference 1.1."""
+"""AT-net, the network that predicts landmarks from audio.
+
+CVPR 2019, section 3.1; docs/reference.md, section 1.1.
+"""
 
 from typing import NamedTuple
 
@@ -20,21 +23,28 @@ from jax_atvg.models.sizes import AtNetSizes
 
 
 class AtOutput(NamedTuple):
-    """coefficients: f32[B,T,K], landmarks as PCA coefficients (to be boosted by w)."""
+    """What AT-net returns.
+
+    coefficients: f32[B,T,K], the frames' landmarks as PCA coefficients, not yet
+    multiplied by the boost w.  state: the LSTM's after the last frame, for the next.
+    """
 
     coefficients: Coefficients
     state: LstmState
 
 
 class ATNet(AtNetSizes, nn.Module):
-    """h_t = phi_lmark(LSTM(f_audio(a_t), f_lmark(h_p), c_{t-1})).
+    """Predicts the landmarks of every frame from the sound and the photo's landmarks.
 
-    An audio window is read as a one-channel picture of 28 MFCC rows x 12 cepstra; with
-    audio_widths=() as numbers, normalised, without convolutions.  The variables of
-    several members are stacked along the first axis.
+        h_t = phi_lmark(LSTM(f_audio(a_t), f_lmark(h_p), c_{t-1}))
 
-    num_coefficients: K.  norm: what makes the normalisation layers.  All other fields:
-    see AtNetSizes.
+    Convolutions read an audio window as a one-channel picture of 28 MFCC rows x 12
+    cepstral coefficients; with audio_widths=() it is normalised and goes straight to
+    the linear layers.  With several members their variables are stacked along the
+    first axis.
+
+    num_coefficients: K.  norm: makes the normalisation layers.  All other fields: see
+    AtNetSizes.
     """
 
     num_coefficients: int = 6
@@ -50,7 +60,9 @@ class ATNet(AtNetSizes, nn.Module):
         train: bool = False,
     ) -> AtOutput:
         """example: the photo's coefficients h_p, f32[B,K].  audio: MFCC windows
-        f32[B,T,28,12].  state: of the preceding frames; None starts anew."""
+        f32[B,T,28,12].  state: that after the preceding frames; None: there are none.
+        train: normalise with the statistics of the batch, and update the running ones.
+        """
         if self.members > 1:
             h, state = self.each_member(example, audio, state, train)
             return AtOutput(h.mean(0), state)
@@ -74,8 +86,11 @@ class ATNet(AtNetSizes, nn.Module):
         return AtOutput(h, state)
 
     def each_member(self, example, audio, state, train: bool):
-        """Coefficients f32[members,B,T,K]; the state has its members after the batch,
-        f32[layers,B,members,H], so that the batch is where one network has it."""
+        """Runs the members side by side: coefficients f32[members,B,T,K] and the state.
+
+        In the state the members come after the batch, f32[layers,B,members,H], so that
+        the batch is the same axis as in the state of a single network.
+        """
         return nn.vmap(
             lambda net, state: tuple(net(example, audio, state=state, train=train)),
             variable_axes={"params": 0, "batch_stats": 0},
@@ -87,7 +102,7 @@ class ATNet(AtNetSizes, nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """[..., 28, 12, 1] -> [..., 12, 2, C]."""
+    """Convolutions over audio windows: [..., 28, 12, 1] -> [..., 12, 2, C]."""
 
     widths: tuple[int, ...]
     norm: Norm = BatchNorm

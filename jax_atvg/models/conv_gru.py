@@ -1,4 +1,7 @@
-"""The convolutional recurrent unit of VG-net (CVPR 2019, "CRNN")."""
+"""The convolutional GRU, the recurrence of VG-net.
+
+CVPR 2019, section 3.2 ("CRNN"); docs/reference.md, section 1.4.
+"""
 
 import flax.linen as nn
 import jax
@@ -15,16 +18,20 @@ RECURRENCES = ("time", "batch", "none")
 
 
 class ConvGru(nn.Module):
-    """GRU whose matrix products are 3x3 convolutions of dilation 2, gates r, z, n.
+    """A GRU in which 3x3 convolutions of dilation 2 replace the matrix products.
 
         r = sigmoid(x_r + h_r)    z = sigmoid(x_z + h_z)    n = tanh(x_n + r * h_n)
         h' = (1 - z) n + z h
 
     where x_* and h_* are the convolutions of input and state, biases included.
-    recurrence="time" runs over frames, as the paper says.  "batch" runs over the clips
-    and treats the frames as independent, as the authors' code does (reference 1.4);
-    "none": every frame of every clip for itself (ablation).  In both nothing is carried
-    over time, and the state is handed back as it came.
+
+    recurrence: "time" runs over the frames, as the paper says.  "batch" runs over the
+    clips and treats the frames as independent, as the authors' code does.  "none"
+    treats all frames of all clips as independent (for ablations).  With these two
+    nothing is carried over time, and the given state is returned unchanged.
+
+    Returns the hidden states of all frames, and the state after the last frame.
+    ValueError: another recurrence.
     """
 
     features: int
@@ -59,7 +66,7 @@ class ConvGru(nn.Module):
 
 
 def gates(from_input: Array, from_hidden: Array, h: Array) -> Array:
-    """h': the cell, once both convolutions are done."""
+    """The next state h', from both convolutions and the state h before."""
     x_r, x_z, x_n = jnp.split(from_input, 3, -1)
     h_r, h_z, h_n = jnp.split(from_hidden, 3, -1)
     r, z = nn.sigmoid(x_r + h_r), nn.sigmoid(x_z + h_z)
@@ -69,11 +76,11 @@ def gates(from_input: Array, from_hidden: Array, h: Array) -> Array:
 
 @jax.custom_vjp
 def recur(from_input: Array, kernel: Array, bias: Array, start: Array) -> Array:
-    """The cell over axis 0: from_input f[S,N,H,W,3D], kernel f[3,3,D,3D], bias f[3D],
-    start f[N,H,W,D] -> hidden f[S,N,H,W,D].
+    """Runs the cell along axis 0: from_input f[S,N,H,W,3D], kernel f[3,3,D,3D],
+    bias f[3D], start f[N,H,W,D] -> hidden f[S,N,H,W,D].
 
-    The kernel is made ready once for all steps, and its gradient is one sum over all of
-    them instead of a sum carried through the loop.
+    The kernel is prepared once for all S steps.  Its gradient is computed from all
+    steps at once, after the loop, instead of being accumulated within it.
     """
     return _recur(from_input, kernel, bias, start)[0]
 
@@ -83,7 +90,7 @@ def _hidden_forms(kernel: Array, start: Array) -> Pair:
 
 
 def _recur(from_input, kernel, bias, start):
-    """(hidden, the convolutions of the hidden state before)."""
+    """(hidden states, the convolution of the state before each of them)."""
 
     def run(form: Form, from_input, kernel, bias, start):
         prepared = form.prepare(kernel)
@@ -120,8 +127,8 @@ def _recur_backward(kept, dhidden):
             (from_input, from_hidden, before, dhidden),
             reverse=True,
         )
-        # Clips first: they are what a mesh shares out.  With steps first, every device
-        # would be sent the pictures of all the others.
+        # The clips come before the steps, because a mesh splits the clips over its
+        # devices: in the other order every device would receive all pictures.
         pictures, dpictures = (
             x.swapaxes(0, 1).reshape(-1, *x.shape[2:]) for x in (before, dg)
         )

@@ -1,12 +1,12 @@
-"""Convolutions in the form that is fastest where they run.
+"""Convolutions, computed in the form that is fastest on the platform they run on.
 
-XLA's own operators are right on TPUs and GPUs.  On CPUs their gradients are slow, so
-that there Winograd's method and matrix products over patches take their place
-(models/cpu): the same sums, other roundings.  Which form runs is decided when a program
-is lowered for a platform, in `choose`.
+TPUs and GPUs use XLA's own operators ("native").  On CPUs XLA computes their gradients
+slowly, so that Winograd's method and matrix products over patches (models/cpu) are used
+instead: they compute the same sums with other rounding errors.  `choose` decides when a
+program is lowered for a platform.
 
-Every form is linear in x and in the kernel, and its gradients are written out, so that
-`jax.jvp` needs `with form("native")`.  Images are f[N,H,W,C].
+The gradients of every form are written out (jax.custom_vjp): forward-mode
+differentiation (jax.jvp) does not work.  Images are f[N,H,W,C].
 """
 
 import contextlib
@@ -30,8 +30,9 @@ _form = FORMS[0]
 class Form:
     """One way to compute y = conv(x, kernel).
 
-    prepare(kernel) -> what the next two take; to be done once for many calls.
-    apply(x, prepared) -> y.  input_gradient(dy, prepared, shape of x) -> dx.
+    prepare(kernel) -> the prepared kernel that the next two functions take; once is
+    enough for any number of calls.  apply(x, prepared) -> y.
+    input_gradient(dy, prepared, shape of x) -> dx.
     kernel_gradient(x, dy, shape of the kernel) -> dkernel.
     """
 
@@ -43,7 +44,7 @@ class Form:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """The forms of one convolution."""
+    """The two forms of one convolution, between which `choose` decides."""
 
     cpu: Form
     native: Form
@@ -51,10 +52,10 @@ class Pair:
 
 @contextlib.contextmanager
 def form(name: str) -> Iterator[None]:
-    """Overrides the choice for what is traced inside: "native", "cpu", "by platform".
+    """Overrides the choice of the form for everything that is traced in the block.
 
-    A jitted function keeps the form that it was first traced with.  ValueError: another
-    name.
+    name: "native", "cpu" or "by platform".  A jitted function keeps the form that it
+    was first traced with.  ValueError: another name.
     """
     global _form
     if name not in FORMS:
@@ -67,7 +68,7 @@ def form(name: str) -> Iterator[None]:
 
 
 def choose(forms: Pair, function: Callable, *arrays):
-    """function(form, *arrays) with the form that suits the platform."""
+    """Calls function(form, *arrays) with the form for the platform."""
     cpu = functools.partial(function, forms.cpu)
     native = functools.partial(function, forms.native)
     if _form == FORMS[0]:
@@ -90,7 +91,7 @@ def conv_transpose(x: Array, kernel: Array) -> Array:
 def conv_forms(
     shape: tuple, kernel: tuple, dtype, strides: int, padding: int, dilation: int
 ) -> Pair:
-    """The forms of a convolution; shape: of x."""
+    """Both forms of a convolution.  shape, kernel: the shapes of x and the kernel."""
     native = native_form(strides, padding, dilation)
     sizes = shape, kernel, dtype, strides, padding, dilation
     return Pair(products.conv_form(native, *sizes), native)
@@ -98,6 +99,7 @@ def conv_forms(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def by_form(forms: Pair, x: Array, kernel: Array) -> Array:
+    """The convolution of x with the kernel, in the form for the platform."""
     def run(form: Form, x, kernel):
         return form.apply(x, form.prepare(kernel))
 
@@ -122,11 +124,11 @@ def _backward(forms: Pair, kept, dy: Array):
 by_form.defvjp(_forward, _backward)
 
 
-# --- the forms; cached, for by_form compares them ---
+# --- the forms; cached, so that equal sizes give by_form equal arguments ---
 
 
 def linear_form(apply: Callable[[Array, Array], Array]) -> Form:
-    """The gradients are those that JAX derives."""
+    """The form of a bilinear function `apply`, with the gradients that JAX derives."""
 
     def input_gradient(dy, kernel, shape):
         x = jax.ShapeDtypeStruct(shape, dy.dtype)
@@ -141,6 +143,7 @@ def linear_form(apply: Callable[[Array, Array], Array]) -> Form:
 
 @functools.cache
 def native_form(strides: int, padding: int, dilation: int) -> Form:
+    """A convolution by XLA's own operator."""
     def apply(x, kernel):
         return lax.conv_general_dilated(
             x,
@@ -155,7 +158,7 @@ def native_form(strides: int, padding: int, dilation: int) -> Form:
 
 
 def up_native(x: Array, kernel: Array) -> Array:
-    """The zeros between the pixels are XLA's."""
+    """layers.conv_transpose by XLA's own operator, which dilates x with zeros."""
     return lax.conv_general_dilated(
         x,
         kernel[::-1, ::-1],
@@ -167,8 +170,8 @@ def up_native(x: Array, kernel: Array) -> Array:
 
 
 def up_native_kernel_gradient(x: Array, dy: Array, kernel: tuple) -> Array:
-    """That of the convolution of stride 2 from dy's size to x's: the derivative of
-    up_native would have XLA turn dy around."""
+    """The kernel's gradient of up_native, computed as that of the convolution of stride
+    2 from dy's size to x's: with JAX's derivative XLA would reverse dy."""
     down = (*kernel[:2], kernel[3], kernel[2])
     return native_form(2, 1, 1).kernel_gradient(dy, x, down).swapaxes(2, 3)
 

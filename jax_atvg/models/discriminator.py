@@ -1,4 +1,7 @@
-"""The regression-based discriminator.  CVPR 2019, section 3.3; reference 1.5."""
+"""The regression-based discriminator, against which VG-net is trained.
+
+CVPR 2019, section 3.3; docs/reference.md, section 1.5.
+"""
 
 from typing import NamedTuple
 
@@ -21,8 +24,12 @@ from jax_atvg.models.sizes import DiscriminatorSizes
 
 
 class DiscriminatorOutput(NamedTuple):
-    """score: f32[B] in (0,1), sigmoid of the mean of logits f32[B,T]: is the clip real?
-    landmarks: f32[B,T,136], read off the frames."""
+    """What the discriminator returns.
+
+    score: f32[B] in (0,1), the probability that a clip is real: the sigmoid of the mean
+    of its logits.  landmarks: f32[B,T,136], estimated from the frames.  logits:
+    f32[B,T], one per frame.  state: the LSTM's after the last frame, for the next.
+    """
 
     score: Float[Array, "B"]
     landmarks: Landmarks
@@ -31,12 +38,14 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class Discriminator(DiscriminatorSizes, nn.Module):
-    """D_p regresses the frames' landmarks as a residual on the photo's; D_s scores the
-    sequence.  Any number of frames: all logits are averaged (the authors' code averages
-    the first 16).  Initial values are PyTorch's, as in the authors' code.
+    """Estimates whether a clip is real, and the landmarks of its frames.
 
-    norm: what makes the normalisation layers.  All other fields: see
-    DiscriminatorSizes.
+    D_p regresses the landmarks as a residual on the photo's; D_s scores the sequence.
+    The number of frames is free: the logits of all are averaged (the authors' code
+    averages the first 16).  Initial values are PyTorch's defaults, as in the authors'
+    code.
+
+    norm: makes the normalisation layers.  All other fields: see DiscriminatorSizes.
     """
 
     norm: Norm = BatchNorm
@@ -51,7 +60,9 @@ class Discriminator(DiscriminatorSizes, nn.Module):
         train: bool = False,
     ) -> DiscriminatorOutput:
         """frames: f32[B,T,H,W,3] in [-1,1].  example: the photo's landmarks,
-        f32[B,136]."""
+        f32[B,136].  state: that after the preceding frames; None: there are none.
+        train: normalise with the statistics of the batch, and update the running ones.
+        """
         batch, length = frames.shape[:2]
         encoder = FrameEncoder(
             self.width, self.spectral_norm, self.norm, name="frame_encoder"
@@ -77,7 +88,7 @@ class Discriminator(DiscriminatorSizes, nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """[..., S, S, 3] -> [..., S/16, S/16, 8 width]."""
+    """Convolutions over frames: [..., S, S, 3] -> [..., S/16, S/16, 8 width]."""
 
     width: int
     spectral_norm: bool = False
@@ -86,7 +97,7 @@ class FrameEncoder(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         def run(layer: nn.Module, *inputs):
-            """The layer, its kernels divided by their largest singular value."""
+            """Applies a layer; spectral_norm divides its kernel by its spectral norm."""
             if not self.spectral_norm:
                 return layer(*inputs)
             bounded = nn.SpectralNorm(layer, collection_name="batch_stats")

@@ -1,9 +1,10 @@
-"""The building blocks of the three networks.
+"""The layers of which the three networks are built.
 
-Images are [..., H, W, C]: any number of leading axes.  Convolutions fold them into the
-batch; BatchNorm takes its statistics over all of them, so that [B, T, H, W, C] is
-normalised over B*T frames.  Initial values follow the authors' code (reference
-"Initialisation"): N(0, 0.02) for weights, N(1, 0.02) for the scale of a norm.
+Images are [..., H, W, C] with any number of leading axes.  Convolutions fold these into
+the batch; BatchNorm takes its statistics over all of them, so that [B, T, H, W, C] is
+normalised over B*T frames.  Initial values follow the authors' code
+(docs/reference.md, section 2): N(0, 0.02) for weights, N(1, 0.02) for the scale of a
+norm, PyTorch's defaults for recurrences and the discriminator.
 """
 
 import itertools
@@ -21,15 +22,15 @@ from jaxtyping import Float
 from jax_atvg.arrays import Array
 from jax_atvg.models import convolutions
 
-Features = Float[Array, "... _H _W _C"]  # each layer has its own
+Features = Float[Array, "... _H _W _C"]  # sizes differ from layer to layer
 
-Norm = Callable[..., nn.Module]  # BatchNorm, or what a test puts in its place
+Norm = Callable[..., nn.Module]  # BatchNorm, or what a test replaces it by
 
 normal = initializers.normal(0.02)
 
 
 def torch_default(fan_in: int) -> nn.initializers.Initializer:
-    """U(+-1/sqrt(fan_in)): what PyTorch gives the weights and biases of a layer."""
+    """U(-b, b) with b = 1/sqrt(fan_in), PyTorch's default for weights and biases."""
     bound = fan_in**-0.5
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -bound, bound
@@ -42,7 +43,7 @@ def near_one(key, shape, dtype=jnp.float32):
 
 
 def weight_inits(torch_init: bool, fan_in: int):
-    """Initial values of a layer's (kernel, bias)."""
+    """The initialisers of a layer's (kernel, bias)."""
     if torch_init:
         return torch_default(fan_in), torch_default(fan_in)
     return normal, initializers.zeros
@@ -56,7 +57,7 @@ def conv(
     padding: int = 0,
     dilation: int = 1,
 ) -> Features:
-    """Cross-correlation with zero padding on all four sides."""
+    """A convolution (cross-correlation) with zero padding on all four sides."""
     x, kernel = promote_dtype(x, kernel)
     y = convolutions.conv(
         x.reshape(-1, *x.shape[-3:]), kernel, strides, padding, dilation
@@ -65,9 +66,10 @@ def conv(
 
 
 def conv_transpose(x: Features, kernel: Float[Array, "3 3 C C_out"]) -> Features:
-    """Transposed 3x3 convolution of stride 2 that doubles H and W.
+    """The transposed 3x3 convolution of stride 2, which doubles H and W.
 
-    y[2i-1+a, 2j-1+b] += x[i, j] kernel[a, b]: PyTorch's padding=1, output_padding=1.
+    y[2i-1+a, 2j-1+b] += x[i, j] kernel[a, b], as in PyTorch with padding=1 and
+    output_padding=1.
     """
     x, kernel = promote_dtype(x, kernel)
     y = convolutions.conv_transpose(x.reshape(-1, *x.shape[-3:]), kernel)
@@ -81,12 +83,12 @@ def reflect_pad(x: Features, width: int) -> Features:
 
 
 def max_pool(x: Features, strides: tuple[int, int]) -> Features:
-    """3x3 maximum without padding."""
+    """Maximum over 3x3 windows, without padding."""
     return nn.max_pool(x, (3, 3), strides)
 
 
 class Conv(nn.Module):
-    """k x k convolution; padding defaults to k // 2: stride 1 keeps H and W."""
+    """A k x k convolution; padding is k // 2 unless given: stride 1 keeps H and W."""
 
     features: int
     kernel_size: int = 3
@@ -108,9 +110,9 @@ class Conv(nn.Module):
 
 
 class ConvHeads(nn.Module):
-    """k x k convolutions of the same x, computed as one.
+    """Several k x k convolutions of the same x, computed as one.
 
-    features: channels by name.  Returns the results by name.
+    features: {name: number of channels}.  Returns {name: result}.
     """
 
     features: Mapping[str, int]
@@ -130,7 +132,7 @@ class ConvHeads(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-    """Transposed 3x3 convolution that doubles H and W."""
+    """A transposed 3x3 convolution, which doubles H and W."""
 
     features: int
     use_bias: bool = True
@@ -152,9 +154,9 @@ class BatchNorm(nn.Module):
     the statistics are those of the global batch.  They are computed in float32 at
     least, whatever the precision of x.
 
-    virtual_batch_size: so many examples of the first axis, in their order, are
-    normalised together, and the running averages move by the mean over these parts
-    (ghost batch normalisation, Hoffer et al. 2017); 0 for the whole batch.
+    virtual_batch_size: how many consecutive examples of the first axis are normalised
+    together (ghost batch normalisation, Hoffer et al. 2017); the running averages are
+    updated with the mean over these groups.  0: the whole batch is one group.
     """
 
     momentum: float = 0.9
@@ -185,13 +187,15 @@ class BatchNorm(nn.Module):
         return y.astype(x.dtype).reshape(shape)
 
     def statistics(self, x: Array, near: Array) -> tuple[Array, Array, int]:
-        """Mean and biased variance, shaped to broadcast with x; values behind each.
+        """Mean and biased variance, which broadcast with x, and the number of values
+        from which each was computed.
 
-        x: with virtual_batch_size, split into [parts, examples, ...].  near: about the
-        mean.  Sums of x - near and of its square are taken in one pass, and over a mesh
-        in one all-reduce; the usual variance waits for the mean.
+        x: with virtual_batch_size, split into [groups, examples, ...].  near: a value
+        near the mean, which keeps the difference below accurate.  The sums of x - near
+        and of its square take one pass, and over a mesh one all-reduce; the textbook's
+        formula has to wait for the mean before it can sum.
         """
-        parts = 1 if self.virtual_batch_size else 0  # the axes that stay apart
+        parts = 1 if self.virtual_batch_size else 0  # number of axes not averaged over
         axes, near = tuple(range(parts, x.ndim - 1)), lax.stop_gradient(near)
         first = jnp.mean(x - near, axes, keepdims=True)
         second = jnp.mean((x - near) ** 2, axes, keepdims=True)
@@ -199,12 +203,13 @@ class BatchNorm(nn.Module):
         return near + first, spread, x.size // first.size
 
     def update(self, running: nn.Variable, batch: Array) -> None:
+        """Moves a running average towards the batch's statistics, f[..., C]."""
         batch = batch.reshape(-1, batch.shape[-1]).mean(0)
         running.value += (1 - self.momentum) * (batch - running.value)
 
 
 class ConvNormRelu(nn.Module):
-    """Convolution without bias, normalisation, ReLU."""
+    """A convolution without bias, then a normalisation and a ReLU."""
 
     features: int
     kernel_size: int = 3
@@ -229,7 +234,7 @@ class ConvNormRelu(nn.Module):
 
 
 class UpNormRelu(nn.Module):
-    """Transposed convolution that doubles H and W, normalisation, ReLU."""
+    """A transposed convolution, which doubles H and W, a normalisation and a ReLU."""
 
     features: int
     use_bias: bool = False
@@ -256,7 +261,7 @@ class ResidualBlock(nn.Module):
 
 
 class Dense(nn.Module):
-    """Linear layer."""
+    """A linear layer, x @ kernel + bias."""
 
     features: int
     torch_init: bool = False
@@ -282,17 +287,18 @@ class Mlp(nn.Module):
 
 
 class LstmState(NamedTuple):
-    """hidden, cell: f32[layers, B, width]."""
+    """The state of an LSTM.  hidden, cell: f32[layers, B, width]."""
 
     hidden: Array
     cell: Array
 
 
 class Lstm(nn.Module):
-    """Stacked LSTM over axis 1, gates in PyTorch's order i, f, g, o and with its two
-    biases (both are trained, so merging them would change the step Adam takes).
+    """A stacked LSTM along axis 1, as PyTorch defines it.
 
-    The input's share of the gates is one matrix product over all frames.
+    The gates are in PyTorch's order i, f, g, o.  There are two biases as in PyTorch:
+    both are trained, and with a single one Adam would take other steps.  The inputs'
+    contribution to the gates is one matrix product over all frames.
     """
 
     width: int = 256
@@ -313,6 +319,7 @@ class Lstm(nn.Module):
         return x, LstmState(*map(jnp.stack, zip(*finals, strict=True)))
 
     def layer(self, name: str, x: Array, state: LstmState) -> tuple[Array, LstmState]:
+        """One layer: (hidden states of all frames, the state after the last)."""
         init, gates = torch_default(self.width), 4 * self.width
         input_kernel = self.param(f"{name}_input_kernel", init, (x.shape[-1], gates))
         hidden_kernel = self.param(f"{name}_hidden_kernel", init, (self.width, gates))

@@ -1,8 +1,8 @@
-"""The sizes of the three networks: what a config may set of them.
+"""The sizes and options of the three networks that a config can set.
 
 The modules inherit these fields, so that `VGNet(width=16)` and
-`--config.vg_net.width=16` mean the same thing and every default stands once.  The
-defaults are the authors' networks (docs/reference.md, section 1).
+`--config.vg_net.width=16` mean the same and every default is written once.  The
+defaults are those of the authors' networks (docs/reference.md, section 1).
 """
 
 import dataclasses
@@ -10,15 +10,15 @@ import dataclasses
 
 @dataclasses.dataclass
 class AtNetSizes:
-    """AT-net, sound to landmarks.
+    """The options of AT-net, which predicts landmarks from sound.
 
-    example_widths: of the layers that read the photo's coefficients.  audio_widths: of
-    the convolutions over an audio window; () reads the window as plain numbers instead.
-    fc_widths: of the layers after them.  lstm_width, lstm_layers: of the recurrence.
-    relative: the output is added to the photo's coefficients, so that a new face keeps
-    its own shape (not in the paper).  members: that many such networks are trained side
-    by side and their outputs averaged; `export` averages separately trained runs
-    instead.
+    example_widths: widths of the layers that read the photo's coefficients.
+    audio_widths: channels of the convolutions over an audio window; () leaves them out.
+    fc_widths: widths of the linear layers after them.  lstm_width, lstm_layers: width
+    and depth of the recurrence.  relative: the output is added to the photo's
+    coefficients, so that an unknown face keeps its own shape (not in the paper).
+    members: number of networks that are trained side by side and whose outputs are
+    averaged (not in the paper); `export` does the same with runs trained separately.
     """
 
     example_widths: tuple[int, ...] = (256, 512)
@@ -53,12 +53,13 @@ class VgNetSizes:
 
 @dataclasses.dataclass
 class DiscriminatorSizes:
-    """The discriminator.
+    """The options of the discriminator.
 
     width: channels of the first convolution, doubled by each of the next three.
-    fc_width: of the layer after them.  example_widths: of the layers that read the
-    photo's landmarks.  lstm_width, lstm_layers: of the recurrence.  spectral_norm:
-    bounds the convolutions' gain, against a discriminator that wins (not in the paper).
+    fc_width: width of the linear layer after them.  example_widths: widths of the
+    layers that read the photo's landmarks.  lstm_width, lstm_layers: width and depth of
+    the recurrence.  spectral_norm: divides the convolutions' kernels by their spectral
+    norm, which keeps the discriminator from overpowering VG-net (not in the paper).
     """
 
     width: int = 64

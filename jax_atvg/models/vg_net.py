@@ -1,6 +1,7 @@
-"""VG-net: a photo and landmarks to frames.  CVPR 2019, section 3.2; reference 1.3.
+"""VG-net, the network that generates frames from a photo and landmarks.
 
-Shapes at the original's size: S = 128 pixels, width 64, 8 = S / 16.
+CVPR 2019, section 3.2; docs/reference.md, section 1.3.  At the original's size S = 128
+pixels and width = 64.
 """
 
 from typing import NamedTuple
@@ -25,9 +26,13 @@ from jax_atvg.models.sizes import VgNetSizes
 
 
 class VgOutput(NamedTuple):
-    """frames, color: f32[B,T,S,S,3] in [-1,1].  attention: f32[B,T,S,S,1] in (0,1), how
-    much of a pixel is drawn anew.  landmark_attention: f32[B,T,S/4,S/4,1] in (0,1), the
-    same on the features.  state: f32[B,S/16,S/16,8 width] of the recurrence."""
+    """What VG-net returns.
+
+    frames, color: f32[B,T,S,S,3] in [-1,1].  attention: f32[B,T,S,S,1] in (0,1), the
+    share of color in a pixel of the frame; the rest is the photo's.
+    landmark_attention: f32[B,T,S/4,S/4,1] in (0,1), likewise for the features.  state:
+    f32[B,S/16,S/16,8 width], the recurrence's after the last frame, for the next.
+    """
 
     frames: Video
     attention: Attention
@@ -37,10 +42,12 @@ class VgOutput(NamedTuple):
 
 
 class VGNet(VgNetSizes, nn.Module):
-    """v^_t = alpha_t * m_t + (1 - alpha_t) * i_p, from the photo i_p and landmarks p_t.
+    """Generates frames v^_t from the photo i_p and the landmarks p_t of every frame.
 
-    image_size: S, pixels.  norm: what makes the normalisation layers.  All other
-    fields: see VgNetSizes.
+        v^_t = alpha_t * m_t + (1 - alpha_t) * i_p    (alpha: attention, m: color)
+
+    image_size: S, pixels.  norm: makes the normalisation layers.  All other fields: see
+    VgNetSizes.
     """
 
     image_size: int = 128
@@ -57,7 +64,9 @@ class VGNet(VgNetSizes, nn.Module):
         train: bool = False,
     ) -> VgOutput:
         """image: the photo, f32[B,S,S,3] in [-1,1].  landmarks: f32[B,T,136].  example:
-        the photo's landmarks f32[B,136].  state: of the preceding frames.
+        the photo's landmarks, f32[B,136].  state: that after the preceding frames;
+        None: there are none.  train: normalise with the statistics of the batch, update
+        the running ones, and drop out features.
 
         Raises ValueError unless S is `image_size`, a multiple of 16.
         """
@@ -117,12 +126,12 @@ class VGNet(VgNetSizes, nn.Module):
 
 
 def kept_or_again(layer: type[nn.Module], remat: bool) -> type[nn.Module]:
-    """The layer, or one that is computed again for its gradient."""
+    """The layer; with remat, one that the backward pass computes again."""
     return nn.remat(layer, static_argnums=(2,)) if remat else layer
 
 
 class ImageEncoder1(nn.Module):
-    """[..., S, S, 3] -> i'_p [..., S/4, S/4, 2 width]."""
+    """The photo [..., S, S, 3] -> its features i'_p [..., S/4, S/4, 2 width]."""
 
     width: int
     norm: Norm = BatchNorm
@@ -145,7 +154,7 @@ class ImageEncoder1(nn.Module):
 
 
 class ImageEncoder2(nn.Module):
-    """i'_p [..., S/4, S/4, 2 width] -> i''_p [..., S/16, S/16, 8 width]."""
+    """Features i'_p [..., S/4, S/4, 2 width] -> i''_p [..., S/16, S/16, 8 width]."""
 
     width: int
     norm: Norm = BatchNorm
@@ -160,7 +169,7 @@ class ImageEncoder2(nn.Module):
 
 
 class LandmarkEncoder(nn.Module):
-    """f: landmarks [..., 136] -> [..., S/16, S/16, 4 width]."""
+    """f, features of landmarks: [..., 136] -> [..., S/16, S/16, 4 width]."""
 
     width: int
     image_size: int
@@ -175,7 +184,10 @@ class LandmarkEncoder(nn.Module):
 
 
 class LandmarkAttention(nn.Module):
-    """[f(p_t), f(p_p)] [..., S/16, S/16, 8 width] -> att_t [..., S/4, S/4, 1]."""
+    """Where the face changes, in (0,1), from the features of both landmarks.
+
+    [f(p_t), f(p_p)] [..., S/16, S/16, 8 width] -> att_t [..., S/4, S/4, 1].
+    """
 
     width: int
     norm: Norm = BatchNorm
@@ -190,7 +202,10 @@ class LandmarkAttention(nn.Module):
 
 
 class Generator(nn.Module):
-    """Residual blocks at S/16, then up to S/4: [..., 8 width] -> [..., 2 width]."""
+    """Residual blocks, then two enlargements.
+
+    [..., S/16, S/16, 8 width] -> [..., S/4, S/4, 2 width].
+    """
 
     width: int
     num_blocks: int

@@ -1,9 +1,9 @@
 """Convolutions and their gradients as matrix products, for XLA's CPU backend.
 
-On a CPU the gradients that XLA derives for a convolution are slow, a transposed
-convolution's by a factor of 100.  The functions here compute the same sums, with other
-roundings, as matrix products over patches of the picture, or by Winograd's method
-(winograd.py).  models/convolutions.py decides where they are used.
+On a CPU the gradients that XLA derives for a convolution are slow, those of a
+transposed convolution by a factor of 100.  The functions here compute the same sums,
+with other rounding errors, as matrix products over patches of the picture or by
+Winograd's method (winograd.py).  models/convolutions.py decides where they are used.
 
 Letters: N pictures, H x W pixels, C channels in, D channels out, k x k kernel.
 """
@@ -20,10 +20,10 @@ from jax_atvg.arrays import Array
 from jax_atvg.models.cpu import winograd
 
 NARROW = 16  # Winograd's transforms cost more than they save on fewer channels
-FEW = 8  # channels; XLA is slow then, unless the features are a multiple of 16
-LARGE = 2**23  # floats of one temporary, 32 MiB
+FEW = 8  # input channels: with fewer XLA is slow, unless outputs are a multiple of 16
+LARGE = 2**23  # floats in one temporary array: 32 MiB
 
-Form = TypeVar("Form")  # convolutions.Form, of which single functions are replaced
+Form = TypeVar("Form")  # convolutions.Form, some of whose functions are replaced here
 
 
 def conv_form(
@@ -35,13 +35,13 @@ def conv_form(
     padding: int,
     dilation: int,
 ) -> Form:
-    """The form of a convolution that is fastest on a CPU, by its sizes.
+    """Chooses the form of a convolution that is fastest on a CPU, by its sizes.
 
-    native: XLA's own form.  shape: of x, (N, H, W, C).  kernel: (k, k, C, D).
+    native: XLA's own form.  shape: that of x, (N, H, W, C).  kernel: (k, k, C, D).
     """
     size, wide = kernel[0], min(kernel[2:]) >= NARROW
     even = not any(side % (strides * dilation) for side in shape[1:3])
-    exact = jnp.finfo(dtype).bits >= 32  # the transforms need some bits of their own
+    exact = jnp.finfo(dtype).bits >= 32  # Winograd's transforms lose some bits
     if size == 3 and padding == dilation and strides == 1 and even and wide and exact:
         return winograd_form(native, dilation)
     changes = {
@@ -71,7 +71,7 @@ def conv_transpose_form(native: Form) -> Form:
 
 
 def winograd_form(native: Form, dilation: int) -> Form:
-    """A 3x3 convolution of stride 1 with fewer products."""
+    """The form of a 3x3 convolution of stride 1 by Winograd's method."""
 
     def input_gradient(dy, prepared, shape):
         return winograd.input_gradient(dy, prepared, dilation)
@@ -91,7 +91,10 @@ def winograd_form(native: Form, dilation: int) -> Form:
 def taps_of(
     x: Array, size: int, shape: tuple, strides: int, padding: int, dilation: int
 ) -> Array:
-    """What each of size x size taps sees: f[N,H',W',taps*C], shape = (H', W')."""
+    """The pixels of x under each tap of a kernel (im2col): f[N,H',W',taps*C].
+
+    size: k.  shape: (H', W'), those of the convolution's output.
+    """
     x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
 
     def seen(x: Array, tap: int, axis: int) -> Array:
@@ -106,13 +109,16 @@ def taps_of(
 
 
 def flat(x: Array) -> Array:
-    """[..., C] -> [rows, C]."""
+    """Makes a matrix of all pixels: [..., C] -> [rows, C]."""
     return x.reshape(-1, x.shape[-1])
 
 
 def conv_by_rows(x: Array, kernel: Array, *, padding: int) -> Array:
-    """One matrix product k C -> k D of what each row of taps sees, shifted and added;
-    stride 1."""
+    """A convolution of stride 1 as one matrix product k C -> k D.
+
+    It multiplies k neighbouring pixels of a row with all k rows of the kernel; the k
+    results are shifted vertically and added.
+    """
     size, c, d = kernel.shape[1:]
     x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
     height, width = (side - size + 1 for side in x.shape[1:3])
@@ -126,11 +132,12 @@ def conv_by_rows(x: Array, kernel: Array, *, padding: int) -> Array:
 def kernel_gradient_by_taps(
     x: Array, dy: Array, kernel: tuple, *, strides: int, padding: int, dilation: int
 ) -> Array:
-    """One matrix product of all taps of x with dy, or of x with all taps of dy."""
+    """The kernel's gradient as one matrix product: of all taps of x with dy, or, where
+    that is less to copy, of x with all taps of dy."""
     size, c, d = kernel[1:]
     side = size + (size - 1) * (dilation - 1)
     if strides == 1 and 2 * padding == side - 1 and d < c:
-        # dy seen from x: the same taps in the opposite order
+        # the taps of dy around a pixel of x are in the opposite order
 
         def product(x, dy):
             taps = taps_of(dy, size, x.shape[1:3], 1, padding, dilation)
@@ -149,8 +156,11 @@ def kernel_gradient_by_taps(
 def kernel_gradient_by_rows_and_columns(
     x: Array, dy: Array, kernel: tuple, *, padding: int
 ) -> Array:
-    """One matrix product of x, seen by a column of taps, with dy, seen by a row of
-    them; stride 1.  With few channels that is less to copy than all taps of either."""
+    """The kernel's gradient, stride 1, as one matrix product of x under a column of
+    taps with dy under a row of them.
+
+    With few channels that is less to copy than all taps of either.
+    """
     size, c, d = kernel[1:]
 
     def product(x, dy):
@@ -166,11 +176,11 @@ def kernel_gradient_by_rows_and_columns(
 
 
 def summed(product: Callable, x: Array, dy: Array, width: int) -> Array:
-    """product(x, dy), in groups of pictures where the taps are large.
+    """product(x, dy), summed over groups of pictures where the taps are large.
 
-    width: of the taps of one of dy's pixels.
+    width: how many floats the taps of one pixel of dy are.
     """
-    pictures = x.shape[0]  # may be symbolic, in export
+    pictures = x.shape[0]  # symbolic under jax.export
     if not isinstance(pictures, int):
         return product(x, dy)
     floats = dy.size // dy.shape[-1] * width
@@ -187,19 +197,19 @@ def summed(product: Callable, x: Array, dy: Array, width: int) -> Array:
 
 
 def strided_input_gradient(dy: Array, kernel: Array, shape: tuple) -> Array:
-    """Of a 3x3 convolution of stride 2: the transposed one."""
+    """The input's gradient of a 3x3 convolution of stride 2: the transposed one."""
     return up_by_products(dy, kernel.swapaxes(2, 3))
 
 
 def up_by_products(x: Array, kernel: Array) -> Array:
-    """One matrix product C -> 9 D, its taps shifted and added, rows and columns
-    interleaved."""
+    """The transposed convolution as one matrix product C -> 9 D, whose taps are then
+    shifted, added and interleaved."""
     c, d = kernel.shape[2:]
     taps = x @ kernel.transpose(2, 0, 1, 3).reshape(c, 9 * d)
     taps = taps.reshape(*x.shape[:-1], 3, 3, d)
 
     def double(taps: Array, axis: int) -> Array:
-        """Adds the three taps on the axis before the last; doubles `axis`."""
+        """Adds the three taps of the axis before the last, and doubles `axis`."""
         before, center, after = (lax.index_in_dim(taps, i, -2, False) for i in range(3))
         pads = [(0, 0)] * before.ndim
         pads[axis] = (0, 1)
@@ -207,16 +217,18 @@ def up_by_products(x: Array, kernel: Array) -> Array:
         y = jnp.stack([center, after + following], axis + 1)
         return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
 
-    wide = double(taps, x.ndim - 2)  # the columns: [N, H, 2W, 3, D]
+    wide = double(taps, x.ndim - 2)  # the columns are done: [N, H, 2W, 3, D]
     return double(wide, x.ndim - 3)
 
 
 def up_input_gradient(dy: Array, kernel: Array, shape: tuple) -> Array:
+    """The input's gradient of the transposed convolution."""
     taps = taps_of(dy, 3, shape[1:3], 2, 1, 1)
     return taps @ kernel.transpose(0, 1, 3, 2).reshape(-1, shape[-1])
 
 
 def up_kernel_gradient(x: Array, dy: Array, kernel: tuple) -> Array:
+    """The kernel's gradient of the transposed convolution."""
     taps = taps_of(dy, 3, x.shape[1:3], 2, 1, 1)
     product = flat(x).T @ flat(taps)
     return product.reshape(kernel[2], 3, 3, kernel[3]).transpose(1, 2, 0, 3)

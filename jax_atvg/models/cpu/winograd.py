@@ -3,9 +3,9 @@
     y = A' [ (G k G') * (B' x B) ] A        on tiles of 4x4 pixels, 2 apart
 
 Winograd's F(2x2, 3x3): Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks", CVPR 2016, section 4.1.  Between the transforms stand 16 matrix products, one
-for each of a tile's points.  Letters: N pictures, H, W pixels, C channels in, D out; a
-tile's 16 points run row by row.
+Networks", CVPR 2016, section 4.1; the prime is the transpose.  Between the transforms
+there are 16 matrix products, one for each point of a tile, row by row.  Letters:
+N pictures, H x W pixels, C channels in, D channels out.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,26 +17,26 @@ from jax import lax
 
 from jax_atvg.arrays import Array
 
-Points = Sequence[Array] | Array  # 16, in a list or along the first axis
+Points = Sequence[Array] | Array  # one matrix per point of a tile: 16 of them
 
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 G_SQUARED = np.kron(G, G)  # on both axes: 9 taps -> 16 points
 # The points of a kernel turned by 180 degrees are those of the kernel in this order,
-# and the other way round.
+# and vice versa.
 TURNED = [4 * i + j for i in (3, 1, 2, 0) for j in (3, 1, 2, 0)]
-FEW_ROWS = 256  # one batched product is then faster than 16 single ones
+FEW_ROWS = 256  # up to so many rows one batched product is faster than 16 single ones
 
 
 def prepare(kernel: Array) -> Array:
-    """f[3,3,C,D] -> f[16,C,D], G k G'."""
+    """Transforms the kernel, G k G': f[3,3,C,D] -> f[16,C,D]."""
     taps = kernel.reshape(9, -1)
     return (G_SQUARED.astype(kernel.dtype) @ taps).reshape(16, *kernel.shape[2:])
 
 
 def apply(x: Array, prepared: Array, dilation: int = 1) -> Array:
-    """The convolution f[N,H,W,C] -> f[N,H,W,D], `dilation` zeros on all four sides.
+    """The convolution f[N,H,W,C] -> f[N,H,W,D] with a padding of `dilation` zeros.
 
-    H and W are multiples of the dilation.
+    prepared: see prepare.  H and W are multiples of the dilation.
     """
     phases = split_phases(x, dilation)
     products = multiply(jnp.matmul, take_tiles(phases), prepared)
@@ -49,15 +49,15 @@ def multiply(
     tiles: Points,
     others: Points,
 ) -> Points:
-    """product(tile, other) of each of the 16 points."""
-    rows = tiles[0].shape[0]  # may be symbolic, in export
+    """Computes product(tile, other) for each of the 16 points."""
+    rows = tiles[0].shape[0]  # symbolic under jax.export
     if isinstance(rows, int) and rows <= FEW_ROWS:
         return jax.vmap(product)(*map(jnp.stack, (tiles, others)))
     return [product(tile, other) for tile, other in zip(tiles, others, strict=True)]
 
 
 def input_gradient(dy: Array, prepared: Array, dilation: int = 1) -> Array:
-    """Of apply, to x: the convolution with the kernel turned."""
+    """The gradient of apply for x: a convolution with the kernel turned around."""
     phases = split_phases(dy, dilation)
     tiles = take_tiles(phases)
     tiles = [tiles[i] for i in TURNED]
@@ -67,7 +67,7 @@ def input_gradient(dy: Array, prepared: Array, dilation: int = 1) -> Array:
 
 
 def kernel_gradient(x: Array, dy: Array, dilation: int = 1) -> Array:
-    """Of apply and prepare, to the kernel f[3,3,C,D]."""
+    """The gradient of apply and prepare for the kernel, f[3,3,C,D]."""
     x, dy = split_phases(x, dilation), split_phases(dy, dilation)
     products = multiply(lambda a, b: a.T @ b, take_tiles(x), spread_tiles(dy))
     taps = G_SQUARED.T.astype(x.dtype) @ jnp.stack(products).reshape(16, -1)
@@ -75,7 +75,7 @@ def kernel_gradient(x: Array, dy: Array, dilation: int = 1) -> Array:
 
 
 def take_tiles(x: Array) -> list[Array]:
-    """B' x B: 16 of f[N*tiles,C], x with a border of zeros."""
+    """Transforms the input, B' x B, with a border of zeros: 16 of f[N*tiles,C]."""
     h, w, c = x.shape[1:]
     pads = [(1, 1 + size % 2) for size in (h, w)]
     x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
@@ -89,7 +89,10 @@ def take_tiles(x: Array) -> list[Array]:
 
 
 def put_tiles(products: Points, shape: tuple) -> Array:
-    """A' m A: 16 of f[N*tiles,D] -> f[N,H,W,D], shape = (N, H, W)."""
+    """Transforms the products m back, A' m A: 16 of f[N*tiles,D] -> f[N,H,W,D].
+
+    shape: (N, H, W).
+    """
     n, h, w = shape
     products = [m.reshape(n, -(-h // 2), -(-w // 2), m.shape[-1]) for m in products]
 
@@ -104,7 +107,7 @@ def put_tiles(products: Points, shape: tuple) -> Array:
 
 
 def spread_tiles(dy: Array) -> list[Array]:
-    """A dy A': 16 of f[N*tiles,D], the transpose of put_tiles."""
+    """The transpose of put_tiles, A dy A': 16 of f[N*tiles,D]."""
     h, w, d = dy.shape[1:]
     dy = jnp.pad(dy, [(0, 0), (0, h % 2), (0, w % 2), (0, 0)])
 
@@ -116,7 +119,8 @@ def spread_tiles(dy: Array) -> list[Array]:
 
 
 def split_phases(x: Array, dilation: int) -> Array:
-    """Every dilation-th row and column becomes a picture of its own."""
+    """Makes a picture of every dilation-th row and column, for each first row and
+    column, so that a dilated convolution becomes a plain one."""
     if dilation == 1:
         return x
     n, h, w, c = x.shape
@@ -126,7 +130,7 @@ def split_phases(x: Array, dilation: int) -> Array:
 
 
 def join_phases(x: Array, n, dilation: int) -> Array:
-    """The inverse of split_phases, n pictures."""
+    """The inverse of split_phases.  n: the number of pictures."""
     if dilation == 1:
         return x
     h, w, c = x.shape[1:]
