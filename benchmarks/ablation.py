@@ -1,21 +1,21 @@
-"""What each part is worth: trains the variants of configs/ablation.py and compares.
+"""Measures what each part of the method is worth: trains variants and compares them.
 
     python benchmarks/ablation.py --data_dir=DATA --out=runs/ablation
     python benchmarks/ablation.py --data_dir=DATA --out=OUT --only=pixels,no_attention
 
-Every variant is trained with every seed and scored on the same validation clips;
-OUT/VARIANT_SEED.json keeps the scores, so that a run that was stopped goes on where it
-was; those of docs/results.md are in docs/ablation.  VG-net draws the true landmarks, so
-that AT-net has no part in it; AT-net is scored on landmarks.  Beside those of the
-config file, three of the authors' choices that no config can express:
+The variants are those of configs/ablation.py.  Each is trained with every seed and
+scored on the same validation clips.  OUT/VARIANT_SEED.json keeps the scores, so that a
+run that was interrupted continues; those of docs/results.md are in docs/ablation.
+VG-net is given the true landmarks, so that AT-net has no influence; AT-net is scored on
+landmarks.  Three choices of the authors are added that no config can express:
 
     each_frame_normalised    BatchNorm sees one frame at a time
     same_photo_landmarks     every photo is given the mean face's landmarks
     gan_generator_twice      D and G see two forward passes
 
 Variants that begin with the same steps share them, if one process trains them.  The
-tables: means over clips and seeds, and the difference to the first row, paired by clip
-and seed, with its 95 % bootstrap interval over clips and seeds.
+tables show means over clips and seeds, and the difference to the first row, paired by
+clip and seed, with its 95 % bootstrap interval over clips and seeds.
 """
 
 import argparse
@@ -86,16 +86,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=0, help="0: the config's")
     parser.add_argument(
-        "--clips", type=int, default=12, help="that VG-net is scored on"
+        "--steps", type=int, default=0, help="training steps; 0: the config's"
+    )
+    parser.add_argument(
+        "--clips", type=int, default=12, help="clips that VG-net is scored on"
     )
     parser.add_argument("--only", type=lambda text: text.split(","), default=[])
     return parser.parse_args()
 
 
 def scores(name: str, seed: int, options) -> list[dict]:
-    """A row for every clip: its name, and the scores of the table."""
+    """Trains a variant and scores it: a row per clip, its name and the table's scores."""
     config = ablation.get_config(AUTHORS.get(name, name))
     config.seed = seed
     if options.steps:
@@ -145,7 +147,7 @@ def vg_scores(name: str, config, options) -> list[dict]:
 
 
 def trained(name: str, config, options, mean):
-    """(nets, state) after config.steps."""
+    """Trains VG-net for config.steps; returns (nets, state)."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -200,11 +202,11 @@ def trained(name: str, config, options, mean):
 
 
 GAN_BEGINS = ablation.get_config("gan").gan_loss.pixel_steps
-FIRST = {}  # first_steps -> (state, step, place in the data) when the GAN begins
+FIRST = {}  # first_steps -> (state, step, position in the data) as the GAN begins
 
 
 def first_steps(name: str, config) -> str:
-    """The same for runs whose steps before GAN_BEGINS are the same."""
+    """A key, equal for runs whose steps before GAN_BEGINS are equal."""
     from jax_atvg.training.config import flatten
 
     loss = dataclasses.replace(
@@ -216,7 +218,7 @@ def first_steps(name: str, config) -> str:
 
 
 def two_forwards(nets, state, batch, seed):
-    """gan_step as the authors have it: D learns from one pass, G from another."""
+    """The authors' GAN step: D learns from one forward pass, G from another."""
     import jax
 
     from jax_atvg.training import gan_step as g
@@ -306,7 +308,7 @@ def print_table(base: str, names: list[str], metrics: dict[str, str], options) -
 
 
 def table(names: list[str], base: str, metrics: dict[str, str], options) -> str:
-    """Markdown.  A cell: mean (difference to the base [its interval])."""
+    """The table in Markdown, of cells "mean (difference to the base [interval])"."""
     import numpy as np
 
     from jax_atvg.evaluation.confidence import bootstrap

@@ -1,21 +1,21 @@
-"""Where the time of `main.py animate` goes: first frame, share of the networks, memory.
+"""Measures `main.py animate`: time of every stage, share of the networks, memory.
 
     python benchmarks/animate.py                  # the original's width: minutes
     python benchmarks/animate.py --small --image=face.jpg --audio=speech.wav
 
 Every run makes two videos of the same photo and sound in a process of its own: the
-first with an empty compilation cache (cold), the others with a filled one (warm).
+first run with an empty compilation cache (cold), the others with a filled one (warm).
 
-at, lasts: seconds since the process was started, and of the stage, with what it waited
-for.  CPU: of the stage's thread; face and sound, which another process looks after,
-appear as what remains to be waited for.
-first frame: until it is handed to the encoder, imports included.
+at: seconds from the start of the process to the beginning of a stage.  lasts: seconds
+that the stage takes, waiting included.  CPU: processor seconds of the stage's thread.
+Another process finds the face and reads the sound; here only waiting for it appears.
+first frame: seconds until it is passed to the encoder, imports included.
 networks: the share of a video's wall time, from the call of animate_file to the
-finished file, in which a chunk of frames was being computed; of the second video of
-the process; of the first video's wall time since the process was started.
-alone: the same shares, of the time those chunks take with nothing beside them.
-MiB: most resident memory of the process, and of the one that finds the face.
-others: processor time that was not ours: time on a quiet machine.
+finished file, in which a chunk of frames was being computed: for the first video, for
+the second, and for the first counted from the start of the process.
+alone: the share that the same chunks would have if nothing ran beside them.
+MiB: peak resident memory of the process, and of the one that finds the face.
+others: the share of processor time that other programs used; measure on a quiet machine.
 """
 
 import argparse
@@ -37,10 +37,10 @@ from statistics import median
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-LEAST_SECONDS = 0.01  # of a stage that is shown
+LEAST_SECONDS = 0.01  # shorter stages are not shown
 IMPORTS = ["jax", "flax", "orbax", "tensorstore", "cv2", "av", "dlib", "scipy"]
 A_VIDEO = "a video"
-STAGES = {  # (module, function): in words
+STAGES = {  # (module, function): name in the table
     ("jax_atvg.inference.bundle", "load_bundle"): "bundle",
     ("jax_atvg.inference.bundle", "begin_reading"): "ask for its arrays",
     ("jax_atvg.inference.bundle", "expected_arrays"): "trace the shapes they must have",
@@ -53,7 +53,7 @@ STAGES = {  # (module, function): in words
     ("input_pipeline.faces.detection", "_predictor"): "dlib's model of 68 points",
     ("jax_atvg.inference.animate", "animate_file"): A_VIDEO,
 }
-JAX_STAGES = {  # jax's own names of what it times
+JAX_STAGES = {  # event of jax.monitoring: name in the table
     "/jax/core/compile/jaxpr_trace_duration": "trace",
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower",
     "/jax/core/compile/backend_compile_duration": "compile, or read from the cache",
@@ -64,7 +64,7 @@ JAX_STAGES = {  # jax's own names of what it times
 
 
 class Watch:
-    """Notes what happens when, in seconds since `start` (time.monotonic)."""
+    """Records when each stage happens, in seconds since `start` (time.monotonic)."""
 
     def __init__(self, start: float):
         self.start = start
@@ -83,7 +83,7 @@ class Watch:
         self.stages.append(stage | {"cpu": cpu})
 
     def timed(self, name: str, function):
-        """The function, every call of it noted."""
+        """The function, wrapped so that every call is recorded as a stage."""
 
         @functools.wraps(function)
         def wrapper(*arguments, **options):
@@ -98,7 +98,7 @@ class Watch:
         return wrapper
 
     def install(self) -> None:
-        """Watches imports; a module's functions as soon as it is there."""
+        """Records imports, and the calls of STAGES as soon as their modules exist."""
         plain = builtins.__import__
 
         def watched(name, *arguments, **options):
@@ -159,8 +159,8 @@ class Watch:
         jax.monitoring.register_event_duration_secs_listener(jax_stage)
 
     def follow(self) -> None:
-        """When chunks are done; one begins when it is asked for and the one before it,
-        whose state it takes, is done."""
+        """Records when chunks are computed: each begins when it has been requested and
+        the one before it, whose state it needs, is done."""
         end = 0.0
         while True:
             begin, frames, *self.last = self.chunks.get()
@@ -171,7 +171,7 @@ class Watch:
             self.chunks.task_done()
 
     def alone(self, count: int) -> float:
-        """Seconds that so many chunks take with nothing beside them."""
+        """Seconds that `count` chunks take when nothing else runs."""
         import jax
 
         program, (*inputs, state) = self.last
@@ -182,7 +182,7 @@ class Watch:
 
 
 def child(start: float, words: list[str]) -> dict:
-    """What one process finds; words: of main.py, a list of two jobs."""
+    """The measurements of one process.  words: flags of animate, with two jobs."""
     from benchmarks.measuring import others_seconds
 
     others = others_seconds()
@@ -230,7 +230,7 @@ def child(start: float, words: list[str]) -> dict:
 
 
 def make_inputs(folder: pathlib.Path, small: bool, seconds: float) -> None:
-    """bundle, face.png, speech.wav."""
+    """Writes a bundle, face.png and speech.wav into the folder."""
     import soundfile
 
     from input_pipeline.media.image import write_image
@@ -276,19 +276,20 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--small", action="store_true", help="a bundle of small networks"
+        "--small", action="store_true", help="use a bundle of small networks"
     )
-    parser.add_argument("--seconds", type=float, default=10, help="of sound")
-    parser.add_argument("--repeats", type=int, default=3, help="warm runs")
+    parser.add_argument("--seconds", type=float, default=10, help="length of the sound")
+    parser.add_argument("--repeats", type=int, default=3, help="number of warm runs")
     for name in ("bundle", "image", "audio"):
-        parser.add_argument(f"--{name}", help="in place of one that is made up")
+        parser.add_argument(f"--{name}", help="used in place of a generated one")
     given = parser.parse_args()
     from benchmarks.measuring import machine
 
     print(*(f"{key}: {value}" for key, value in machine().items()), sep="\n")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        # In a process of its own: a child's peak counts what it inherits at its start.
+        # Inputs are made in another process, because the peak memory of a child also
+        # counts what its parent held when the child was started.
         program = (
             f"import pathlib, sys; sys.path.insert(0, {str(ROOT)!r})\n"
             "from benchmarks.animate import make_inputs\n"

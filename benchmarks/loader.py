@@ -1,11 +1,11 @@
-"""VG windows a second: the loader, and beside it a plain reader of whole clips.
+"""Measures how many training windows the loader reads a second, beside a plain reader.
 
     python benchmarks/loader.py --data_dir=~/atvg_data
-    python benchmarks/loader.py                         # of a synthetic dataset
+    python benchmarks/loader.py                         # with a synthetic dataset
 
-A window is 16 frames of 128x128.  The plain reader decodes all frames of a clip and
-cuts the window out, on as many threads.  Both are timed in turns, and the best turn
-counts: on a shared machine the others tell more of the neighbours.
+A window is 16 frames of 128x128 pixels.  The plain reader decodes all frames of a clip
+and cuts the window out, on as many threads.  Both are timed in turns, and the best turn
+counts: on a shared machine the slower ones measure what else was running.
 """
 
 import concurrent.futures
@@ -24,18 +24,18 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from input_pipeline.media.image import to_float
 from input_pipeline.training_data import dataset, loader, sampling, synthetic
 
-DATA_DIR = flags.DEFINE_string("data_dir", None, "a prepared dataset; else a made one")
-SPLIT = flags.DEFINE_string("split", "train", "which clips")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "windows a batch")
-NUM_FRAMES = flags.DEFINE_integer("num_frames", 16, "frames a window")
-THREADS = flags.DEFINE_integer("threads", loader.NUM_THREADS, "of either reader")
-WORKERS = flags.DEFINE_integer("workers", 0, "processes of the loader")
-WINDOWS = flags.DEFINE_integer("windows", 960, "windows of a turn")
-TURNS = flags.DEFINE_integer("turns", 3, "turns of each")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "a prepared dataset; unless given, a synthetic one")
+SPLIT = flags.DEFINE_string("split", "train", "the split to read")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "windows per batch")
+NUM_FRAMES = flags.DEFINE_integer("num_frames", 16, "frames per window")
+THREADS = flags.DEFINE_integer("threads", loader.NUM_THREADS, "threads per reader")
+WORKERS = flags.DEFINE_integer("workers", 0, "processes of the loader; 0: none")
+WINDOWS = flags.DEFINE_integer("windows", 960, "windows per turn")
+TURNS = flags.DEFINE_integer("turns", 3, "turns of each reader")
 
 
 def loader_batches(clips):
-    """Batches of the loader; closed when the generator is."""
+    """The loader's batches; closing the generator closes the loader."""
     settings = {"num_threads": THREADS.value, "num_workers": WORKERS.value}
     batches = loader.training_batches(
         clips,
@@ -50,7 +50,7 @@ def loader_batches(clips):
 
 
 def plain_batches(clips):
-    """Whole clips decoded, the window cut out: the obvious way."""
+    """Batches read the plain way: a whole clip is decoded and the window cut out."""
 
     def example(index: int):
         clip = clips[index % len(clips)]
@@ -75,7 +75,7 @@ def plain_batches(clips):
 
 
 def windows_per_second(batches, count: int) -> float:
-    """After a first batch that is not counted."""
+    """The speed over `count` windows, after a first batch that is not counted."""
     with contextlib.closing(batches):
         next(batches)
         start = time.perf_counter()

@@ -1,6 +1,7 @@
-"""What the benchmarks share: a training step, its time, the machine, tables, flags.
+"""Functions that the benchmarks share: a training step, timing, tables, flags.
 
-To be imported without jax: a process's peak memory counts what its parent had.
+Importing this does not import jax: the peak memory of a child process also counts what
+its parent held when the child was started.
 """
 
 import argparse
@@ -19,8 +20,10 @@ LIBRARIES = "jax", "jaxlib", "flax", "numpy"
 
 
 def training_of(experiment, devices=None) -> Callable[[], Any]:
-    """The step as `train` builds it, on one device unless more are given; the batch is
-    noise, the same."""
+    """A call that takes one training step, built as `train` builds it.
+
+    devices: one unless given.  The batch is noise, the same in every call.
+    """
     import jax
     import numpy as np
 
@@ -50,7 +53,7 @@ def training_of(experiment, devices=None) -> Callable[[], Any]:
 
 
 def noise(shape: tuple[int, ...]):
-    """f32, uniform in [-1, 1], always the same."""
+    """An f32 array, uniform in [-1, 1], the same in every run."""
     import jax
     import numpy as np
 
@@ -69,7 +72,7 @@ def timed(call: Callable[[], Any], calls: int) -> tuple[Any, float]:
 
 
 def check_finite(result) -> None:
-    """SystemExit: arithmetic on NaN may take another time."""
+    """SystemExit: the result has NaN or infinities, whose arithmetic may be slower."""
     import jax
     import numpy as np
 
@@ -78,22 +81,22 @@ def check_finite(result) -> None:
 
 
 def others_seconds() -> float:
-    """Processor time that others have had so far, the host's (steal) included."""
+    """Processor seconds of all other processes so far, with time stolen by the host."""
     line = pathlib.Path("/proc/stat").read_text().splitlines()[0]
     user, nice, system, _, _, irq, softirq, steal = map(int, line.split()[1:9])
     ticks = user + nice + system + irq + softirq + steal
     return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
-# --- what is said of it ---
+# --- what is printed ---
 
 
 def table(
     summaries: Sequence[dict[str, Any]], columns: dict[str, tuple[str, str]]
 ) -> str:
-    """Markdown, its columns aligned; what a row has not is left empty.
+    """A Markdown table with aligned columns; a cell whose value is None is empty.
 
-    columns: {heading: (key of a summary, how it is printed)}.
+    columns: {heading: (key of a summary, format of its value)}.
     """
     lines = [list(columns)]
     for figures in summaries:
@@ -106,7 +109,8 @@ def table(
 
 
 def machine() -> dict[str, Any]:
-    """Where this runs; load: processes that wanted to run in the minute before."""
+    """Describes the machine.  load_before: mean number of processes that were running
+    or waiting for a processor in the last minute."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(": ")[1] for line in lines if line.startswith("model name")]
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -123,7 +127,7 @@ def machine() -> dict[str, Any]:
 
 
 def check_flags(parser: argparse.ArgumentParser, given, *counts: str) -> None:
-    """Ends with exit code 2 where one of these is below 1, or --json has no folder."""
+    """Exits with code 2 if a count is below 1, or if the folder of --json is missing."""
     for name in counts:
         if getattr(given, name) < 1:
             parser.error(f"--{name}={getattr(given, name)}: 1 at least")

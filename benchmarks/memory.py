@@ -1,13 +1,13 @@
-"""Peak memory of animate for 10 seconds and for 10 minutes of sound.
+"""Compares the peak memory of animate for 10 seconds and for 10 minutes of sound.
 
     python benchmarks/memory.py                 # reduced width: two minutes on 2 cores
     python benchmarks/memory.py --full_width    # the original's width: many minutes
 
-The longer run may need 10 % more at most; exit code 1 where it needs more.  Measured
-on 2 cores: 501.3 and 520.5 MiB, ratio 1.038.  That is with two arenas of malloc, which
-keeps the free memory of FFmpeg's and XLA's threads out of the count; with glibc's own
-number, MALLOC_ARENA_MAX=0, it was 502.1 and 549.7 MiB: that level was nearly
-reached (to 5 MiB) after two minutes of sound.
+The exit code is 1 if the longer run needs more than 10 % more.  Measured on 2 cores:
+501.3 and 520.5 MiB, ratio 1.038.  malloc was limited to two arenas, so that the freed
+memory that FFmpeg's and XLA's threads keep does not count.  With glibc's default,
+MALLOC_ARENA_MAX=0, it was 502.1 and 549.7 MiB; all but 5 MiB of that was reached after
+two minutes of sound.
 """
 
 import argparse
@@ -24,8 +24,11 @@ LIMIT = 1.10
 
 
 def make_inputs(folder: pathlib.Path, full_width: bool) -> None:
-    """bundle, face.png and one sound a length.  In a process of its own: a child's
-    peak counts what it inherits at its start."""
+    """Writes a bundle, face.png and a sound of each length into the folder.
+
+    To be run in another process than `peak`: the peak memory of a child also counts
+    what its parent held when the child was started.
+    """
     import soundfile
 
     from input_pipeline.media.image import write_image
@@ -39,12 +42,12 @@ def make_inputs(folder: pathlib.Path, full_width: bool) -> None:
 
 
 def peak(folder: pathlib.Path, seconds: int) -> float:
-    """MiB that `main.py animate` holds at most, resident."""
+    """The peak resident memory of `main.py animate`, MiB."""
     command = [sys.executable, ROOT / "main.py", "animate"]
     files = {"bundle": "bundle", "image": "face.png", "out": "out.mp4"}
     for flag, name in (files | {"audio": f"{seconds}.wav"}).items():
         command.append(f"--{flag}={folder / name}")
-    # A process between, as RUSAGE_CHILDREN is the most of all children so far.
+    # A process in between, because RUSAGE_CHILDREN is the peak of all children so far.
     program = (
         "import resource, subprocess, sys\n"
         "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
@@ -72,9 +75,8 @@ def main() -> int:
         again = [sys.executable, __file__, f"--inputs={folder}"]
         again += ["--full_width"] if given.full_width else []
         subprocess.run(again, check=True)
-        peak(
-            pathlib.Path(folder), SECONDS[0]
-        )  # fills the cache: compiling takes memory
+        # Fills the compilation cache, because compiling takes memory.
+        peak(pathlib.Path(folder), SECONDS[0])
         peaks = [peak(pathlib.Path(folder), seconds) for seconds in SECONDS]
     for seconds, used in zip(SECONDS, peaks, strict=True):
         print(f"{seconds:4d} s of sound: {used:6.1f} MiB at most")

@@ -1,7 +1,10 @@
-"""Draws the README's figures.
+"""Draws the pictures docs/pipeline.png and docs/talking.png, which the README shows.
 
-python docs/make_figures.py                         # pipeline.png
+python docs/make_figures.py                         # pipeline.png alone
 python docs/make_figures.py --data_dir=DATA         # talking.png as well
+
+pipeline.png shows how a photo is prepared for the networks.  talking.png shows what the
+default model generates; DATA is the dataset of docs/default_model.md.
 """
 
 import argparse
@@ -27,14 +30,19 @@ from jax_atvg.inference.bundle import load_bundle  # noqa: E402
 from jax_atvg.inference.networks import Networks  # noqa: E402
 from jax_atvg.resources import DEFAULT_BUNDLE  # noqa: E402
 
-SIDE = 384
-COLUMNS = 8
-SEEN, UNSEEN = "s1", "s20"
+SIDE = 384  # pixels, height and width of one picture of pipeline.png
+COLUMNS = 8  # moments of a clip in talking.png
+SEEN, UNSEEN = "s1", "s20"  # speakers
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data_dir",
+        help="a dataset that `prepare` made of GRID; draws talking.png too",
+    )
     data_dir = parser.parse_args().data_dir
     write_image(ROOT / "docs" / "pipeline.png", pipeline())
     if data_dir:
@@ -42,8 +50,9 @@ def main() -> None:
 
 
 def talking(data_dir: str) -> np.ndarray:
-    """The default model on a speaker it knows, on one it does not (rows real,
-    generated, attention), and on a portrait (generated, attention)."""
+    """Strips of frames from the default model: a speaker of its training clips and one
+    who is not among them (rows: real, generated, attention), then a portrait (rows:
+    generated, attention)."""
     bundle = load_bundle(DEFAULT_BUNDLE)
     rows = []
     for split, speaker in (("validation", SEEN), ("test", UNSEEN)):
@@ -61,18 +70,21 @@ def talking(data_dir: str) -> np.ndarray:
 
 
 def strip(*sequences: np.ndarray) -> list[np.ndarray]:
-    """COLUMNS moments of u8[T,H,W,3] side by side, a row a sequence, and a gap."""
+    """Rows of pictures: for every sequence u8[T,H,W,3], COLUMNS of its frames side by
+    side; then a white gap."""
     which = np.linspace(1, len(sequences[0]) - 1, COLUMNS + 2).astype(int)[1:-1]
     rows = [np.concatenate(frames[which], axis=1) for frames in sequences]
     return [*rows, np.full((6, rows[0].shape[1], 3), 255, np.uint8)]
 
 
 def gray(pictures: np.ndarray) -> np.ndarray:
+    """u8[T,H,W] -> u8[T,H,W,3], the same value in all three channels."""
     return np.repeat(pictures[..., None], 3, axis=-1)
 
 
 def pipeline() -> np.ndarray:
-    """The photo with points and crop, the aligned crop, its landmarks."""
+    """Three pictures side by side: the photo with its 68 points and the outline of the
+    crop, the aligned crop, and the landmarks in the crop."""
     photo = astronaut()
     points = detection.photo_points(photo)
     matrix = align.align(points)

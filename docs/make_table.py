@@ -2,9 +2,9 @@
 
 python docs/make_table.py reports/s1 reports/seen reports/unseen
 
-Each argument is the folder of a report that `python main.py evaluate` wrote, and becomes
-a column with the folder's name and its number of clips.  A cell holds the mean over the
-clips and the 95 % bootstrap interval of that mean.
+Each argument is the folder of a report that `python main.py evaluate` wrote.  It
+becomes a column, headed by the folder's name and its number of clips.  A cell holds the
+mean over the clips and the 95 % bootstrap interval of that mean.
 """
 
 import argparse

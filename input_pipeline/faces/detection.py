@@ -233,7 +233,7 @@ class FaceTracker:
         return points
 
     def _find(self, gray: np.ndarray) -> Box | None:
-        """Searches the whole frame for the chosen face, later for the last one nearby."""
+        """Searches the whole frame: first for the chosen face, later near the last."""
         boxes = _detect_gray(gray)
         if not boxes:
             return None

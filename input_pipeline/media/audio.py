@@ -122,7 +122,7 @@ def read_audio(path: str | pathlib.Path) -> Float32[np.ndarray, "N"]:
 
 
 def hear_file(path: str | pathlib.Path) -> Heard:
-    """The audio features of a file: hear([read_audio(path)]) in constant memory.
+    """The audio features of a file: hear([read_audio(path)]), but in little memory.
 
     InputError: see AudioReader and check_audio.
     """

@@ -262,7 +262,10 @@ class VideoWriter:
             self.audio = self.container.add_stream("aac", rate, layout=layout)
 
     def _pull(self) -> bool:
-        """Reads a block of sound into `pending`, if there is one; mixes 3+ channels."""
+        """Reads a block of sound into `pending`; False if none is left.
+
+        More than two channels are mixed to one.
+        """
         block = next(self.blocks, None)
         if block is None:
             return False

@@ -1,6 +1,6 @@
-"""A folder of videos -> what to prepare: (path, name, speaker, split, words).
+"""Lists the videos of a corpus, with their speakers, splits and word timings.
 
-The order and the splits depend on the names alone, never on the file system.
+The order and the splits depend on the files' names alone, never on the file system.
 """
 
 import hashlib
@@ -13,15 +13,15 @@ from typing import NamedTuple
 from input_pipeline.clip import FRAME_RATE, InputError
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
-Word = tuple[str, float, float]  # the word, its first and its last second
+Word = tuple[str, float, float]  # the word, and the seconds of its start and end
 
 
 class Source(NamedTuple):
     """A video file to prepare.
 
-    path: to read it.  name: the path within the corpus, with slashes.
+    path: of the file.  name: the path within the corpus, with slashes.
     clip_id: unique in the corpus.  split: "train", "validation" or "test".
-    words: where the corpus tells them, seconds from the file's start.
+    words: if the corpus has word timings, in seconds from the file's start.
     """
 
     path: str
@@ -39,11 +39,11 @@ def walk(
     split_rule: str = "",
     test_speakers: Sequence[str] = (),
 ) -> list[Source]:
-    """Every video of the corpus in the folder `source`, sorted by clip_id.
+    """Finds all videos of the corpus in the folder `source`, sorted by clip_id.
 
-    corpus: "grid", "lrw" or "folder".  split_rule: "" is the corpus's first, see RULES.
-    test_speakers: for by_speaker, those held out.
-    InputError: an unknown corpus, rule or speaker, no such folder, no videos in it.
+    corpus: "grid", "lrw" or "folder".  split_rule: one of the corpus's RULES; "" means
+    the first.  test_speakers: the speakers that by_speaker holds out.
+    InputError: an unknown corpus, rule or speaker; no such folder; no videos in it.
     """
     if corpus not in CORPORA:
         raise InputError(f"corpus={corpus!r}; choose one of {', '.join(CORPORA)}")
@@ -59,7 +59,7 @@ def walk(
     if test_speakers and rule != "by_speaker":
         raise InputError(
             f"test_speakers={','.join(test_speakers)} with split_rule={rule}: "
-            "only by_speaker holds speakers out; leave one of the flags away"
+            "only by_speaker holds speakers out; leave out one of the flags"
         )
     found = read(folder.resolve(), _files(folder.resolve()))
     if not found:
@@ -87,9 +87,9 @@ def _videos(names: Iterable[str]) -> list[pathlib.PurePosixPath]:
 
 
 def _grid(folder: pathlib.Path, names: list[str]) -> list[Source]:
-    """The speaker is the last folder called s1, s2, ... on the way, whatever nests.
+    """The speaker is the innermost folder named s1, s2, ... that the file is in.
 
-    The same clip in two places (GRID offers two qualities): the larger file.
+    Of the same clip in two places (GRID offers two qualities) the larger file is taken.
     """
     aligned = {
         (_grid_speaker(folder, path), path.stem): path
@@ -116,7 +116,7 @@ def _grid_speaker(folder: pathlib.Path, path: pathlib.PurePosixPath) -> str:
 
 
 def size(source: Source) -> int:
-    """Bytes; -1 for a link to nowhere."""
+    """The file's size in bytes; -1 for a broken link."""
     try:
         return os.path.getsize(source.path)
     except OSError:
@@ -124,9 +124,9 @@ def size(source: Source) -> int:
 
 
 def read_align(path: str | os.PathLike) -> tuple[Word, ...]:
-    """GRID's word timings, "first last word" a line in 1/25000 s; silences left out.
+    """Reads GRID's word timings: lines "first last word", in 1/25000 s; no silences.
 
-    InputError: a line that is not of this form.
+    InputError: a line does not have this form.
     """
     words = []
     text = pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
@@ -154,7 +154,7 @@ LRW_MIDDLE = 29 / FRAME_RATE / 2  # seconds: the word is in the middle of the 29
 
 
 def _lrw(folder: pathlib.Path, names: list[str]) -> list[Source]:
-    """WORD/{train,val,test}/WORD_00001.mp4; who speaks is not known."""
+    """WORD/{train,val,test}/WORD_00001.mp4; the speakers are not known."""
     found = []
     for path in _videos(names):
         if len(path.parts) < 3 or path.parts[-2] not in LRW_SPLITS:
@@ -202,16 +202,16 @@ def _folder(folder: pathlib.Path, names: list[str]) -> list[Source]:
 # --- splits ---
 
 GRID_TEST_SPEAKERS = ("s20", "s23", "s32", "s3")
-MANY = 6  # a speaker with so many clips gives the last two to validation
+MANY = 6  # a speaker with this many clips, or more, gives the last two to validation
 
 
 def _by_speaker(found: list[Source], test_speakers: Sequence[str]) -> list[Source]:
     """Test speakers are never trained on; the others give a few clips to validation.
 
-    Test: those listed; else GRID_TEST_SPEAKERS, as far as they are there; else the last
-    tenth of the speakers, at least one of several.  Validation: the last two clips by
-    name of every other speaker with six or more; of GRID's s1, every clip that begins
-    with p.
+    Test: the speakers listed; else GRID_TEST_SPEAKERS, as far as they exist; else the
+    last tenth of the speakers, at least one if there are several.  Validation: the last
+    two clips, by name, of every other speaker with six or more; of GRID's s1, every
+    clip whose name begins with p.
     """
     speakers = sorted({one.speaker for one in found})
     unknown = sorted(set(test_speakers) - set(speakers))
@@ -244,9 +244,10 @@ def _by_speaker(found: list[Source], test_speakers: Sequence[str]) -> list[Sourc
 
 
 def _by_sentence(found: list[Source], _: Sequence[str]) -> list[Source]:
-    """No sentence is in two splits; the speakers are in all.
+    """No sentence is in two splits; speakers may be in all of them.
 
-    The sentence is what the .align file says, else the name's code, else the name.
+    A clip's sentence is that of its .align file, else what its name encodes, else its
+    name.
     """
 
     def sentence(one: Source) -> str:
@@ -277,12 +278,12 @@ def spoken(clip_id: str) -> str:
 
 
 def _by_clip(found: list[Source], _: Sequence[str]) -> list[Source]:
-    """A tenth of the files for validation, a tenth for test; of three, one each."""
+    """A tenth of the files is for validation, a tenth for test; of three, one each."""
     return _by_hash(found, lambda one: one.name)
 
 
 def _by_hash(found: list[Source], group: Callable[[Source], str]) -> list[Source]:
-    """Groups in an order as good as random; the first tenths are held out."""
+    """Sorts groups of files by a hash of their names; the first tenths are held out."""
     groups = sorted(
         {group(one) for one in found},
         key=lambda name: hashlib.sha256(name.encode()).hexdigest(),
@@ -295,6 +296,7 @@ def _by_hash(found: list[Source], group: Callable[[Source], str]) -> list[Source
 
 
 def _own(found: list[Source], _: Sequence[str]) -> list[Source]:
+    """The splits that the corpus itself defines."""
     return found
 
 

@@ -1,8 +1,8 @@
-"""Preparation as an Apache Beam pipeline: on this machine, or on a cluster.
+"""Prepares videos with Apache Beam, on this machine or on a cluster.
 
 Every worker must see the videos and the data_dir under the same paths, as on a shared
-file system: results travel through data_dir/.../work, which is also what makes a
-restart go on where the last run stopped, as it does on one machine.
+file system.  Results are passed on as files in data_dir/.../work, so that a restarted
+run continues where the last one stopped, as it does on one machine.
 """
 
 import functools
@@ -15,11 +15,14 @@ from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.results import Job, finish, write_atomically
 
 DEFAULT_RUNNER = "DirectRunner"  # this machine
-LIST_LENGTH = 256  # files
+LIST_LENGTH = 256  # files per list
 
 
 class Beam:
-    """Beam's runner and its options: ["runner=FlinkRunner", "parallelism=64"]."""
+    """The runner that uses Beam.
+
+    options: those of Beam, as ["runner=FlinkRunner", "parallelism=64"].
+    """
 
     def __init__(self, num_workers: int, options: Sequence[str]):
         try:
@@ -42,9 +45,10 @@ class Beam:
         self.runner = self.options.view_as(StandardOptions).runner
 
     def finish(self, job: Job, sources: Sequence[Source]) -> None:
+        """Prepares all files that are not finished."""
         import apache_beam as beam
 
-        lists = []  # as files: half a million names are too many for a pipeline
+        lists = []  # kept in files: half a million names are too many for a pipeline
         for n in range(0, len(sources), LIST_LENGTH):
             lists.append(job.work / "files" / f"{n:08d}")
             write_atomically(lists[-1], pickle.dumps(sources[n : n + LIST_LENGTH]))
@@ -53,12 +57,12 @@ class Beam:
                 pipeline
                 | "Lists" >> beam.Create(lists)
                 | "Files" >> beam.FlatMap(lambda path: pickle.loads(path.read_bytes()))
-                | "Spread" >> beam.Reshuffle()  # a file a task, not a chunk of files
+                | "Spread" >> beam.Reshuffle()  # one task per file, not per list
                 | "Prepare" >> beam.Map(functools.partial(_finish, job))
             )
 
     def write_config(self) -> dict[str, Any]:
-        """TFDS writes the shards at once, each a task."""
+        """Arguments of write_shards by which TFDS writes each shard in a task."""
         return {"beam_runner": self.runner, "beam_options": self.options}
 
 

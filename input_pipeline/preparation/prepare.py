@@ -1,11 +1,11 @@
-"""The offline job: a corpus becomes a dataset.  Restartable; deterministic.
+"""`prepare`: turns a corpus of videos into a dataset; restartable, deterministic.
 
     data_dir/atvg_clips/<corpus>/
-        work/clips/ab/abcdef...     a finished file's clips and rejects; atomic
+        work/clips/ab/abcdef...     a finished file's clips and rejects
         work/staging/               the dataset while it is written
-        <version>/                  the dataset; appears when it is complete
+        <version>/                  the dataset; it appears when it is complete
 
-A second run goes on where the first was interrupted, however that happened.
+A second run continues where the first was interrupted, however that happened.
 """
 
 import collections
@@ -62,10 +62,12 @@ def prepare(
 ) -> pathlib.Path:
     """Prepares every video of a corpus and returns the dataset's folder.
 
-    limit: only the first so many files, for a trial.  num_workers: 0 for one a core.
-    runner: "local" processes, or "beam" with Apache Beam's own options.
-    InputError: see corpora.walk; another run is at it; the folder holds what other
-    flags or files made; no training clip; the disk is full.
+    limit: only so many files, the first ones, for a trial; 0: all.
+    num_workers: processes; 0: one per core.
+    runner: "local" for processes on this machine, or "beam" for Apache Beam, with its
+    beam_options.
+    InputError: see corpora.walk; another run uses the folder; it was made with other
+    flags or files; there is no training clip; the disk is full.
     """
     if runner not in RUNNERS:
         raise InputError(f"runner={runner}: choose one of {', '.join(RUNNERS)}")
@@ -108,14 +110,14 @@ def prepare(
 
 
 def _fingerprint(sources: Sequence[Source]) -> str:
-    """Names and sizes of the files, as one word."""
+    """The number of files and a hash of their names and sizes."""
     lines = [f"{one.name}\0{corpora.size(one)}" for one in sources]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     return f"{len(sources)} files, {digest}"
 
 
 def _compare(settings: dict, folder: pathlib.Path, keys: Sequence[str]) -> None:
-    """InputError: what was made in the folder, or begun there, differs."""
+    """InputError: the folder was made, or begun, with other settings."""
     before = json.loads((folder / "options.json").read_text())
     now = json.loads(json.dumps(settings))
     differences = []
@@ -139,7 +141,7 @@ def _compare(settings: dict, folder: pathlib.Path, keys: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _lock(home: pathlib.Path) -> Iterator[None]:
-    """Held while this process lives, whatever ends it."""
+    """Keeps other runs out of the folder; the lock ends with this process."""
     import fcntl
 
     home.mkdir(parents=True, exist_ok=True)
@@ -156,7 +158,7 @@ def _lock(home: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _disk_errors(home: pathlib.Path) -> Iterator[None]:
-    """A full disk is an InputError; so is one that may not be written."""
+    """Makes an InputError of a full disk, and of one that must not be written."""
     try:
         yield
     except InputError:
@@ -181,12 +183,13 @@ def _disk_errors(home: pathlib.Path) -> Iterator[None]:
 
 
 class Local:
-    """Processes on this machine."""
+    """The runner that uses processes on this machine."""
 
     def __init__(self, num_workers: int, _: Sequence[str]):
         self.num_workers = num_workers
 
     def finish(self, job: Job, sources: Sequence[Source]) -> None:
+        """Prepares all files that are not finished."""
         todo, rejects = [], 0
         for source in sources:
             finished = look_up(job, source)
@@ -208,6 +211,7 @@ class Local:
                 bar.update()
 
     def write_config(self) -> dict[str, Any]:
+        """Further arguments of write_shards."""
         return {}
 
 
@@ -224,7 +228,7 @@ def _assemble(
     final: pathlib.Path,
     write_config: dict[str, Any],
 ) -> dict:
-    """Finished files -> the dataset's folder, which appears all at once."""
+    """Makes the dataset of the finished files; its folder appears all at once."""
     splits = {split: [] for split in dataset.SPLITS}
     rejects = []
     for source in sources:
@@ -271,7 +275,7 @@ def _assemble(
 
 
 def _shards(clips: Iterable[tuple]) -> list[list[tuple[Source, int]]]:
-    """Clips in order, a new shard whenever one is full."""
+    """Distributes clips in order; a new shard begins whenever one is full."""
     shards, size = [[]], 0
     for source, i, _, _, num_bytes in clips:
         if size + num_bytes > SHARD_BYTES and shards[-1]:
@@ -283,13 +287,14 @@ def _shards(clips: Iterable[tuple]) -> list[list[tuple[Source, int]]]:
 
 
 def _list(job: Job, name: str, shard: list[tuple[Source, int]]) -> pathlib.Path:
-    """What is in a shard, as a file: half a million names are too many for a task."""
+    """Lists a shard's clips in a file: their names are too many to pass to a task."""
     path = job.work / "shards" / name
     write_atomically(path, pickle.dumps(shard))
     return path
 
 
 def _read_shard(job: Job, path: pathlib.Path) -> Iterator[Clip]:
+    """The clips that the file lists."""
     opened, clips = None, []
     for source, i in pickle.loads(path.read_bytes()):
         if source is not opened:

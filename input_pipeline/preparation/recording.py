@@ -1,6 +1,7 @@
-"""One video file -> aligned clips, or the reasons why not.  Pure: the file decides.
+"""Makes aligned clips of one video file, or tells why it cannot be used.
 
-Letters: T frames of the file, t a frame; a piece is frames first <= t < last.
+The result depends on the file and the options alone.  Letters: T frames of the file,
+t the index of a frame; a piece is the frames first <= t < last.
 """
 
 import hashlib
@@ -27,18 +28,18 @@ from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.scenes import Notes, jaw_width, scene_cuts
 
 JPEG_QUALITY = 95
-CUTTABLE = {"folder"}  # corpora whose files are cut; elsewhere a file is a clip
-HELD_BYTES = 256 << 20  # a longer file's frames are decoded a second time instead
+CUTTABLE = {"folder"}  # corpora whose files may be cut; in others a file is a clip
+HELD_BYTES = 256 << 20  # of frames; those of larger files are decoded a second time
 
 
 class Options(NamedTuple):
-    """What decides how a file is prepared, besides the file.
+    """The settings for preparing a file; with the file they determine the result.
 
-    sigma: frames, of the alignment's smoothing.  max_gap: so many frames in a row
-    without the face are bridged.  min_face: source pixels, the jaw's width.
-    several_faces: "reject", or "largest" to follow that one.
-    max_seconds: of a clip, where files are cut.  length_error: frames by which sound
-    and pictures may differ.
+    max_seconds: longest clip, where files are cut.  several_faces: "reject" such clips,
+    or follow the "largest" face.  sigma: smoothing of the alignment, frames.
+    max_gap: most frames in a row without the face that are interpolated.
+    min_frames: shortest clip.  min_face: least width of the jaw, source pixels.
+    length_error: most frames by which sound and pictures may differ.
     """
 
     max_seconds: float = 10.0
@@ -46,24 +47,25 @@ class Options(NamedTuple):
     template: align.Template = align.DEFAULT_TEMPLATE
     sigma: float = 3.0
     max_gap: int = 5
-    min_frames: int = 17  # a window of 16 and another frame as its example
+    min_frames: int = 17  # a window of 16 frames and another as the reference
     min_face: float = 46.0
     length_error: int = 5
 
     def as_json(self) -> dict:
-        """Plain values, which name the options: equal options, equal values."""
+        """The options as plain values, which are equal for equal options."""
         points = np.round(self.template.points, 6).tolist()
         template = {"points": points, "indices": list(self.template.indices)}
         return self._asdict() | {"template": template}
 
     def key(self) -> str:
+        """A hash of the options."""
         return hashlib.sha256(json.dumps(self.as_json()).encode()).hexdigest()[:16]
 
 
 DEFAULT_OPTIONS = Options()
 
 
-# Why something is not used, and what the value beside it is.
+# The reasons why something is rejected, and the meaning of each one's value.
 REASONS = {
     "undecodable": "the error",
     "no sound": "0",
@@ -80,25 +82,27 @@ REASONS = {
 
 
 class Reject(NamedTuple):
-    """Why a file, or the part of it from `start` seconds on, is not used: REASONS."""
+    """Why a file, or the part of it from `start` seconds on, is not used."""
 
     path: str  # within the corpus
-    reason: str
+    reason: str  # one of REASONS
     value: float | int | str
     start: float = 0.0
 
 
 class Prepared(NamedTuple):
+    """What a file yields."""
+
     clips: list[Clip]
     rejects: list[Reject]
 
 
 class _Unusable(Exception):
-    """The whole file: (reason, value, start)."""
+    """The whole file is rejected; the arguments are those of Reject after `path`."""
 
 
 def prepare_clip(source: Source, options: Options) -> Prepared:
-    """A file's clips and rejects.  Whatever the file holds, never an exception.
+    """A file's clips and rejects; a bad file is a reject, never an exception.
 
     InputError: the installation lacks something, which is not the file's fault.
     """
@@ -156,7 +160,8 @@ def _undecodable(source: Source, error: Exception) -> _Unusable:
 
 
 class _Frames:
-    """A file's frames, as often as wanted: held if they fit, else decoded again."""
+    """A file's frames, to iterate over repeatedly: held in memory if they fit, else
+    decoded again."""
 
     def __init__(self, source: Source):
         self.source, self.held = source, None
@@ -186,7 +191,7 @@ class _Frames:
 def _check_length(
     num_frames: int, samples: np.ndarray, start: float, options: Options
 ) -> None:
-    """The sound's length, and what it leaves uncovered at either end, in frames."""
+    """Rejects a file whose sound differs in length or leaves frames at an end out."""
     sound = len(samples) / SAMPLE_RATE * FRAME_RATE
     begin = start * FRAME_RATE
     end = begin + sound
@@ -220,7 +225,7 @@ def _complaint(
 
 
 def runs(mask: Bool[np.ndarray, "T"]) -> list[tuple[int, int]]:
-    """The stretches of True: [(first, last), ...], last excluded."""
+    """The ranges in which the mask is True: [(first, last), ...], last excluded."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
@@ -232,11 +237,11 @@ def _pieces(
     options: Options,
     cuttable: bool,
 ) -> tuple[list[tuple[int, int, np.ndarray, np.ndarray]], list[Reject]]:
-    """(first, last, similarities, points) of each piece, and what is left out.
+    """(first, last, similarities, points) of each piece, and the rejected parts.
 
-    A file is one piece, less a few frames at its ends where the face is not yet seen.
-    If it may be cut: at scene cuts, where the face is lost, and into equal parts of at
-    most max_seconds.
+    A file is one piece, less a few frames at its ends in which no face is seen.
+    If it may be cut, it is cut at scene changes, where the face is lost, and into equal
+    parts of at most max_seconds.
     """
     seen = np.array([p is not None for p in points])
     lost = [(a, b) for a, b in runs(~seen) if b - a > options.max_gap]
@@ -270,7 +275,7 @@ def _pieces(
 
 
 def _bridge(points: list[np.ndarray | None]) -> Float64[np.ndarray, "T 68 2"]:
-    """Short gaps filled with points on straight lines between their neighbours."""
+    """Points in which gaps are filled by linear interpolation over time."""
     known = [t for t, p in enumerate(points) if p is not None]
     columns = np.array([points[t] for t in known], np.float64).reshape(len(known), -1)
     every = np.arange(len(points))
@@ -288,7 +293,7 @@ def _clips(
     samples: np.ndarray,
     sound_start: float,
 ) -> list[Clip]:
-    """The clips of pieces in order; the frames are gone through once."""
+    """Makes the clips of the pieces, given in order; iterates over frames once."""
     clips, stream, t = [], iter(frames), 0
     for first, last, matrices, px in pieces:
         pictures = []
@@ -323,7 +328,7 @@ def _jpeg(crop: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
 
 def _words(words, first: int, last: int):
-    """Those whose middle lies in the piece, on the piece's clock."""
+    """The words whose middle is in the piece, in seconds from the piece's start."""
     start, end = first / FRAME_RATE, last / FRAME_RATE
     return tuple(
         (w, a - start, b - start) for w, a, b in words if start <= (a + b) / 2 < end
@@ -333,7 +338,7 @@ def _words(words, first: int, last: int):
 def _cut(
     samples: Float[np.ndarray, "N"], start: float, first: int, count: int
 ) -> Float32[np.ndarray, "n"]:
-    """The sound of frames first .. first + count."""
+    """The sound of the frames first <= t < first + count."""
     begin = first * audio.FRAME_SAMPLES
     return _between(samples, start, begin, begin + count * audio.FRAME_SAMPLES)
 
@@ -351,10 +356,10 @@ def _between(samples: np.ndarray, start: float, begin: int, end: int) -> np.ndar
 def sound_rows(
     samples: Float[np.ndarray, "N"], start: float, first: int, count: int
 ) -> Float32[np.ndarray, "M 13"]:
-    """MFCC rows of frames first .. first + count: M = 4 count + 24, see Clip.
+    """MFCC rows of the frames first <= t < first + count: M = 4 count + 24, see Clip.
 
-    samples: of the whole file, `start` seconds after its first frame.  A cut-out piece
-    hears what really was before and after it.
+    samples: of the whole file, beginning `start` seconds after its first frame, so that
+    the first and last windows of a piece contain the sound around it.
     """
     rows = (count - 1) * ROWS_PER_FRAME + WINDOW_ROWS
     # One row more before: pre-emphasis y[n] = x[n] - .97 x[n-1] needs x[n-1].

@@ -1,7 +1,7 @@
-"""Files that are done: their clips and rejects, kept until the dataset is complete.
+"""Stores the clips and rejects of finished files until the dataset is complete.
 
-A result is named by all that it depends on, and appears as a whole or not at all: so a
-run may be killed at any moment, and the next one finds what is finished.
+A result is stored whole or not at all, under a hash of all that it depends on.  A run
+may therefore be killed at any moment, and the next one finds what is finished.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from input_pipeline.training_data import dataset
 class Finished(NamedTuple):
     """What is known of a finished file without reading its clips.
 
-    clips: (clip_id, frames, bytes) of each.
+    clips: (clip_id, number of frames, bytes) of each.
     """
 
     clips: list[tuple[str, int, int]]
@@ -36,16 +36,16 @@ class Job(NamedTuple):
 
 
 def finish(job: Job, source: Source) -> Finished:
-    """Prepares a file unless that is done; the one thing workers do."""
+    """Prepares a file unless its result is stored; this is what workers do."""
     return look_up(job, source) or store(job, source, prepare_clip(source, job.options))
 
 
 def _place(job: Job, source: Source) -> pathlib.Path:
-    """Where a file's result is kept, named by all it depends on."""
+    """The path of a file's result, named by a hash of all that it depends on."""
     try:
         about = os.stat(source.path)
         state = about.st_size, about.st_mtime_ns
-    except OSError:  # a link to nowhere, which is a reject
+    except OSError:  # a broken link, which becomes a reject
         state = ()
     text = json.dumps([dataset.VERSION, job.options.key(), source[1:], state])
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -65,12 +65,14 @@ def look_up(job: Job, source: Source) -> Finished | None:
 
 
 def read_clips(job: Job, source: Source) -> list[Clip]:
+    """The clips of a finished file."""
     with open(_place(job, source), "rb") as file:
         pickle.load(file)
         return pickle.load(file)
 
 
 def store(job: Job, source: Source, prepared: Prepared) -> Finished:
+    """Stores a file's result."""
     clips = [
         (clip.clip_id, len(clip.frames), sum(map(len, clip.frames)))
         for clip in prepared.clips
@@ -82,7 +84,7 @@ def store(job: Job, source: Source, prepared: Prepared) -> Finished:
 
 
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """All or nothing, whenever the process is killed."""
+    """Writes the file whole or not at all, whenever the process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_bytes(data)

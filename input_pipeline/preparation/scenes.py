@@ -1,4 +1,4 @@
-"""What is seen in passing: several faces, a change of scene."""
+"""Finds scene cuts, and frames with several faces, while a video is read."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,29 +7,30 @@ from jaxtyping import Float
 
 from input_pipeline.faces import detection
 
-# Several faces: the detector looks at the whole picture in frame 12, 87, 162, ...
+# The detector counts the faces in the whole picture in frames 12, 87, 162, ...
 COUNT_FIRST, COUNT_EVERY = 12, 75
-SECOND_FACE = 0.5  # a face at least so wide, relative to the largest, counts
+SECOND_FACE = 0.5  # relative to the widest face, the least width that counts
 
-# A scene cut, on pictures shrunk to 32x32 with grey values 0..255.  Over 24 GRID clips
-# the mean difference of neighbouring frames is at most 0.9, and that of frames from
-# different sessions of one speaker 3 to 35.
+# Scene cuts are found in pictures shrunk to 32x32 with grey values 0..255.  Over 24
+# GRID clips the mean difference of neighbouring frames is at most 0.9, and that of
+# frames from different sessions of one speaker 3 to 35.
 THUMB = 32
 CUT_BASE, CUT_FACTOR, CUT_REACH = 6.0, 5.0, 12
-JUMP = 0.35  # of the face's width, between two frames: not a movement
+JUMP = 0.35  # in jaw widths: a face does not move as far between two frames
 
 
 class Notes:
-    """What is noted while the frames pass by on their way to the tracker."""
+    """Measurements of frames that are taken on their way to the tracker."""
 
     def __init__(self, count_faces: bool):
         self.count_faces = count_faces
-        # Of frame t: how it differs from t - 1, and from t - 2.
+        # How much frame t differs from t - 1, and from t - 2.
         self.change: list[float] = []
         self.over_two: list[float] = []
         self.several: list[int] = []  # frames that show several faces
 
     def watch(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields the frames as they are, and measures each."""
         import cv2
 
         suspicious, older, old = False, None, None
@@ -42,24 +43,25 @@ class Notes:
             if self.count_faces and (suspicious or t % COUNT_EVERY == COUNT_FIRST):
                 widths = sorted(box.width for box in detection.detect(frame))
                 crowd = len(widths) > 1 and widths[-2] >= SECOND_FACE * widths[-1]
-                if crowd and suspicious:  # twice in a row: not the detector's whim
+                if crowd and suspicious:  # twice in a row: no false detection
                     self.several.append(t)
                 suspicious = crowd and not suspicious
             yield frame
 
 
 def _difference(a: np.ndarray, b: np.ndarray | None) -> float:
-    """Mean absolute difference of two pictures; 0 where there is no second."""
+    """Mean absolute difference of two pictures; 0 if there is no second one."""
     import cv2
 
     return 0.0 if b is None else cv2.norm(a, b, cv2.NORM_L1) / a.size
 
 
 def scene_cuts(notes: Notes, points: list[np.ndarray | None]) -> list[int]:
-    """The frames that begin a new scene.
+    """The indices of the frames that begin a new scene.
 
-    A frame unlike the one before, by more than the movement around accounts for; and
-    so are their neighbours, because a flash of one frame is no cut.  Or the face jumps.
+    Such a frame differs from the one before by more than the movement around it
+    explains, and so do the frames beside these two, because a flash of one frame is not
+    a cut.  A jump of the face is a cut as well.
     """
     change, over_two = np.array(notes.change), np.array(notes.over_two)
     cuts = set()
@@ -84,5 +86,5 @@ def scene_cuts(notes: Notes, points: list[np.ndarray | None]) -> list[int]:
 def jaw_width(
     points_px: Float[np.ndarray, "*batch 68 2"],
 ) -> Float[np.ndarray, "*batch"] | np.floating:
-    """The jaw's width in pixels: from ear to ear."""
+    """The jaw's width from ear to ear, in pixels."""
     return np.linalg.norm(points_px[..., 16, :] - points_px[..., 0, :], axis=-1)

@@ -1,4 +1,4 @@
-"""What a dataset's folder says about itself: model, statistics, pictures, README.
+"""Writes the files that describe a dataset: PCA, statistics, pictures, README.
 
 Nothing in these files depends on when, where or by how many workers they were made.
 """
@@ -29,9 +29,9 @@ def describe(
     rejects: Sequence[Reject],
     options: Mapping[str, Any],
 ) -> dict:
-    """Writes all but the shards; returns the statistics.
+    """Writes all of a dataset but its shards; returns the statistics.
 
-    splits: (clip_id, speaker, frames) of each clip, in the shards' order.
+    splits: (clip_id, speaker, number of frames) of each clip, in the shards' order.
     """
     _write_index(folder, splits)
     _write_json(folder / "options.json", options)
@@ -66,14 +66,14 @@ def _write_json(path: pathlib.Path, values: Mapping) -> None:
 def _write_pca(
     path: pathlib.Path, batches: Iterator[np.ndarray], num_frames: int
 ) -> None:
-    """mean f32[L], components f32[L,K], variance f64[L]: of the training split."""
+    """Writes mean f32[L], components f32[L,K], variance f64[L] of `batches`."""
     most = min(MOST_COEFFICIENTS, num_frames - 1)
     pca, variance = landmarks.fit_pca(batches, most)
     np.savez(path, mean=pca.mean, components=pca.components, variance=variance)
 
 
 class _Sums:
-    """Mean and deviation of landmarks and MFCC, gathered while they pass by."""
+    """Sums for the mean and standard deviation of landmarks and MFCC."""
 
     def __init__(self):
         self.sums = {
@@ -82,6 +82,7 @@ class _Sums:
         }
 
     def through(self, clips: Sequence[Clip]) -> Iterator[Float32[np.ndarray, "T L"]]:
+        """Yields the clips' landmarks, and adds them and the MFCC to the sums."""
         for clip in clips:
             shapes = clip.landmarks.reshape(len(clip.landmarks), -1)
             for name, rows in (("landmarks", shapes), ("mfcc", clip.mfcc)):
@@ -91,7 +92,7 @@ class _Sums:
             yield shapes
 
     def results(self) -> dict[str, Any]:
-        """landmarks: over all points, x and y apart.  mfcc: each coefficient."""
+        """landmarks: over all points, x and y apart.  mfcc: each coefficient apart."""
         results = {}
         for name, sums in self.sums.items():
             if name == "landmarks":
@@ -134,7 +135,7 @@ def _count(splits: Mapping[str, Sequence], rejects: Sequence[Reject]) -> dict:
 
 
 def contact_sheet(folder: pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
-    """A row a speaker: frames from all over the speaker's clips, points drawn."""
+    """A picture with a row per speaker: frames of many clips, with their points."""
     rows = collections.defaultdict(list)
     with np.load(folder / "index.npz") as index:
         splits = [name for name in dataset.SPLITS if f"{name}/lengths" in index]
@@ -148,7 +149,7 @@ def contact_sheet(folder: pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most so many of range(count), evenly."""
+    """At most `most` indices, evenly spread over range(count)."""
     most = min(count, most)
     return [(2 * i + 1) * count // (2 * most) for i in range(most)]
 
@@ -183,7 +184,7 @@ def _tile(clip: Clip, t: int, caption: str) -> np.ndarray:
 
 
 def table(statistics: Mapping) -> str:
-    """The splits and the rejects, for a person to read."""
+    """The counts of clips by split and of rejects by reason, as Markdown."""
     lines = ["| split | clips | frames | seconds |", "|---|---|---|---|"]
     counts = statistics["splits"] | {"all": statistics["total"]}
     for split, n in counts.items():
@@ -202,12 +203,13 @@ README = """# Talking faces: {corpus}
 
 {table}
 
-{num_speakers} speakers; `statistics.json` counts them one by one.  Why a file, or a
-part of one, was left out: `rejects.jsonl`, from second `start` on; `value` is
+There are {num_speakers} speakers; `statistics.json` has the counts of each.
+`rejects.jsonl` tells why a file, or the part of one from second `start` on, was left
+out; the meaning of `value` depends on the reason:
 
 {reasons}
 
-How the clips look: `contact_sheet.png`.
+`contact_sheet.png` shows what the clips look like.
 
 A clip is {fps} aligned 128x128 pictures a second (JPEG), the 68 points of the face in
 them (-1..1 from edge to edge of the picture), 13 MFCC 100 times a second from 0.12 s
@@ -216,7 +218,7 @@ before its start to 0.12 s after its end, and where the pictures lie in the orig
     from input_pipeline.training_data.dataset import open_clips, open_pca
     clips = open_clips("this folder", "train")
     clips[0].frames, clips[0].landmarks, clips[0].mfcc, clips[0].speaker
-    pca = open_pca("this folder", 20)        # fitted on the training split alone
+    pca = open_pca("this folder", 20)        # fitted to the training split alone
 
 It is a TFDS dataset too: `tfds.builder_from_directory("this folder").as_data_source()`.
 
@@ -224,7 +226,7 @@ Made with (`options.json`):
 
 {options}
 
-The recordings' own licence and terms hold for this copy of them.
+The licence and terms of the recordings also apply to this copy of them.
 """
 
 

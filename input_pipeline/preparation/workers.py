@@ -1,4 +1,7 @@
-"""Work done in other processes: many items in some that may die; one job beside us."""
+"""Runs functions in other processes: for many items, or one call beside this process.
+
+A process that dies, for instance for lack of memory, does not end the work.
+"""
 
 import collections
 import concurrent.futures
@@ -16,17 +19,17 @@ Item = TypeVar("Item")
 
 
 class Died:
-    """Stands for the result where an item killed its process (or ate its memory)."""
+    """The result of an item whose process died, for instance for lack of memory."""
 
 
 def for_each(
     function: Callable[[Item], Any], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[Item, Any]]:
-    """(item, function(item)) in the order in which they are ready.
+    """Yields (item, function(item)) in the order in which they are ready.
 
-    An item that kills its process gives `Died`: those that were under way when a
-    process died are tried again, each in a process of its own.  Exceptions of the
-    function are raised here.  Function and items are pickled.
+    The result of an item that kills its process is `Died`: the items under way when a
+    process dies are tried again, each in a process of its own.  Exceptions of the
+    function are raised here.  Function, items and results are pickled.
     """
     waiting = collections.deque(items)
     while waiting:
@@ -39,10 +42,12 @@ def for_each(
 
 @contextlib.contextmanager
 def assistant() -> Iterator[Callable[..., Callable[[], Any]]]:
-    """begin(function, *arguments) -> wait() -> what the function returns or raises.
+    """Runs calls in another process, one after the other, beside the `with` block.
 
-    Another process, started by the first call, does one after the other until the block
-    ends; arguments and results are pickled.  Should it die, wait() does the work here.
+    It yields `begin`: wait = begin(function, *arguments) starts a call, and wait() then
+    returns or raises what the function does.  Arguments and results are pickled.  The
+    first call starts the process, the end of the block ends it.  If the process dies,
+    wait() runs the function in this one.
     """
     pool = _pool(1)
 
@@ -68,7 +73,7 @@ def assistant() -> Iterator[Callable[..., Callable[[], Any]]]:
 
 
 def _until_death(function, waiting: collections.deque, workers: int):
-    """Works off `waiting`; returns the items under way when a process died."""
+    """Yields results of `waiting`; returns the items under way if a process died."""
     pool = _pool(workers)
     running = {}
     try:
@@ -84,7 +89,7 @@ def _until_death(function, waiting: collections.deque, workers: int):
                 yield running.pop(future), result
     except BrokenProcessPool:
         return list(running.values())
-    except BaseException:  # Ctrl-C, or the caller wants no more: do not wait for them
+    except BaseException:  # Ctrl-C, or the caller stops: do not wait for the items
         _kill(pool)
         raise
     finally:
@@ -105,7 +110,7 @@ def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:
 
 
 def _start() -> None:
-    """A worker leaves Ctrl-C to its parent, and does not outlive it."""
+    """Prepares a worker: it leaves Ctrl-C to its parent, and ends with it."""
     import cv2
 
     cv2.setNumThreads(1)

@@ -35,8 +35,8 @@ class Strength:
     keep_shape: probability that an example keeps its shape, without warp and mouth_*.
     smile: how broadly VG-net's photo smiles where its frames do not, see smiling; at
     most 1.  From 0 to x in a third of the examples, 0 in the others.
-    gain, tint, saturation: relative.  offset: share of the full range.  gamma: logarithm
-    of the exponent.
+    gain, tint, saturation: relative.  offset: share of the full range.  gamma: the
+    exponent's logarithm.
     teeth: how much brighter an open mouth becomes, see brighten_mouth; below 1.  From 0
     to x in a third of the examples, 0 in the others.
     noise: standard deviation, relative to that of each cepstral column; from 0 to x.
@@ -74,17 +74,18 @@ MOUTH_CENTRE = np.array([0.0, 0.18])
 MOUTH_REACH = 26 * PIXEL, 18 * PIXEL  # standard deviations, to the side and up
 MOUTH_CORNER = 17 * PIXEL  # from the mouth's centre
 NUM_FILTERS, LIFTER = 26, 22  # of python_speech_features.mfcc
-SMILE = {"width": 0.22, "curl": -4.0, "opening": 0.3}  # of a full smile
+SMILE = {"width": 0.22, "curl": -4.0, "opening": 0.3}  # of mouth_field, at most
 
 
 class Augmentation(NamedTuple):
-    """One random change.  motion: f64[2,3], similarity of positions, after the mirror.
-    field: f32[H,W,2], displacements, after the motion: position q shows what lies at
-    q - field(q).  None: no displacements.  smile: of the photo, see smiling.
+    """One random change of an example.
 
+    mirror: left and right are exchanged.  motion: f64[2,3], similarity of positions,
+    applied after the mirror.  field: f32[H,W,2], displacements applied after the motion
+    (position q then shows what was at q - field(q)), or None.  smile: see smiling.
     A colour c in [0,1] becomes gain tint c^gamma + offset; its distance to grey is then
     multiplied by saturation.  teeth: see brighten_mouth.  noise: see Strength;
-    noise_seed: of its random numbers.  tempo: see change_tempo.  voice: see other_voice.
+    noise_seed: of the noise.  tempo: see change_tempo.  voice: see other_voice.
     first_photo: whether the photo is the clip's first frame.
     """
 
@@ -106,7 +107,7 @@ class Augmentation(NamedTuple):
 
 
 def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
-    """Draws a change; the random numbers used are as many for every strength."""
+    """Draws a change; `random` advances by the same amount for every strength."""
     turn, grow, x, y, gain, offset, gamma, colour = random.uniform(-1, 1, 8)
     mirror, noise = random.random(2)
     warp = random.standard_normal((GRID, GRID, 2), dtype=np.float32)
@@ -230,7 +231,7 @@ def change_landmarks(
 def change_frames(
     change: Augmentation, frames: UInt8[np.ndarray, "T 128 128 3"]
 ) -> UInt8[np.ndarray, "T 128 128 3"]:
-    """Applies the change to RGB frames; outside, edge pixels are repeated."""
+    """Applies the change to RGB frames; beyond the crop, its edge is repeated."""
     if change.mirror:
         frames = frames[:, :, ::-1]
     return change_colour(change, move(change.motion, change.field, frames))

@@ -102,7 +102,7 @@ def pipeline(
 def local_rows(batch_size: int, process_index: int, process_count: int) -> range:
     """This process's rows of the global batch.
 
-    InputError: batch_size does not divide by process_count, or there is no such process.
+    InputError: batch_size does not divide by process_count; process_index is too large.
     """
     if not 0 <= process_index < process_count:
         raise InputError(

@@ -47,7 +47,7 @@ def make_speaker(seed: int, who: int) -> Speaker:
 def face_points(
     speaker: Speaker, opening: Float[np.ndarray, "T"], width: Float[np.ndarray, "T"]
 ) -> Float[np.ndarray, "T 68 2"]:
-    """The 68 points, in crop pixels, of a speaker whose mouth is open and wide so far.
+    """The 68 points of a speaker's face, in crop pixels, for each shape of the mouth.
 
     opening: in [0,1].  width: in [-1,1].
     """

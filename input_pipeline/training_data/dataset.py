@@ -1,4 +1,4 @@
-"""Clips on disk: a TFDS dataset of ArrayRecord shards; no TensorFlow.
+"""Reads and writes prepared clips: a TFDS dataset in ArrayRecord, no TensorFlow.
 
     data_dir/atvg_clips/<corpus>/<version>/   what `prepare` makes of one corpus
         atvg_clips-train.array_record-00000-of-00002 ...   the clips, and TFDS's own
@@ -7,8 +7,8 @@
         pca.npz                   mean, components, variance of the training landmarks
         statistics.json  rejects.jsonl  options.json  contact_sheet.png  README.md
 
-For training, `open_clips` and `open_pca` are all that is needed; for photos to look
-like the clips, `open_template`.
+Training needs `open_clips` and `open_pca`.  `open_template` says how a photo must be
+aligned to look like the clips.
 """
 
 import contextlib
@@ -43,18 +43,18 @@ SPLITS = ("train", "validation", "test")
 
 
 def open_clips(data_dir: str | pathlib.Path, split: str) -> "Clips":
-    """The clips of a split: `len`, and `clips[i]` -> Clip, in any order.
+    """Opens the clips of a split: `len`, and `clips[i]` -> Clip, in any order.
 
-    data_dir: what `prepare` was given, or the folder of one of its datasets.
-    InputError: no dataset there, several, or no such split in it.
+    data_dir: the one given to `prepare`, or the folder of one of its datasets.
+    InputError: there is no dataset, there are several, or it has no such split.
     """
     return Clips(find_dataset(data_dir), split)
 
 
 def open_pca(data_dir: str | pathlib.Path, num_coefficients: int | None = None) -> Pca:
-    """The training landmarks' model, with its first K components, or all it has.
+    """The PCA model of the training landmarks, with K components or all there are.
 
-    InputError: see find_dataset; more components asked for than there are.
+    InputError: see find_dataset; or there are fewer components.
     """
     path = find_dataset(data_dir) / "pca.npz"
     with np.load(path) as arrays:
@@ -70,9 +70,9 @@ def open_pca(data_dir: str | pathlib.Path, num_coefficients: int | None = None) 
 def open_template(
     data_dir: str | pathlib.Path,
 ) -> tuple[Float64[np.ndarray, "n 2"], tuple[int, ...]]:
-    """Where the faces were put: crop pixels, and which of the 68 points lie there.
+    """The template to which faces were aligned: crop pixels, and indices of the points.
 
-    A photo must be aligned to the same (align.Template) to look like the clips.
+    A photo must be aligned to it (align.Template) to look like the clips.
     InputError: see find_dataset.
     """
     text = (find_dataset(data_dir) / "options.json").read_text(encoding="utf-8")
@@ -102,10 +102,10 @@ def find_dataset(data_dir: str | pathlib.Path) -> pathlib.Path:
 
 
 class Clips(Sequence):
-    """The clips of one split.  Records are read when asked for.
+    """The clips of one split.  A clip is read when it is indexed.
 
-    speakers, clip_ids: list[str], of every clip.  lengths: i64[n], its T frames.
-    Can be pickled (data workers): the copy opens the shards for itself.
+    speakers, clip_ids: list[str], of all clips.  lengths: i64[n], their frames T.
+    It can be pickled, for data workers; the copy opens the shards again.
     """
 
     def __init__(self, folder: pathlib.Path, split: str):
@@ -143,13 +143,14 @@ def write_shards(
 ) -> pathlib.Path:
     """Writes the dataset's shards below data_dir and returns its folder.
 
-    shards: for each split what yields the clips of each shard; the order is kept.
-    config: of TFDS's DownloadConfig: beam_runner and beam_options write them at once.
+    shards: for each split, a function per shard that yields its clips; the order is
+    kept.  config: of TFDS's DownloadConfig; with beam_runner and beam_options, Beam
+    writes the shards in parallel.
     """
     import tensorflow_datasets as tfds
 
     builder = _builder_class()(data_dir=str(data_dir), config=corpus, shards=shards)
-    with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloads
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints about downloads
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(
                 compute_stats=tfds.download.ComputeStatsMode.SKIP, **config
@@ -164,21 +165,21 @@ def write_shards(
 
 @functools.cache
 def _builder_class():
-    """The TFDS builder, made when wanted: importing TFDS costs half a second.
+    """The TFDS builder, made at its first use: importing TFDS takes half a second.
 
-    Shard by shard, because TFDS's generator-based builders shuffle: from 1 GB a split
-    on through files that only TensorFlow writes, and on Beam differently.
+    It is a shard-based builder, because TFDS's generator-based ones shuffle: a split of
+    1 GB or more by means of files that only TensorFlow writes, and on Beam differently.
     """
     import tensorflow_datasets as tfds
 
     class InOneOrder(tfds.core.writer.ExampleWriter):
-        """Writes the fields in one order; TFDS's differs from process to process."""
+        """Writes fields in a fixed order; that of TFDS varies between processes."""
 
         def write(self, path, examples):
             return super().write(path, ((k, _in_order(v)) for k, v in examples))
 
     class AtvgClips(tfds.core.ShardBasedBuilder):
-        """Aligned faces, their points and what they say."""
+        """Aligned talking faces with their landmarks and MFCC."""
 
         VERSION = tfds.core.Version(VERSION)
         BUILDER_CONFIGS = [  # noqa: RUF012, TFDS wants a list
@@ -202,8 +203,8 @@ def _builder_class():
             return InOneOrder(self.info.file_format)
 
         def _download_and_prepare(self, dl_manager, download_config):
-            """One split after the other: TFDS runs the first one's pipeline again
-            with each further one."""
+            """Writes one split after the other: given all at once, TFDS runs the
+            first split's pipeline again with each further one."""
             infos = []
             for split in self._shards:
                 self._split = split
@@ -255,7 +256,7 @@ def parse(record: bytes) -> Clip:
 
 
 def to_example(clip: Clip) -> dict[str, Any]:
-    """The inverse of `parse`, as the builder wants it."""
+    """The inverse of `parse`: a clip -> the fields that the builder writes."""
     word, start, end = zip(*clip.words, strict=True) if clip.words else ((), (), ())
     return {
         "frames": list(clip.frames),
@@ -275,7 +276,7 @@ def to_example(clip: Clip) -> dict[str, Any]:
 
 
 def _features(frames):
-    """What a record holds, with `frames` (a TFDS feature) for the pictures."""
+    """The fields of a record, with `frames` (a TFDS feature) for the pictures."""
     from tensorflow_datasets import features as f
 
     def block(*shape: int):  # as bytes: read a hundred times faster than as floats
@@ -303,7 +304,7 @@ def _features(frames):
 
 
 def _stored_features():
-    """As others see the dataset: pictures."""
+    """The fields as other users of the dataset see them: frames are pictures."""
     from tensorflow_datasets import features as f
 
     shape = (CROP_SIZE, CROP_SIZE, 3)
@@ -312,7 +313,7 @@ def _stored_features():
 
 @functools.cache
 def _raw_features():
-    """As we read it: JPEG bytes, so that only the frames wanted are decoded."""
+    """The fields as we read them: frames stay JPEG, and only those used are decoded."""
     from tensorflow_datasets import features as f
 
     return _features(f.Tensor(shape=(None,), dtype=np.object_))

@@ -1,4 +1,4 @@
-"""A look at a prepared dataset: a table, a contact sheet, and one example plotted."""
+"""Shows a prepared dataset: a table, a contact sheet, and a plot of one clip."""
 
 import pathlib
 
@@ -20,7 +20,7 @@ from input_pipeline.training_data import dataset, sampling
 
 SHEET = 12, 9  # clips and frames of the contact sheet
 STRIP = 10  # frames above the plot of an example
-LABEL = 14  # pixels under a row of the sheet, for its name
+LABEL = 14  # pixels under a row of the sheet, for the clip's name
 
 
 def inspect(
@@ -28,7 +28,7 @@ def inspect(
 ) -> str:
     """Writes out/contact_sheet.png and out/example.png; returns the table.
 
-    InputError: no dataset, no such split or clip, or a damaged one.
+    InputError: there is no such dataset, split or clip, or it is damaged.
     """
     text, clips = table(data_dir), dataset.open_clips(data_dir, split)
     if not len(clips):
@@ -46,18 +46,18 @@ def inspect(
 
 
 def default_folder(data_dir: str | pathlib.Path) -> pathlib.Path:
-    """The folder `inspect` in the dataset's own.  InputError: see find_dataset."""
+    """The folder `inspect` inside the dataset's.  InputError: see find_dataset."""
     return dataset.find_dataset(data_dir) / "inspect"
 
 
 def table(data_dir: str | pathlib.Path) -> str:
-    """Clips, speakers and seconds of every split; what the PCA explains."""
+    """Text: clips, speakers and durations by split; variance explained by the PCA."""
     rows = [["split", "clips", "speakers", "minutes", "mean s", "min s", "max s"]]
     for split in dataset.SPLITS:
         try:
             clips = dataset.open_clips(data_dir, split)
         except InputError:
-            if rows[1:]:  # the dataset is there: it has no such split
+            if rows[1:]:  # the dataset exists, but has no such split
                 continue
             raise
         rows.append([split, *summary(clips)])
@@ -73,6 +73,7 @@ def table(data_dir: str | pathlib.Path) -> str:
 
 
 def summary(clips) -> list[str]:
+    """A split's cells in the table."""
     seconds = np.asarray(clips.lengths) / FRAME_RATE
     if not len(seconds):
         return ["0", "0", "0.0", "-", "-", "-"]
@@ -85,7 +86,7 @@ def summary(clips) -> list[str]:
 
 
 def aligned(rows: list[list[str]]) -> str:
-    """Columns set flush: the first to the left, the others to the right."""
+    """Rows of cells as text: the first column flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -97,9 +98,9 @@ def aligned(rows: list[list[str]]) -> str:
 
 
 def contact_sheet(clips) -> UInt8[np.ndarray, "H W 3"]:
-    """A dozen clips, of as many speakers as may be, a row each: first to last frame.
+    """A picture with a row of frames, first to last, for each of a dozen clips.
 
-    Every other frame shows its landmarks.
+    They are of as many speakers as possible; every other frame shows its landmarks.
     """
     import cv2
 
@@ -119,7 +120,7 @@ def contact_sheet(clips) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def choose(speakers: list[str], most: int) -> list[int]:
-    """At most so many clips, of speakers all over the list, as many of each."""
+    """Indices of at most `most` clips: equally many of speakers all over the list."""
     where: dict[str, list[int]] = {}
     for i, speaker in enumerate(speakers):
         where.setdefault(speaker, []).append(i)
@@ -133,7 +134,7 @@ def choose(speakers: list[str], most: int) -> list[int]:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most so many indices, evenly over 0 .. count-1."""
+    """At most `most` indices, evenly spread over 0 .. count-1."""
     return sorted(set(np.linspace(0, count - 1, most).astype(int).tolist()))
 
 
@@ -144,7 +145,7 @@ def with_landmarks(
 
 
 def plot_example(clip: Clip, path: pathlib.Path) -> None:
-    """Frames with landmarks, the mouth over time, and what is heard, on one clock."""
+    """Plots a clip over time: frames with landmarks, the mouth's shape, the MFCC."""
     from matplotlib.figure import Figure
 
     length = len(clip.frames)
@@ -178,7 +179,7 @@ def plot_example(clip: Clip, path: pathlib.Path) -> None:
         )
     mouth.legend(loc="upper right", fontsize="small")
 
-    before = CONTEXT_FRAMES / FRAME_RATE  # row 0 is heard so long before frame 0
+    before = CONTEXT_FRAMES / FRAME_RATE  # seconds from MFCC row 0 to frame 0
     rows = (np.arange(len(clip.mfcc) + 1) / MFCC_RATE) - before
     cepstra = clip.mfcc[:, 1:].T
     limit = np.percentile(np.abs(cepstra), 99) or 1

@@ -1,10 +1,11 @@
-"""Clips -> batches for training, endless, and for evaluation, in one pass; with grain.
+"""Makes batches of clips, with grain: endless for training, one pass for evaluation.
 
-Which examples a global batch holds, and in which order, depends on the seed alone: not
-on processes, threads, workers or where a run was broken off.
+Which examples a global batch holds, and in which order, depends on the clips, settings
+and seed alone, not on the number of processes, threads or workers, nor on where a run
+was interrupted.
 
-`clips`: what dataset.open_clips and synthetic.SyntheticClips give: len(clips),
-clips[i] -> Clip; i[N] clips.lengths, and N names: clips.speakers, clips.clip_ids.
+`clips` is the result of dataset.open_clips or a synthetic.SyntheticClips: len(clips),
+clips[i] -> Clip, i[N] clips.lengths, and N names in clips.speakers and clips.clip_ids.
 """
 
 import dataclasses
@@ -42,14 +43,13 @@ def training_batches(
     """Endless batches of AtBatch (kind "at", needs pca) or VgBatch ("vg").
 
     batch_size: of the global batch; this process gets batch_size / process_count rows.
-    balance: "clips", each clip once an epoch; "speakers", each speaker as often; or
-    "sqrt", half-way: as the square root of the speaker's number of clips.
-    augment: how strongly examples are mirrored, moved and so on; None, or all zeros:
-    not at all.
-    num_threads, num_workers: threads, in each of so many processes beside this one (0:
-    in this one).  Worker processes need parsed absl flags and `if __name__ ==
-    "__main__"`.  Clips shorter than num_frames are left out, with a warning.
-    InputError: no clip long enough, or a setting that cannot be.
+    num_frames: an example's target frames.  Shorter clips are left out, with a warning.
+    balance: "clips", each clip once an epoch; "speakers", each speaker equally often;
+    or "sqrt", in between: as the square root of the speaker's number of clips.
+    augment: the strength of training augmentation; None, or all zeros: there is none.
+    num_workers: processes beside this one that make the examples; 0: this process does.
+    They need parsed absl flags and `if __name__ == "__main__"`.  num_threads: in each.
+    InputError: no clip is long enough, or a setting is invalid.
     """
     if kind not in KINDS:
         raise InputError(f"kind={kind}: say one of {' '.join(KINDS)}")
@@ -97,12 +97,13 @@ def evaluation_batches(
     process_count: int = 1,
     num_threads: int = NUM_THREADS,
 ) -> Batches:
-    """Every clip once, whole, in the split's order: EvaluationBatch, one shape for all.
+    """Batches (EvaluationBatch) of every clip once, whole, in the split's order.
 
-    T is the split's longest clip.  The last batch is filled with rows of valid = 0, so
-    that all processes see equally many batches.  pca: for `at`.  frames: for `vg`.
-    limit: only so many clips, evenly over the split; 0 for all.
-    InputError: an empty split, or a setting that cannot be.
+    All have the same shape: T is the length of the longest clip, and the last batch is
+    filled with rows of valid = 0, so that all processes get equally many batches.
+    pca: if given, `at` is filled.  frames: whether `vg` is filled.
+    limit: use only so many clips, evenly spread over the split; 0: all.
+    InputError: the split is empty, or a setting is invalid.
     """
     rows = local_rows(batch_size, process_index, process_count)
     long_enough(clips, 1)
@@ -124,9 +125,9 @@ def evaluation_batches(
 
 
 class Order:
-    """epoch -> the clips in that epoch's order.
+    """Maps an epoch to the indices of its clips, in that epoch's order.
 
-    Those of the epochs beside it are kept: threads cross the border in any order.
+    The orders of neighbouring epochs are kept, because threads may be in either.
     """
 
     def __init__(self, usable: np.ndarray, seed: int, speakers: np.ndarray, by: str):
@@ -148,7 +149,7 @@ class Order:
 
 
 def long_enough(clips, num_frames: int) -> np.ndarray:
-    """Which clips hold num_frames frames; warns of the others.  InputError: none."""
+    """Indices of the clips with enough frames; warns of others.  InputError: none."""
     lengths = np.asarray(clips.lengths)
     if not len(lengths):
         raise InputError("the split holds no clips; prepare some, or name another")

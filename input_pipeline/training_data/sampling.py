@@ -1,7 +1,8 @@
-"""(clip, seed, epoch, place) -> one training example; the order of the clips.  Pure.
+"""Makes examples out of clips, and draws the order of the clips; pure functions.
 
-Nothing random is stored: the same key gives the same example on any machine of any
-number, in any order of asking.  Letters: see clip.py; here without the batch axis B.
+Nothing random is stored: (clip, seed, epoch, place) gives the same training example on
+any machine, whatever was asked for before.  For the letters in shapes see clip.py; here
+there is no batch axis B.
 """
 
 from collections.abc import Sequence
@@ -30,9 +31,10 @@ Key = tuple[int, int, int]  # seed, epoch, place in the epoch's order
 
 
 def random_numbers(seed: int, *key: int) -> np.random.Generator:
-    """The random numbers that belong to this seed and key, and to no other.
+    """A generator of the random numbers that belong to this seed and key alone.
 
-    spawn_key, and not a longer entropy: to SeedSequence (1, 2) and (1, 2, 0) are one.
+    The key is the spawn_key, not part of the entropy, because SeedSequence takes the
+    entropies (1, 2) and (1, 2, 0) for the same.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=key)
     return np.random.Generator(np.random.Philox(sequence))
@@ -42,17 +44,18 @@ def random_numbers(seed: int, *key: int) -> np.random.Generator:
 
 
 def shuffled(num_clips: int, seed: int, epoch: int) -> Int[np.ndarray, "N"]:
-    """A permutation of the clips, another one each epoch."""
+    """A random order of the clips, another one in each epoch."""
     return random_numbers(seed, epoch).permutation(num_clips)
 
 
 def speaker_balanced(
     speakers: Shaped[np.ndarray, "N"], seed: int, epoch: int, exponent: float = 0.0
 ) -> Int[np.ndarray, "N"]:
-    """N clips, of a speaker who has n in proportion to n^exponent, evenly spread.
+    """A random order of N clips in which speakers are balanced.
 
-    exponent 0: rounds, each with one clip of every speaker.  A speaker with few clips
-    starts over; of one with many, an epoch sees a part, and another part the next time.
+    The share of a speaker who has n clips is proportional to n^exponent, evenly spread.
+    exponent 0: each round has one clip of every speaker.  Within an epoch, the clips of
+    a speaker who has few are repeated; of one who has many, a random part is used.
     """
     random = random_numbers(seed, epoch)
     _, speaker_of, counts = np.unique(speakers, return_inverse=True, return_counts=True)
@@ -76,11 +79,11 @@ def draw(
     num_frames: int,
     change: augmenting.Augmentation | None = None,
 ) -> tuple[int, int]:
-    """(reference frame, first frame of the window), both uniform over the clip; the
-    reference is frame 0 where the change says so.
+    """Draws (reference frame, first frame of the window), both uniform over the clip;
+    the reference is frame 0 if `change` has first_photo.
 
     The authors' AT reference is one of LRW's frames 3..7 and the window follows it
-    (reference section 2); here, as in their VG data, it may lie anywhere.
+    (docs/reference.md, section 2); here, as in their VG data, it may lie anywhere.
     """
     random = random_numbers(*key)
     reference = int(random.integers(length))
@@ -89,7 +92,7 @@ def draw(
 
 
 def augmentation(key: Key, strength: augmenting.Strength) -> augmenting.Augmentation:
-    """Of other random numbers than `draw`: the windows stay where they were."""
+    """Draws a change, from random numbers that do not affect the windows of `draw`."""
     return augmenting.draw(random_numbers(*key, 1), strength)
 
 
@@ -100,8 +103,9 @@ def at_example(
     num_frames: int,
     augment: augmenting.Strength | None = None,
 ) -> AtBatch:
-    """example f32[K], audio f32[T,28,12], coefficients f32[T,K]; decodes no frame.
+    """An example for AT-net; decodes no frame.
 
+    example f32[K], audio f32[T,28,12], coefficients f32[T,K].
     augment: how strongly face and sound change, see augment.py.
     InputError: the clip is shorter than the window, or damaged.
     """
@@ -130,11 +134,11 @@ def vg_example(
     num_frames: int,
     augment: augmenting.Strength | None = None,
 ) -> VgBatch:
-    """image f32[H,W,3], example f32[L], frames f32[T,H,W,3], landmarks f32[T,L].
+    """An example for VG-net; decodes only the reference frame and the window's.
 
-    augment: how strongly photo, frames and landmarks change alike, see augment.py; a
-    photo that is to smile is the frame with the most open lips, to show teeth.
-    Of the clip's frames only the window's and the reference are decoded.
+    image f32[H,W,3], example f32[L], frames f32[T,H,W,3], landmarks f32[T,L].
+    augment: how strongly photo, frames and landmarks change alike, see augment.py.  A
+    photo that is to smile is the frame with the widest open lips, to show teeth.
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
@@ -162,9 +166,9 @@ def vg_example(
 def evaluation_example(
     clip: Clip, index: int, pca: Pca | None, with_frames: bool, num_frames: int
 ) -> EvaluationBatch:
-    """The whole clip, padded with zeros to num_frames; the photo is its first frame.
+    """A whole clip, padded with zeros to num_frames; the photo is its first frame.
 
-    at is None without a PCA, vg without frames.
+    `at` is None without a PCA, `vg` is None without frames.
     InputError: the clip is longer than num_frames, or damaged.
     """
     check(clip, 1)
@@ -199,7 +203,7 @@ def evaluation_example(
 
 
 def read(clips, index: int):
-    """InputError: the record cannot be read."""
+    """clips[index].  InputError: the record cannot be read."""
     try:
         return clips[index]
     except InputError:
@@ -216,7 +220,7 @@ def name_of(clip: Clip) -> str:
 
 
 def check(clip: Clip, num_frames: int) -> None:
-    """InputError: too short for the window, or its parts differ in length."""
+    """InputError: the clip is too short, or its parts differ in length."""
     length = len(clip.frames)
     if length < num_frames:
         raise InputError(
@@ -237,25 +241,25 @@ def flat_landmarks(clip: Clip) -> Float32[np.ndarray, "T 136"]:
 
 
 def widest_open(clip: Clip) -> int:
-    """The frame whose inner lips are furthest apart."""
+    """The index of the frame in which the inner lips are furthest apart."""
     y = clip.landmarks[:, :, 1]
     return int(np.argmax(np.sum(y[:, LOWER_RIM] - y[:, UPPER_RIM], 1)))
 
 
 def audio_windows(clip: Clip) -> Float32[np.ndarray, "T 28 12"]:
-    """Frame t hears MFCC rows 4t .. 4t+27, columns 1..12; a read-only view."""
+    """For frame t, MFCC rows 4t .. 4t+27, columns 1..12; a read-only view."""
     view = np.lib.stride_tricks.sliding_window_view(clip.mfcc, WINDOW_ROWS, axis=0)
     return view[::ROWS_PER_FRAME, 1:].swapaxes(1, 2)
 
 
 def decode(clip: Clip, which: Sequence[int]) -> UInt8[np.ndarray, "n 128 128 3"]:
-    """These frames of the clip, RGB.  InputError: one is no whole 128x128 JPEG."""
+    """Decodes these frames to RGB.  InputError: one is not a whole 128x128 JPEG."""
     import cv2
 
     pictures = np.empty((len(which), CROP_SIZE, CROP_SIZE, 3), np.uint8)
     for picture, t in zip(pictures, which, strict=True):
         data, decoded = np.frombuffer(clip.frames[t], np.uint8), None
-        if data.size:  # OpenCV raises at nothing, and gives None for a broken JPEG
+        if data.size:  # for no data OpenCV raises, for a broken JPEG it returns None
             decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
         if decoded is None or decoded.shape != picture.shape:
             raise InputError(
@@ -267,6 +271,6 @@ def decode(clip: Clip, which: Sequence[int]) -> UInt8[np.ndarray, "n 128 128 3"]
 
 
 def blank(example: EvaluationBatch) -> EvaluationBatch:
-    """Zeros of the same shapes: a row that only fills the batch."""
+    """An example of zeros, of the same shapes, for a row that only fills the batch."""
     at, vg = (part and type(part)(*map(np.zeros_like, part)) for part in example[3:])
     return EvaluationBatch(np.int32(-1), np.float32(0), 0 * example.frame_valid, at, vg)

@@ -1,8 +1,9 @@
-"""Clips made from equations: cartoon faces whose mouths follow a synthetic voice.
+"""Synthetic clips: cartoon faces that move their mouths and have a matching voice.
 
-For tests and smoke runs, where no data are at hand.  The voice is a sum
-of harmonics with two formants: an open mouth is loud and raises the first, a wide one
-the second, so the mouth can be heard in the cepstra even without the energy.
+They serve tests and trial runs, where no data are at hand.  The voice is a sum of
+harmonics with two formants: opening the mouth makes it louder and raises the first
+formant, widening the mouth raises the second.  The mouth's shape can therefore be told
+from the cepstra, even without the energy.
 """
 
 import functools
@@ -35,8 +36,8 @@ from input_pipeline.training_data.cartoon import (
 class SyntheticClips(Sequence):
     """The interface of dataset.Clips: len, [i] -> Clip, lengths, speakers, clip_ids.
 
-    num_frames: of every clip, or one number for each.  A clip is made when first asked
-    for, and kept.
+    num_frames: of every clip, or one number for each.  A clip is made when it is first
+    indexed, and then kept in memory.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class SyntheticClips(Sequence):
         return landmarks.normalise(points).reshape(-1, NUM_POINTS, 2)
 
     def pca(self, num_coefficients: int) -> Pca:
-        """The model of all clips' landmarks.  InputError: see landmarks.fit_pca."""
+        """The PCA model of all clips' landmarks.  InputError: see landmarks.fit_pca."""
         return landmarks.fit_pca(self._shapes(), num_coefficients)[0]
 
     def _shapes(self):
@@ -108,9 +109,9 @@ def frame_times(num_frames: int) -> Float[np.ndarray, "T"]:
 def mouth(
     seed: int, clip: int, seconds: Float[np.ndarray, "n"]
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
-    """(opening in [0,1], width in [-1,1]) at these times, which may be negative.
+    """The mouth's (opening in [0,1], width in [-1,1]) at times, which may be negative.
 
-    Syllables of 0.2 to 0.4 s, open in the middle, closed between: sin^2.
+    Syllables take 0.2 to 0.4 s; within one, the opening follows sin^2.
     """
     random = np.random.default_rng([seed, 2, clip])
     opening, width, start = np.zeros(len(seconds)), np.zeros(len(seconds)), -0.4
@@ -125,7 +126,10 @@ def mouth(
 
 
 def voice(mouth_at, pitch: float, num_frames: int) -> Float[np.ndarray, "N"]:
-    """The mouth's sound at 16 kHz, from 0.12 s before the first frame: 4T+24 rows."""
+    """The sound of a moving mouth at 16 kHz, from 0.12 s before the first frame.
+
+    mouth_at: seconds -> (opening, width).  N is enough for 4T+24 MFCC rows.
+    """
     hop = SAMPLE_RATE // FRAME_RATE
     count = (num_frames + 6) * hop + audio.ROW_SAMPLES - audio.HOP
     times = (np.arange(count) - audio.PADDING) / SAMPLE_RATE
@@ -143,9 +147,9 @@ def voice(mouth_at, pitch: float, num_frames: int) -> Float[np.ndarray, "N"]:
 
 
 def write_dataset(data_dir: str | pathlib.Path, **splits: SyntheticClips) -> None:
-    """write_dataset(folder, train=clips): a dataset as `prepare` leaves it, in brief.
+    """write_dataset(folder, train=clips) writes the parts of a dataset that are read.
 
-    The PCA, of all it has, comes from `train`.
+    The PCA model has 20 components and is fitted to the clips of `train`.
     """
     shards = {name: [lambda c=clips: iter(c)] for name, clips in splits.items()}
     folder = dataset.write_shards(pathlib.Path(data_dir), "folder", shards)
@@ -157,7 +161,7 @@ def write_dataset(data_dir: str | pathlib.Path, **splits: SyntheticClips) -> Non
         for field in ("lengths", "speakers", "clip_ids")
     }
     np.savez(folder / "index.npz", **index)
-    points, indices = align.DEFAULT_TEMPLATE  # as near as a cartoon comes to it
+    points, indices = align.DEFAULT_TEMPLATE  # which cartoons follow only roughly
     template = {"points": points.tolist(), "indices": list(indices)}
     options = json.dumps({"options": {"template": template}})
     (folder / "options.json").write_text(options)

@@ -1,4 +1,4 @@
-"""What accelerators can do at best, as their makers publish it.
+"""The peak rates of accelerators, as their makers publish them.
 
 TPU: https://docs.cloud.google.com/tpu/docs/v5e, /v5p, /v6e, read in November 2026.
 """
@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-    """flops: bf16 products and sums a second.  memory: HBM, bytes.  bandwidth: of HBM,
-    bytes a second.  network: bytes a second that leave a chip to its neighbours, half
-    of the published bidirectional figure.  clock: Hz, the peak over what the matrix
-    units do in a cycle.  latency: of one collective, seconds; not published, an
-    assumption."""
+    """One kind of accelerator.
+
+    flops: bf16 operations (multiplications and additions) a second.  memory: HBM,
+    bytes.  bandwidth: of HBM, bytes a second.  network: bytes a second from a chip to
+    its neighbours, half of the published bidirectional figure.  clock: Hz, computed
+    from flops and the operations of the matrix units in a cycle.  latency: of one
+    collective, seconds; it is not published, and this value is an assumption.
+    """
 
     flops: float
     memory: float

@@ -1,9 +1,10 @@
-"""What a training step costs on a machine that is not here: memory, traffic, time.
+"""Predicts memory, traffic and time of a training step on devices one does not have.
 
-The step is compiled ahead of time for a TPU topology, or for the devices that are
-there, and read (hlo.py).  The time is a roofline's: no step is faster than its
-arithmetic, its memory traffic or its collectives at the chip's peak.  Beside it stands
-what the compiler expects of its instructions, one after the other, without collectives.
+The step is compiled ahead of time for a TPU topology, or for the local devices, and the
+compiled program is analysed (hlo.py).  The time is that of a roofline model: no step is
+faster than its arithmetic, its memory traffic or its collectives at the chip's peak.
+The report also has the compiler's own estimate, the sum over all instructions but the
+collectives.
 """
 
 import dataclasses
@@ -29,8 +30,11 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of a step, for a device.  Memory: bytes.  collectives: kind -> (count, bytes).
-    flops, cycles: see hlo.Program."""
+    """The cost of one step on one device.
+
+    arguments, outputs, temporaries, code: memory, bytes.  memory_bytes: traffic to and
+    from memory.  collectives: kind -> (count, bytes).  flops, cycles: see hlo.Program.
+    """
 
     device_kind: str
     devices: int
@@ -46,14 +50,14 @@ class Cost:
 
     @property
     def memory(self) -> int:
-        """At its height."""
+        """The memory that the step needs, bytes."""
         return self.arguments + self.outputs + self.temporaries + self.code
 
 
 def topology_devices(name: str) -> list[Any]:
-    """The devices of a TPU slice, as "v5e:16x16"; "" for the local ones.
+    """The devices of a TPU slice, for example "v5e:16x16"; "" for the local devices.
 
-    InputError: libtpu is not installed; no such topology.
+    InputError: libtpu is not installed, or there is no such topology.
     """
     if not name:
         return jax.devices()
@@ -80,8 +84,10 @@ def compile_step(
     batch_per_device: int,
     pca: Pca | None = None,
 ) -> Cost | None:
-    """None: it does not fit the devices' memory.  The step is the very one of `train`,
-    the one that its last steps take."""
+    """Compiles the step that `train` takes at the end of a run, and returns its cost.
+
+    None: the step does not fit the devices' memory.
+    """
     batch_size = batch_per_device * len(devices)
     experiment = dataclasses.replace(experiment, batch_size=batch_size)
     built = build(experiment, data_mesh(devices), pca)
@@ -100,7 +106,7 @@ def compile_step(
         devices=len(devices),
         batch_per_device=batch_per_device,
         arguments=memory.argument_size_in_bytes,
-        # The state is donated: its new values lie where the old ones were.
+        # The state is donated: its new values take the memory of the old ones.
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
@@ -119,7 +125,7 @@ def fits(cost: Cost | None) -> bool:
 
 
 def check_fit(cost: Cost | None, batch_per_device: int) -> Cost:
-    """InputError: it does not fit."""
+    """Returns the cost.  InputError: the step does not fit the memory."""
     if not fits(cost):
         needed = amount(cost.memory, "B") if cost else "more than the device has"
         raise InputError(
@@ -132,10 +138,10 @@ def check_fit(cost: Cost | None, batch_per_device: int) -> Cost:
 def largest_batch(
     experiment: Experiment, devices: list[Any], pca: Pca | None = None
 ) -> Cost:
-    """The cost at the largest batch per device that fits: doubled, then halved in.
-    With config.virtual_batch_size only batches that it fills are looked at.
+    """The cost at the largest batch per device that fits, found by bisection.
 
-    InputError: the smallest is too much; a device whose memory is not known.
+    With config.virtual_batch_size only whole numbers of virtual batches are tried.
+    InputError: the smallest batch does not fit, or the device's memory is not known.
     """
     chip = CHIPS.get(devices[0].device_kind)
     if chip is None:
@@ -177,11 +183,11 @@ def largest_batch(
 
 
 def predict(cost: Cost, chip: Chip) -> dict[str, float]:
-    """Seconds of a step: of its arithmetic, its memory traffic, its collectives.
+    """Seconds of arithmetic, memory traffic and collectives, and of the whole step.
 
-    An all-reduce sends 2 (n - 1) / n of its bytes over a ring of n devices, the others
-    half of that, and each waits once.  step: the larger of arithmetic and traffic, with
-    the collectives after it, though some of them would run beside it.
+    An all-reduce sends 2 (n - 1) / n of its bytes over a ring of n devices, the other
+    collectives half of that; each has the chip's latency once.  step: the larger of
+    arithmetic and traffic, plus the collectives, although some would overlap with them.
     """
     n = cost.devices
     seconds = {
@@ -195,6 +201,7 @@ def predict(cost: Cost, chip: Chip) -> dict[str, float]:
 
 
 def network_seconds(cost: Cost, chip: Chip, devices: int) -> float:
+    """Seconds that the collectives of a step take on so many devices."""
     if devices == 1:
         return 0.0
     share = (devices - 1) / devices
@@ -206,14 +213,17 @@ def network_seconds(cost: Cost, chip: Chip, devices: int) -> float:
 
 
 def efficiency(cost: Cost, chip: Chip) -> dict[int, float]:
-    """Chips -> clips a second and chip against one chip alone, as predicted."""
+    """Number of chips -> predicted speed per chip, relative to a single chip."""
     seconds = predict(cost, chip)
     alone = max(seconds["compute"], seconds["hbm"])
     return {n: alone / (alone + network_seconds(cost, chip, n)) for n in CHIP_COUNTS}
 
 
 def report(experiment: Experiment, cost: Cost, topology: str) -> dict[str, Any]:
-    """For JSON.  prediction: None for devices that chips.py does not know."""
+    """Cost and prediction as a tree for JSON.
+
+    prediction: None for devices that chips.py does not know.
+    """
     found = dataclasses.asdict(cost) | {"topology": topology, "memory": cost.memory}
     chip = CHIPS.get(cost.device_kind)
     if chip is None:
@@ -233,7 +243,7 @@ def report(experiment: Experiment, cost: Cost, topology: str) -> dict[str, Any]:
 
 
 def plain_text(found: dict[str, Any]) -> str:
-    """The table that is printed."""
+    """The report as a table for a terminal."""
     rows = [
         ("devices", f"{found['devices']} x {found['device_kind']}"),
         ("clips a device and step", str(found["batch_per_device"])),
@@ -266,7 +276,7 @@ def plain_text(found: dict[str, Any]) -> str:
 
 
 def amount(x: float | int, unit: str) -> str:
-    """ "1.5 GB", "20 us": three digits."""
+    """A quantity in three digits with a prefix, as "1.5 GB" and "20 us"."""
     power = math.floor(math.log10(x) / 3) if x else 0
     power = min(max(power, -2), 4)
     prefix = ("u", "m", "", "k", "M", "G", "T")[power + 2]
@@ -274,7 +284,7 @@ def amount(x: float | int, unit: str) -> str:
 
 
 def write(found: dict[str, Any], path: str | pathlib.Path) -> None:
-    """InputError: it cannot be written."""
+    """Writes a report as JSON.  InputError: the file cannot be written."""
     try:
         with replacing(path) as unfinished:
             unfinished.write_text(json.dumps(found, indent=1) + "\n")

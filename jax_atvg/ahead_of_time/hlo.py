@@ -1,7 +1,6 @@
-"""Reads a compiled program's text: how often its loops run, what goes over the network,
-what over the memory, how much is multiplied.
+"""Analyses a compiled program's HLO text: arithmetic, memory traffic, collectives.
 
-XLA's own analysis counts a loop's body once; here it counts as often as it runs.
+XLA's own analysis counts the body of a loop once; here it counts as often as it runs.
 """
 
 import collections
@@ -18,7 +17,7 @@ COLLECTIVES = (
     "all-to-all",
     "collective-permute",
 )
-# No memory is read or written for these.
+# These operations neither read nor write memory.
 FREE = (
     "parameter",
     "constant",
@@ -32,7 +31,8 @@ FREE = (
     "async-start",
     "opt-barrier",
 )
-BYTES = {"pred": 1, "bf16": 2, "token": 0, "opaque": 0}  # others: by their bits
+# The names of all other types tell how many bits they have.
+BYTES = {"pred": 1, "bf16": 2, "token": 0, "opaque": 0}
 
 ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
@@ -44,7 +44,10 @@ NAME = re.compile(r"%([\w.\-]+)")
 
 
 class Array(NamedTuple):
-    """kind: "f32", "bf16" ...  fast: kept in the chip's own memory, not in HBM."""
+    """An array in a program.
+
+    kind: "f32", "bf16" ...  fast: it is kept in the chip's own memory, not in HBM.
+    """
 
     kind: str
     dims: tuple[int, ...]
@@ -62,7 +65,11 @@ class Array(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """out: its results, a tuple's in order.  text: the line from the operation on."""
+    """An instruction of a program.
+
+    op: the operation.  out: the results, those of a tuple in order.  operands: their
+    names.  text: the line from the operation on.
+    """
 
     name: str
     op: str
@@ -72,7 +79,11 @@ class Instruction(NamedTuple):
 
 
 class Program:
-    """A compiled program."""
+    """A compiled program, read from its text.
+
+    parts: {name of a computation: {name: Instruction}}.  entry: the name of the
+    computation with which the program begins.
+    """
 
     def __init__(self, text: str):
         self.parts, self.entry = {}, ""
@@ -85,8 +96,8 @@ class Program:
 
     @functools.cached_property
     def times(self) -> dict[str, int]:
-        """How often each part runs in one run of the program; fusions are part of
-        their instruction and not in it."""
+        """How often each computation runs in one run of the program; fused ones, which
+        belong to an instruction, are left out."""
         runs = collections.Counter()
 
         def visit(name: str, times: int) -> None:
@@ -100,8 +111,9 @@ class Program:
         return runs
 
     def _trips(self, one: Instruction) -> int:
-        """How often a loop runs: XLA's note of it, or else (TPU) the constant that its
-        counter is compared with.  1 where neither is there."""
+        """How often an instruction runs its computations: for a loop, XLA's note of it
+        or else (on TPUs) the constant with which its counter is compared; 1 where there
+        is neither, and for all other instructions."""
         if one.op != "while":
             return 1
         if noted := re.search(r'"known_trip_count":(\{[^}]*\})', one.text):
@@ -115,20 +127,21 @@ class Program:
         return 1
 
     def instructions(self):
-        """(instruction, its part's instructions, how often it runs)."""
+        """(instruction, all instructions of its computation, how often it runs)."""
         for name, times in self.times.items():
             for one in self.parts[name].values():
                 yield one, self.parts[name], times
 
     def collectives(self) -> dict[str, tuple[int, int]]:
-        """kind -> (count, bytes of the results), both a step and device."""
+        """kind -> (count, bytes of the results), per run of the program and device."""
         found, channels = collections.defaultdict(lambda: (0, 0)), set()
         for outer, part, times in self.instructions():
             for one, _ in self._within(outer, part):
                 kind = one.op.removesuffix("-start")
                 if kind not in COLLECTIVES:
                     continue
-                # On a TPU it may be fused with what runs meanwhile, several times.
+                # On a TPU one collective may occur in several fusions, with what runs
+                # at the same time: each channel counts once.
                 if channel := re.search(r"channel_id=(\d+)", one.text):
                     if channel[1] in channels:
                         continue
@@ -144,8 +157,8 @@ class Program:
         return dict(found)
 
     def cycles(self) -> int:
-        """The compiler's own estimate of the time, one instruction after the other; 0
-        where it notes none: it does on a TPU."""
+        """The compiler's own estimate of the time, the sum over all instructions; 0 on
+        platforms other than TPUs, where the compiler notes none."""
         return sum(
             times * int(noted[1])
             for one, _, times in self.instructions()
@@ -153,11 +166,11 @@ class Program:
         )
 
     def flops(self) -> int:
-        """Of convolutions and matrix products, a multiplication and an addition each.
+        """The multiplications and additions of convolutions and matrix products.
 
-        Products with the zeros of padding count as any other; those with the zeros
-        between the pixels of a dilated picture do not, for XLA's estimates of such
-        convolutions show that a TPU leaves them out.
+        Products with the zeros of padding count like any other; those with the zeros
+        between the pixels of a dilated picture do not count, because XLA's estimates of
+        such convolutions show that a TPU leaves them out.
         """
         total = 0
         for one, part, times in self.instructions():
@@ -176,8 +189,8 @@ class Program:
                 yield from self._within(inner, self.parts[called])
 
     def memory_bytes(self) -> int:
-        """Read from and written to HBM: the operands and results of every instruction
-        that is not fused into another; of a slice the slice alone."""
+        """The bytes read from and written to HBM: the operands and results of every
+        instruction that is not fused into another; of a slice, only the slice."""
         total = 0
         for one, part, times in self.instructions():
             if one.op not in FREE and not one.op.endswith("-done"):
@@ -185,9 +198,10 @@ class Program:
         return total
 
     def _traffic(self, one: Instruction, part: dict) -> int:
-        if one.op == "copy-start":  # its results: where to, where from
+        """The bytes that one run of an instruction reads from and writes to HBM."""
+        if one.op == "copy-start":  # results: destination, source
             return in_hbm(one.out[:2])
-        if one.op == "slice-start":  # its results: of what, the slice, others
+        if one.op == "slice-start":  # results: source, slice, others
             read = 0 if one.out[0].fast else one.out[1].bytes
             return read + in_hbm(one.out[1:2])
         if one.op == "dynamic-slice":
@@ -202,7 +216,7 @@ class Program:
         written = in_hbm(one.out)
         root = list(fused.values())[-1]
         passed_on = root.operands if root.op == "tuple" else ()
-        for name in passed_on:  # neither read nor written, but for what else uses it
+        for name in passed_on:  # not read or written unless otherwise used
             if fused[name].op == "parameter":
                 written -= in_hbm(fused[name].out)
         parameters = sorted(
@@ -235,7 +249,7 @@ class Program:
 
 
 def instruction(name: str, rest: str) -> Instruction:
-    """rest: "f32[2,3]{1,0} add(%a, %b), metadata=..." """
+    """Parses an instruction.  rest: "f32[2,3]{1,0} add(%a, %b), metadata=..." """
     end = matching(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
     shape, rest = rest[:end], rest[end:].lstrip()
     op = rest[: rest.index("(")]
@@ -245,7 +259,7 @@ def instruction(name: str, rest: str) -> Instruction:
 
 
 def matching(text: str, start: int) -> int:
-    """Where the parenthesis that opens at start closes."""
+    """The position of the parenthesis that closes the one at start."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")
@@ -255,6 +269,7 @@ def matching(text: str, start: int) -> int:
 
 
 def arrays(shape: str) -> tuple[Array, ...]:
+    """Parses a shape: "f32[2,3]{1,0}", or a tuple of such in parentheses."""
     return tuple(
         Array(kind, tuple(map(int, filter(None, dims.split(",")))), "S(1)" in layout)
         for kind, dims, layout in ARRAY.findall(shape)
@@ -262,10 +277,12 @@ def arrays(shape: str) -> tuple[Array, ...]:
 
 
 def in_hbm(arrays: tuple[Array, ...]) -> int:
+    """The bytes of those arrays that are in HBM."""
     return sum(array.bytes for array in arrays if not array.fast)
 
 
 def called_by(one: Instruction) -> list[str]:
+    """The names of the computations that an instruction runs."""
     return [
         name.strip().lstrip("%")
         for alone, several in CALLED.findall(one.text)
@@ -274,7 +291,7 @@ def called_by(one: Instruction) -> list[str]:
 
 
 def products(one: Instruction, part: dict) -> int:
-    """Multiplications of a convolution or matrix product; 0 for anything else."""
+    """The multiplications of a convolution or matrix product; 0 of other operations."""
     if one.op == "convolution":
         labels = re.search(r"dim_labels=\w+_(\w+)->", one.text)[1]
         kernel = part[one.operands[1]].out[0]

@@ -1,10 +1,10 @@
-"""Scores of clips -> means, by mode and metric, with their intervals.
+"""Averages the scores of clips, by mode and metric, with confidence intervals.
 
     rows -> summarise -> {"overall": {mode: {metric: {mean, low, high, clips}}},
                           "speakers": {speaker: the same}, ...}
 
-Every clip counts once, whatever its length; low..high is the 95 % interval of the mean
-if the clips are drawn anew (bootstrap, seeded).  NaN and missing scores are left out.
+Every clip counts once, whatever its length; low..high is the 95 % bootstrap interval of
+the mean over clips, resampled with a fixed seed.  NaN and missing scores are left out.
 """
 
 from collections.abc import Iterable
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-LAGS = range(-5, 6)  # frames
-NAMES = ("clip", "speaker", "frames", "mode")  # of a row; all others are metrics
+LAGS = range(-5, 6)  # frames by which the generated lips may be late
+NAMES = ("clip", "speaker", "frames", "mode")  # a row's columns that are no metrics
 RESAMPLES = 1000
 SEED = 0
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Overall and by speaker: mode -> metric -> interval."""
+    """The intervals of all clips, and those of each speaker's (see above)."""
     speakers = sorted({row["speaker"] for row in rows})
     return {
         "overall": by_mode(rows),
@@ -32,6 +32,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def by_mode(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """{mode: {metric: interval}} of these rows."""
     table = {}
     for mode in dict.fromkeys(row["mode"] for row in rows):
         mine = [row for row in rows if row["mode"] == mode]
@@ -43,10 +44,11 @@ def by_mode(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]
 
 
 def bootstrap(values: Float[np.ndarray, "N M"]) -> list[dict[str, float]]:
-    """N clips, M metrics -> for each the mean, its 95 % interval and how many clips.
+    """For each metric the mean, its 95 % interval and the number of clips that have it.
 
-    A resample is a number of times that each clip is drawn; sums are masked, so that a
-    clip without a score moves no mean.
+    values: of N clips and M metrics, NaN where a clip has no score.  A resample is
+    represented by how often it draws each clip.  Sums are masked, so that a clip
+    without a score does not change a mean.
     """
     count = len(values)
     draws = np.random.default_rng(SEED).multinomial(
@@ -70,11 +72,11 @@ def masked_mean(
     valid: Bool[np.ndarray, "N M"],
     weights: Float[np.ndarray, "R N"],
 ) -> Float[np.ndarray, "R M"]:
-    """Weighted means of the valid values; NaN where there are none."""
+    """The means of the valid values for R sets of weights; NaN where none is valid."""
     with np.errstate(invalid="ignore"):
         return weights @ np.where(valid, values, 0) / (weights @ valid)
 
 
 def columns(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Every name that a row has, in the order of appearance."""
+    """All names that occur in the rows, in the order of their first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))

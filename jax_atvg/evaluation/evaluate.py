@@ -1,17 +1,18 @@
-"""How good a bundle's faces are on a split, with what that must be held against.
+"""Scores a bundle on the clips of a split, in several modes and against baselines.
 
-    at                photo + sound -> landmarks             AT-net alone
-    teacher           true landmarks -> frames               VG-net alone
-    end_to_end        photo + sound -> frames                both
-    ..._shuffled      the same with another clip's sound     what the photo alone gives
-    ..._static        the photo, repeated                    what doing nothing gives
-    at_mean           the mean face, repeated
-    real              points found again on the real frames  how exact points can be
+    mode               what is scored                         what that shows
+    at                 photo + sound -> landmarks             AT-net alone
+    teacher            true landmarks -> frames               VG-net alone
+    end_to_end         photo + sound -> frames                both networks
+    ..._shuffled       the same with another clip's sound     what the photo alone gives
+    at_static, static  the photo, repeated                    a face that does not move
+    at_mean            the mean face, repeated                an average face, likewise
+    real               points found again on the real frames  the detector's own error
 
-The photo is the clip's first frame, and no score counts it.  Scores are taken on the
-128x128 crop, clip by clip on the host, so that padding, batches and devices leave them
-alone.  Points of frames are dlib's, found in a box that the true landmarks give once
-for the whole clip.
+The photo is the clip's first frame, which is not scored.  Scores are computed on the
+128x128 crop, clip by clip on the host: padding does not enter them, and how clips are
+divided into batches and devices matters by rounding at most.  The points of frames are
+dlib's, found in one box for the whole clip, which the true landmarks give.
 
 Letters: B clips, T frames, S the networks' picture size; points are pixels of the crop.
 """
@@ -35,7 +36,7 @@ from jax_atvg.evaluation.synthesis import Made, Synthesis, Take
 from jax_atvg.inference.bundle import Bundle, load_bundle
 
 SHORTEST = 8  # frames a clip must have: its photo, and enough to correlate
-STRIP = 8  # frames of a strip
+STRIP = 8  # frames shown side by side in a strip
 
 
 def evaluate(
@@ -53,16 +54,19 @@ def evaluate(
     mesh: Mesh | None = None,
     progress: bool = False,
 ) -> Results:
-    """Scores the clips and writes the report's folder, or nothing.
+    """Scores a bundle and writes the report's folder `out`, complete or not at all.
 
-    bundle: or its folder.  clips: a dataset's folder, of which `split` is taken, or
-    clips as dataset.open_clips gives them.  speakers: only theirs, held against the
-    sound of any clip of the split.  limit: only so many, evenly; 0 for all.
-    landmarks_only: AT-net's modes, without frames: seconds instead of minutes.
-    batch_size: clips the networks see at once, raised to a multiple of the mesh's
-    devices (this process's own unless given); it changes no score.
-    InputError: no clips, an unknown speaker or protocol, `out` is taken, a damaged
-    clip.
+    bundle: a Bundle or its folder.  clips: a dataset's folder, of which `split` is
+    used, or what dataset.open_clips returns.  protocol: "true"; "atvg-compat" adds the
+    authors' definitions of the metrics.  speakers: only their clips are scored (the
+    shuffled sound may come from any clip of the split); () for all.  limit: how many
+    clips, spread evenly; 0 for all.  landmarks_only: only the modes of AT-net, without
+    frames: seconds instead of minutes.  batch_size: clips the networks process at once,
+    raised to a multiple of the mesh's devices (this process's own unless given); it
+    changes landmarks by 0.002 pixels and frames by one grey level at most (checked on
+    CPUs, with the highest matmul precision).
+    InputError: no clips, a damaged clip, an unknown speaker or protocol, a negative
+    limit, or an `out` that exists and is no report.
     """
     if isinstance(clips, (str, pathlib.Path)):
         clips = dataset.open_clips(clips, split)
@@ -101,9 +105,11 @@ def evaluate(
 
 
 def choose(speakers: list[str], wanted: Collection[str], limit: int) -> list[int]:
-    """The clips of the wanted speakers, or of all; `limit` evenly over them, or all.
+    """Indices of the wanted speakers' clips (of all, if none is named); `limit` of
+    them, spread evenly, or all if it is 0.
 
-    InputError: none to choose, a speaker the split has not.
+    speakers: of every clip.  InputError: there are no clips, a speaker is not in the
+    split, or the limit is negative.
     """
     if limit < 0:
         raise InputError(f"limit={limit}: must be 0 (all clips) or more; raise it")
@@ -120,10 +126,11 @@ def choose(speakers: list[str], wanted: Collection[str], limit: int) -> list[int
 
 
 def other_clips(speakers: list[str]) -> list[int | None]:
-    """For each clip the one that lends its sound: a permutation without fixed point,
-    of other speakers wherever there are enough of them.  A lone clip: None.
+    """For each clip the index of another one, whose sound the shuffled modes use.
 
-    Sorted by speaker and turned by the largest speaker's clips, nobody meets himself.
+    A permutation without fixed points; the other clip is another speaker's wherever
+    there are enough of them: the clips, sorted by speaker, are rotated by the largest
+    number of clips that one speaker has.  A single clip has no other: None.
     """
     if len(speakers) < 2:
         return [None] * len(speakers)
@@ -136,7 +143,10 @@ def other_clips(speakers: list[str]) -> list[int | None]:
 
 
 def read_take(clips: Any, index: int, other: int | None) -> Take:
-    """InputError: the clip is too short, damaged, or cannot be read."""
+    """Reads and decodes a clip, with the sound of clip `other`, fitted to its length.
+
+    InputError: the clip is too short, damaged, or cannot be read.
+    """
     clip = sampling.read(clips, index)
     sampling.check(clip, SHORTEST)
     length, sound = len(clip.frames), None
@@ -157,7 +167,7 @@ def read_take(clips: Any, index: int, other: int | None) -> Take:
 def score(
     bundle: Bundle, take: Take, made: Made, protocol: Protocol | None
 ) -> dict[str, Scores]:
-    """Mode -> metric -> value; frame 0, the photo, is left out of every one."""
+    """The scores of one clip, {mode: {metric: value}}, without frame 0, the photo."""
     photo, real, truth = take.frames[0], take.frames[1:], take.points[1:]
     mean = bundle.pca.mean.reshape(NUM_POINTS, 2)
     still = {
@@ -179,7 +189,7 @@ def score(
 
 
 def to_static(table: dict[str, Scores]) -> dict[str, Scores]:
-    """Adds lmd_to_static: the share of the mouth's error of doing nothing."""
+    """Adds lmd_to_static, the mouth's error divided by that of the repeated photo."""
     for name, scores in table.items():
         doing_nothing = table["at_static" if name.startswith("at") else "static"]
         scores["lmd_to_static"] = scores["lmd"] / max(doing_nothing["lmd"], 1e-9)
@@ -187,7 +197,7 @@ def to_static(table: dict[str, Scores]) -> dict[str, Scores]:
 
 
 def best_median_worst(rows: list[dict]) -> list[tuple[str, int]]:
-    """(title, place among the clips) by the mouth's LMD, end to end."""
+    """(title, position in the scored clips) of three clips, by end_to_end mouth LMD."""
     scores = [row["lmd"] for row in rows if row["mode"] == "end_to_end"]
     order = np.argsort(scores, kind="stable")
     names = [row["clip"] for row in rows if row["mode"] == "end_to_end"]
@@ -199,7 +209,10 @@ def best_median_worst(rows: list[dict]) -> list[tuple[str, int]]:
 
 
 def strip(take: Take, made: Made) -> np.ndarray:
-    """u8: rows real, end_to_end, teacher, attention; STRIP frames over the clip."""
+    """A picture, u8[H,W,3], of STRIP frames spread evenly over the clip.
+
+    Its rows are real, end_to_end, teacher and attention.
+    """
     which = np.linspace(1, len(take.frames) - 1, STRIP).round().astype(int)
     attention = np.repeat(made.attention[..., None], 3, axis=-1)
     rows = [take.frames, made.frames["end_to_end"], made.frames["teacher"], attention]

@@ -1,4 +1,4 @@
-"""Scores of generated frames against real ones; numpy, on the host, frame by frame.
+"""Metrics that compare generated frames with real ones, frame by frame, in numpy.
 
     PSNR, SSIM   how close the pixels are         real frames, fake frames -> f64[T]
     LMD, F-LMD   how close the lips, the face     real points, fake points -> f64[T]
@@ -6,7 +6,7 @@
 
 The plain functions give the true values.  `PROTOCOLS["atvg-compat"]` computes what the
 authors' evaluator computes, its uint8 overflow included, for comparison with numbers
-made by it; such numbers and true ones must never stand in one table.
+made by it (docs/reference.md, section 4); never compare such numbers with true ones.
 
 Letters: T frames, H x W pixels.  Frames are u8[T,H,W,3], RGB, 0..255; points are
 f[T,68,2], (x, y) in pixels, NaN in a frame where no face was found.
@@ -65,7 +65,7 @@ def ssim(real: Frames, fake: Frames) -> Scores:
 
 
 def compat_ssim(real: Frames, fake: Frames) -> Scores:
-    """`ssim` of the frames resized to 256 x 256, as the authors' evaluator takes it."""
+    """`ssim` of the frames resized to 256 x 256, as in the authors' evaluator."""
     return ssim(_resize(real), _resize(fake))
 
 
@@ -80,7 +80,7 @@ def compat_psnr(real: Frames, fake: Frames) -> Scores:
 
 
 def compat_psnr_gray(real: Frames, fake: Frames) -> Scores:
-    """What `compat_psnr` was meant to be: 256 x 256, gray, in real numbers."""
+    """`compat_psnr` without the overflow: 256 x 256, gray, in real numbers."""
     pairs = zip(_gray(_resize(real)), _gray(_resize(fake)), strict=True)
     return np.array([_decibels(_squared_error(r, f).mean()) for r, f in pairs])
 
@@ -114,7 +114,7 @@ def _gray(frames):
 
 
 def lmd(real: Points, fake: Points, region: slice = MOUTH) -> Scores:
-    """Landmark distance of the mouth in pixels a point; CVPR 2019, section 4.
+    """Landmark distance of the mouth in pixels per point; CVPR 2019, section 4.
 
     mean_i |(p_i - mean(p)) - (p'_i - mean(p'))| over the points of `region`: each
     frame's own centre is taken off, so that moving the head costs nothing.  A frame
@@ -124,7 +124,7 @@ def lmd(real: Points, fake: Points, region: slice = MOUTH) -> Scores:
 
 
 def f_lmd(real: Points, fake: Points) -> Scores:
-    """`lmd` of the whole face: all 68 points, less the mean of all."""
+    """`lmd` of the whole face: all 68 points, less the mean of them all."""
     return lmd(real, fake, slice(None))
 
 
@@ -149,9 +149,9 @@ def _point_distances(real, fake, region):
 def cpbd(frames: Frames) -> Scores:
     """Cumulative probability of blur detection in [0,1]; 1 is sharp.
 
-    Narvekar and Karam 2011, in the form of the authors' evaluator (shared reference,
-    section 4).  Blocks of 64 x 64 pixels: a frame smaller than that scores 0, as does
-    a frame without edges.
+    Narvekar and Karam 2011, in the form of the authors' evaluator (docs/reference.md,
+    section 4).  It is computed over blocks of 64 x 64 pixels: a frame smaller than that
+    scores 0, as does a frame without edges.
     """
     from skimage.feature import canny
 
@@ -171,7 +171,7 @@ def luma(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
 
 
 def cpbd_of_luma(y: UInt8[np.ndarray, "H W"], edges: Bool[np.ndarray, "H W"]) -> float:
-    """CPBD of one picture, `edges` deciding which 64 x 64 blocks are looked at.
+    """CPBD of one picture; `edges` decide which blocks of 64 x 64 pixels count.
 
     P = 1 - exp(-(w / w_jnb)^3.6) at every edge of width w in a block with enough edges;
     the just noticeable width w_jnb is 5 pixels in a block of low contrast, else 3.
@@ -245,7 +245,7 @@ def _width_left(goes_on):
 
 
 class Protocol(NamedTuple):
-    """The metrics of one way to evaluate, by the name of the column they fill."""
+    """The metrics of one way to evaluate, by the names of the columns they fill."""
 
     frames: dict[str, Callable]  # (real frames, fake frames) -> f64[T]
     points: dict[str, Callable]  # (real points, fake points) -> f64[T], NaN: no face
@@ -271,7 +271,7 @@ PROTOCOLS = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of that name; InputError, naming the choices, for any other."""
+    """The protocol of that name.  InputError, which names the choices: no such one."""
     if name not in PROTOCOLS:
         choices = ", ".join(PROTOCOLS)
         raise InputError(f"protocol={name!r} is unknown; choose one of {choices}")

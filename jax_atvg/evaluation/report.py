@@ -1,5 +1,8 @@
-"""A report's folder: clips.csv, clips.json, summary.json, report.html, and report.md
-with its pictures."""
+"""Writes the report of an evaluation: tables, plots and pictures, in one folder.
+
+Its files are clips.csv, clips.json, summary.json, report.html, and report.md with its
+pictures.
+"""
 
 import base64
 import csv
@@ -18,7 +21,7 @@ from input_pipeline.clip import InputError
 from input_pipeline.files import check_place, replacing
 from jax_atvg.evaluation.confidence import LAGS, columns, summarise
 
-MOST_BARS = 40  # speakers of the plot
+MOST_BARS = 40  # speakers that the plot shows
 
 AT_MODES = ("at", "at_shuffled", "at_static", "at_mean")
 FRAME_MODES = ("teacher", "end_to_end", "end_to_end_shuffled", "static", "real")
@@ -54,18 +57,23 @@ TABLES = {  # heading -> modes, metrics
 }
 STRIP_ROWS = "rows real, end_to_end, teacher, attention"
 HOW_TO_READ = (
-    "The photo is each clip's first frame and is not scored. static: the photo "
-    "repeated; at_mean: the mean face; shuffled: the sound of another clip, what is "
-    "above it was heard; real: points found again on the real frames against the true "
-    "landmarks, below which no LMD of frames means anything. LMD: mouth, pixels a "
-    "point of the 128x128 crop. r: correlation of the inner lips' opening. Brackets: "
-    "95 % bootstrap interval over clips."
+    "The photo is each clip's first frame and is not scored. static: the photo, "
+    "repeated; at_mean: the mean face, repeated; shuffled: made with the sound of "
+    "another clip, so that whatever is better with the right sound was learned from it; "
+    "real: points found again on the real frames, against the true landmarks: the error "
+    "of the detector, below which an LMD of frames means nothing. LMD: error of the "
+    "mouth's points in pixels of the 128x128 crop. r: correlation of the inner lips' "
+    "opening. Brackets: 95 % bootstrap interval over clips."
 )
 
 
 class Results(NamedTuple):
-    """rows: one a clip and mode: NAMES and metrics.  about: title, protocol, pace.
-    strips: (title, picture u8[H,W,3])."""
+    """The results of an evaluation.
+
+    rows: one per clip and mode, with confidence.NAMES and the metrics.  about: title,
+    protocol, number of clips, batch size, speed, device.  strips: (title, picture
+    u8[H,W,3]).
+    """
 
     rows: list[dict[str, Any]]
     about: dict[str, Any]
@@ -76,7 +84,10 @@ class Results(NamedTuple):
 
 
 def check_out(out: str | pathlib.Path) -> None:
-    """InputError: something that is no report is there, or nothing can be written."""
+    """Checks that a report can be written there.
+
+    InputError: the path exists and is no report, or it cannot be written.
+    """
     out = pathlib.Path(out)
     ours = (out / "summary.json").is_file() and (out / "report.html").is_file()
     if out.exists() and not ours:
@@ -95,7 +106,7 @@ def unwritable(out: pathlib.Path, error: OSError) -> InputError:
 
 
 def write_report(results: Results, out: str | pathlib.Path) -> None:
-    """The whole folder or nothing; an older report there is replaced.
+    """Writes the report's folder, complete or not at all; replaces an older report.
 
     InputError: see check_out.
     """
@@ -133,7 +144,7 @@ def write_json(path: pathlib.Path, tree: Any) -> None:
 
 
 def finite(tree: Any) -> Any:
-    """NaN, which JSON lacks, becomes None."""
+    """Replaces NaN and infinities, which JSON does not have, by None."""
     if isinstance(tree, dict):
         return {name: finite(value) for name, value in tree.items()}
     if isinstance(tree, list):
@@ -145,7 +156,7 @@ def finite(tree: Any) -> Any:
 
 
 def tables(summary: dict[str, Any]) -> Iterable[tuple[str, list[list[str]]]]:
-    """(heading, rows of cells), the first row the columns' names."""
+    """The tables: (heading, rows of cells), of which the first names the columns."""
     overall = summary["overall"]
     for heading, (modes, metrics) in TABLES.items():
         shown = [
@@ -171,7 +182,7 @@ def about_line(results: Results) -> str:
 
 
 def picture_files(pictures: Iterable[str]) -> list[str]:
-    """The names under which report.md finds them."""
+    """The names of the files in which report.md looks for the pictures."""
     return [f"picture_{i}.png" for i, _ in enumerate(pictures)]
 
 
@@ -190,7 +201,7 @@ def markdown(
 
 
 def plain_text(results: Results) -> str:
-    """The tables for a terminal, means only."""
+    """The tables for a terminal, without intervals."""
     parts = [f"{results.about['title']}: {about_line(results)}"]
     for heading, rows in tables(summarise(results.rows)):
         rows = [rows[0], *([c.split(" [")[0] for c in row] for row in rows[1:])]
@@ -201,7 +212,7 @@ def plain_text(results: Results) -> str:
 
 
 def page(results: Results, summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
-    """HTML that needs no other file."""
+    """The report as HTML that needs no other file."""
     title = html.escape(results.about["title"])
     parts = [f"<h1>{title}</h1><p>{html.escape(about_line(results))}</p>"]
     parts.append(f"<p>{HOW_TO_READ}</p>")
@@ -242,7 +253,7 @@ def png_of(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
 
 def plots(summary: dict[str, Any]) -> dict[str, bytes]:
-    """Heading -> PNG."""
+    """The plots, {heading: PNG}: correlation over lag, and mouth LMD by speaker."""
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
     overall, speakers = summary["overall"], summary["speakers"]

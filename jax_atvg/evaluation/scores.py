@@ -1,7 +1,8 @@
-"""The scores of one clip: its frames and points against the real ones; numpy, dlib.
+"""All scores of one clip: its generated frames and points against the real ones.
 
-Letters: T frames, 128x128 crops u8[T,128,128,3]; points f[T,68,2], pixels of the crop.
-A score that is not defined is NaN, as the correlation with lips that never move.
+Letters: T frames.  Frames are 128x128 crops, u8[T,128,128,3]; points are f[T,68,2],
+pixels of the crop.  An undefined score, such as the correlation with lips that never
+move, is NaN.
 """
 
 import functools
@@ -23,9 +24,9 @@ from jax_atvg.evaluation.metrics import (
     luma,
 )
 
-IDENTITY_EVERY = 5  # frames between two looks at who it is
+IDENTITY_EVERY = 5  # frames between two that are compared with the photo
 MARGIN = 6  # pixels around the mouth's points
-LEAST_OVERLAP = 3  # frames that make a correlation
+LEAST_OVERLAP = 3  # frames that a correlation needs
 EMBEDDING = "dlib_face_recognition_resnet_model_v1.dat"
 TRUE = PROTOCOLS["true"]
 
@@ -38,10 +39,11 @@ Scores = dict[str, float]
 def point_scores(real: Points, fake: Points) -> Scores:
     """How well points follow the true ones.
 
-    lmd, f_lmd: px a point, of the mouth and the face.  r: correlation of the inner
-    lips' opening; r_lag_+k: of fake frame t + k with real frame t, so that a peak at
-    +2 means 80 ms late.  velocity_error: px a frame, of the mouth.  jitter_ratio:
-    acceleration of all points, fake to real; above 1 trembles.
+    lmd, f_lmd: of the mouth and of the face, pixels per point.  r: correlation of the
+    inner lips' opening; r_lag_+k: that of fake frame t + k with real frame t, so that a
+    peak at +2 means 80 ms late.  velocity_error: of the mouth, pixels per frame.
+    jitter_ratio: mean acceleration of the fake points over that of the real ones; above
+    1 they tremble.
     """
     a, b = opening(real), opening(fake)
     return {
@@ -65,7 +67,7 @@ def correlation(a: Float[np.ndarray, "T"], b: Float[np.ndarray, "T"]) -> float:
 def lagged_correlation(
     a: Float[np.ndarray, "T"], b: Float[np.ndarray, "T"], lag: int
 ) -> float:
-    """r of a[t] and b[t + lag], over the frames that both have."""
+    """The correlation of a[t] with b[t + lag], over the frames that both have."""
     count = len(a) - abs(lag)
     if count < LEAST_OVERLAP:
         return np.nan
@@ -88,8 +90,11 @@ def jitter(points: Points) -> float:
 
 
 class Face:
-    """What frames of one clip are held against: the real ones, and points found again
-    on them, from a box that the true points give once for all frames."""
+    """The real side of a comparison: a clip's real frames, and dlib's points on them.
+
+    photo: the clip's first frame.  frames, points: the others, and their true points,
+    which give the one box in which dlib looks for points in all frames.
+    """
 
     def __init__(
         self, photo: UInt8[np.ndarray, "H W 3"], frames: Frames, points: Points
@@ -103,19 +108,22 @@ class Face:
         )
 
     def find(self, frames: Frames) -> Points:
+        """dlib's points of the face in the clip's box."""
         return np.stack([detection.find_points(frame, self.box) for frame in frames])
 
     def likeness(self, frames: Frames, found: Points) -> float:
         """CSIM-dlib: mean cosine between the photo's embedding and every fifth frame's.
 
-        dlib's embeddings of different people are not orthogonal: read differences.
+        dlib's embeddings of different people are far from orthogonal: only differences
+        between such scores mean something.
         """
         which = range(0, len(frames), IDENTITY_EVERY)
         whose = [embedding(frames[t], found[t], self.box) for t in which]
         return float(np.mean([cosine(self.identity, one) for one in whose]))
 
     def own_scores(self) -> Scores:
-        """Of the real frames themselves: the floor of the points' scores."""
+        """Scores of the real frames themselves, with dlib's points against the true
+        ones: how exact the scores of points can be at best."""
         return {
             **point_scores(self.points, self.found),
             "cpbd": float(TRUE.sharpness["cpbd"](self.frames).mean()),
@@ -125,8 +133,10 @@ class Face:
 
 
 def frame_scores(face: Face, fake: Frames, protocol: Protocol | None = None) -> Scores:
-    """Every score of generated frames; those of another protocol as well, by name
-    "compat/...", where one is given."""
+    """All scores of generated frames.
+
+    protocol: its metrics are added under the names "compat/...".
+    """
     real, found = face.frames, face.find(fake)
     lips, fake_lips = (x[:, face.mouth[0], face.mouth[1]] for x in (real, fake))
     scores = {
@@ -149,7 +159,7 @@ def frame_scores(face: Face, fake: Frames, protocol: Protocol | None = None) -> 
 
 
 def mouth_box(points: Points) -> tuple[slice, slice]:
-    """(rows, columns) of the crop that the mouth's points stay in, with a margin."""
+    """(rows, columns) of the crop that hold the mouth in all frames, with a margin."""
     low = points[:, MOUTH].min(axis=(0, 1)) - MARGIN
     high = points[:, MOUTH].max(axis=(0, 1)) + MARGIN
     low = np.clip(np.floor(low), 0, CROP_SIZE - 2 * MARGIN).astype(int)
@@ -171,7 +181,7 @@ def embedding(
     points: Float[np.ndarray, "68 2"],
     box: detection.Box,
 ) -> Float[np.ndarray, "128"]:
-    """dlib's face embedding, of the face at these points."""
+    """dlib's embedding of the face that has these points."""
     import dlib
 
     parts = [dlib.point(round(float(x)), round(float(y))) for x, y in points]
@@ -188,8 +198,12 @@ def _network():
 
 
 def model_path() -> pathlib.Path:
-    """InputError: face_recognition_models is not installed."""
-    # Located, never imported: it needs pkg_resources, which is gone.
+    """The file of dlib's embedding network.
+
+    InputError: the package face_recognition_models is not installed.
+    """
+    # The package is located but not imported: it needs pkg_resources, which newer
+    # versions of setuptools do not have.
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Both networks over whole clips: from photo and sound, and from true landmarks.
+"""Runs both networks over whole clips, in all modes that the evaluation scores.
 
 Letters: B clips, T frames, S the networks' picture size; points are pixels of the
 128x128 crop.
@@ -23,8 +23,11 @@ from jax_atvg.sharding import data_mesh
 
 
 class Take(NamedTuple):
-    """A clip made ready.  sound, other_sound (another clip's; None: there is none):
-    f32[T,28,12]."""
+    """A clip, decoded.
+
+    sound: MFCC windows, f32[T,28,12].  other_sound: those of another clip; None if
+    there is no other clip.
+    """
 
     frames: Frames
     points: Points
@@ -33,8 +36,11 @@ class Take(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What the networks make of a take: at: f64[T,68,2], and frames, by mode;
-    attention of end_to_end: u8[T,128,128].  Of landmarks alone: {} and None."""
+    """What the networks generate for one clip.
+
+    at: landmarks by mode, f64[T,68,2].  frames: by mode, u8[T,128,128,3].  attention:
+    that of end_to_end, u8[T,128,128].  With landmarks_only the latter are {} and None.
+    """
 
     at: dict[str, Points]
     frames: dict[str, Frames]
@@ -42,7 +48,7 @@ class Made(NamedTuple):
 
 
 class Synthesis:
-    """The networks over batches of takes, in all modes; measures its pace.
+    """Runs the networks over batches of clips, in all modes, and measures their speed.
 
     batch_size: clips at a time, raised to a multiple of the mesh's devices.  mesh: all
     devices of this process unless given.
@@ -55,7 +61,10 @@ class Synthesis:
         self.seconds, self.made, self.warm = 0.0, 0, False
 
     def __call__(self, takes: list[Take], landmarks_only: bool = False) -> list[Made]:
-        """landmarks_only: no frames, no attention; VG-net rests."""
+        """A Made for each clip, of which there are batch_size at most.
+
+        landmarks_only: VG-net is not run; there are no frames and no attention.
+        """
         bundle, networks, count = self.bundle, self.networks, len(takes)
         takes = takes + takes[-1:] * (self.batch_size - count)
         size = bundle.vg_net.image_size
@@ -70,7 +79,7 @@ class Synthesis:
         def draw(landmarks):
             return networks.draw(photo.image, photo.landmarks, landmarks)
 
-        if not self.warm:  # compiled before it is timed
+        if not self.warm:  # compile before anything is timed
             self.warm = True
             short = speak([take.sound[:1] for take in takes])
             if not landmarks_only:
@@ -107,8 +116,11 @@ class Synthesis:
         return [made(row, len(take.frames)) for row, take in enumerate(takes[:count])]
 
     def pace(self) -> dict[str, Any]:
-        """Frames of end_to_end a second, from sound to pictures (or to landmarks, where
-        those are all) on the host."""
+        """The speed so far, in frames per second, and the devices.
+
+        Only mode end_to_end is timed: from sound to frames on the host (with
+        landmarks_only, to landmarks).
+        """
         mesh = self.networks.mesh
         return {
             "frames_per_second": round(self.made / max(self.seconds, 1e-9), 2),
@@ -117,17 +129,21 @@ class Synthesis:
 
 
 def padded(sequences) -> np.ndarray:
-    """f32[T,...] of any lengths -> f32[B,T',...], T' the longest; last rows repeat."""
+    """Stacks sequences f32[T,...]: f32[B,T',...], with T' the largest T.
+
+    Shorter ones repeat their last row.
+    """
     rows = np.arange(max(map(len, sequences)))
     return np.stack([x[np.minimum(rows, len(x) - 1)] for x in sequences])
 
 
 def flat(points: np.ndarray) -> np.ndarray:
+    """f[T,68,2] -> f32[T,136]."""
     return points.reshape(len(points), -1).astype(np.float32)
 
 
 def resized(pictures: np.ndarray, size: int) -> np.ndarray:
-    """u8[T,H,W] or u8[T,H,W,3] -> the same at size x size."""
+    """Resizes pictures, u8[T,H,W] or u8[T,H,W,3], to size x size pixels."""
     import cv2
 
     if pictures.shape[1] == size:

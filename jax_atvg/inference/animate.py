@@ -4,7 +4,8 @@
     animate_file("face.jpg", "speech.wav", "talking.mp4")
 
 A photo goes through the very code that a training frame went through.  Sound and frames
-pass in chunks (networks.py): memory does not grow with the recording.
+are processed in chunks (networks.py), so that animate_file needs no more memory for a
+longer recording.
 """
 
 import contextlib
@@ -40,8 +41,11 @@ Sound = tuple[Real[np.ndarray, "..."], int]
 
 
 class Subject(NamedTuple):
-    """A photo made ready.  picture: u8[H,W,3], the whole of it.  matrix: f64[2,3], from
-    pixels of the network's crop to the picture's.  photo: what the networks see."""
+    """A photo prepared for the networks.
+
+    picture: u8[H,W,3], the whole photo.  matrix: f64[2,3], from pixels of the networks'
+    crop to pixels of the picture.  photo: the networks' inputs.
+    """
 
     picture: np.ndarray
     matrix: np.ndarray
@@ -56,12 +60,13 @@ def animate(
     face: str = "largest",
     full_frame: bool = False,
 ) -> UInt8[np.ndarray, "T height width 3"]:
-    """For notebooks: all frames, RGB 0..255, 25 a second.
+    """Makes a photo speak a recording; returns all frames, RGB 0..255, 25 a second.
 
     photo: a file, or u8[H,W,3] RGB.  speech: a file, or (samples[N] or [N,C], samples a
-    second).  bundle: or its folder; or its Networks, which serve several calls.  face: "largest", or a number
-    counted from the left.  full_frame: the whole picture instead of the aligned crop.
-    InputError: what is wrong with the input.
+    second).  bundle: a Bundle, its folder, or its Networks, which repeated calls can
+    share.  face: "largest", or "0", "1", ... counted from the left.  full_frame: the
+    whole picture instead of the aligned crop.
+    InputError: photo, speech or bundle cannot be used; the message says why.
     """
     networks = as_networks(bundle)
     subject = read_subject(photo, networks.bundle, face)
@@ -83,13 +88,15 @@ def animate_file(
     progress: bool = False,
     perceived: Callable[[], Perceived] | None = None,
 ) -> list[pathlib.Path]:
-    """Writes an MP4 with the original sound; returns the files written.
+    """Makes a photo speak a recording: writes an MP4; returns the paths written.
 
-    panels: also OUT_panels.mp4, with landmarks, attention, colour and result side by
-    side.  landmarks_out: also an .npy, f32[T,68,2], crop coordinates in [-1,1].
-    perceived: what perceive finds in photo and speech, where it is under way already.
-    Each file appears complete or not at all.  InputError: what is wrong with the input
-    or with the folders.
+    photo, speech: files.  The MP4 has the original sound.  bundle, face, full_frame:
+    see animate.  panels: also writes OUT_panels.mp4, with landmarks, attention, colour
+    and result side by side.  landmarks_out: also writes this .npy, f32[T,68,2], crop
+    coordinates in [-1,1].  perceived: returns what `perceive` finds, where another
+    process computes that; otherwise it is computed here.
+    Each file appears complete or not at all.  InputError: photo, speech, bundle or one
+    of the paths cannot be used; the message says why.
     """
     out = pathlib.Path(out)
     if out.suffix.lower() != ".mp4":
@@ -131,14 +138,14 @@ def animate_file(
             paths.append(landmarks_out)
     except OSError as error:  # the disk is full, or has gone
         raise InputError(
-            f"{error.filename or out}: cannot be written ({error.strerror}); free some "
+            f"{out}: cannot be written ({error.strerror}); free some "
             "space or choose another folder"
         ) from error
     return paths
 
 
 def check_landmarks_out(path: pathlib.Path) -> None:
-    """InputError: no .npy, or not to be written."""
+    """InputError: the path does not end in .npy, or cannot be written."""
     if path.suffix.lower() != ".npy" or path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path}: landmarks go to an .npy file in an existing folder")
     try:
@@ -150,7 +157,7 @@ def check_landmarks_out(path: pathlib.Path) -> None:
 
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
-    """An .npy, complete or not at all."""
+    """Writes an .npy file, complete or not at all."""
     with replacing(path) as unfinished:
         np.save(unfinished, array)
 
@@ -161,9 +168,10 @@ def read_subject(
     face: str = "largest",
     points_px: Float[np.ndarray, "68 2"] | None = None,
 ) -> Subject:
-    """Finds the face, unless its points are given, and aligns it.
+    """Prepares a photo: finds the face, unless its points are given, and aligns it.
 
-    InputError: no picture, no such face.
+    photo: a file, or u8[H,W,3] RGB.  points_px: pixels of the photo.
+    InputError: the file holds no picture, or the picture no such face.
     """
     name = "photo" if isinstance(photo, np.ndarray) else str(photo)
     picture = photo if isinstance(photo, np.ndarray) else image.read_image(photo)
@@ -187,8 +195,11 @@ def read_subject(
 def rescale(
     matrix: Float[np.ndarray, "2 3"], factor: float
 ) -> Float[np.ndarray, "2 3"]:
-    """From a crop whose pixels are `factor` of the given crop's: pixel centres lie at
-    whole numbers, so u -> (u + 1/2) factor - 1/2 comes first."""
+    """Changes the resolution of the crop from which an affine map leads.
+
+    factor: the size of the new crop's pixels in pixels of the given one.  The centres
+    of pixels have whole coordinates: u -> (u + 1/2) factor - 1/2 is applied first.
+    """
     linear = matrix[:, :2] * factor
     shift = matrix[:, :2].sum(1) * (factor - 1) / 2 + matrix[:, 2]
     return np.column_stack([linear, shift])
@@ -197,9 +208,9 @@ def rescale(
 def read_speech(
     speech: str | pathlib.Path | Sound, heard: audio.Heard | None = None
 ) -> audio.Heard:
-    """Hears the sound, unless that is done, and warns of silence.
+    """Computes the features of a recording, unless given as `heard`; warns of silence.
 
-    InputError: unusable sound.
+    InputError: the recording cannot be used.
     """
     name = "speech" if isinstance(speech, tuple) else str(speech)
     if heard is None and isinstance(speech, tuple):
@@ -216,10 +227,11 @@ def talk(
     photo: Photo,
     speech: audio.Heard | Float[np.ndarray, "N"],
 ) -> Iterator[Prediction]:
-    """One Prediction a video frame, of numpy arrays without the time axis.
+    """Runs the networks; yields a Prediction per video frame.
 
-    speech: mono 16 kHz samples, or what audio.hear makes of them.  The next chunk is
-    under way while the caller draws and encodes this one.
+    Its arrays are numpy's and have no time axis.  speech: mono 16 kHz samples, or what
+    audio.hear returns for them.  The devices compute the next chunk while the caller
+    draws and encodes this one.
     """
     networks = as_networks(bundle)
     heard = speech if isinstance(speech, audio.Heard) else audio.hear([speech])
@@ -229,7 +241,7 @@ def talk(
 
 
 def painter(subject: Subject, full_frame: bool):
-    """frame f32[S,S,3] in [-1,1] -> the picture to show, u8[H,W,3]."""
+    """A function: frame f32[S,S,3] in [-1,1] -> the picture to show, u8[H,W,3]."""
     if not full_frame:
         return to_u8
     paste = align.Paster(subject.picture, subject.matrix, subject.photo.image.shape[1])
@@ -239,7 +251,7 @@ def painter(subject: Subject, full_frame: bool):
 def crop_points(
     bundle: Bundle, landmarks: Float[np.ndarray, "136"]
 ) -> Float[np.ndarray, "68 2"]:
-    """The networks' landmarks -> pixels of the 128x128 crop."""
+    """Converts the networks' landmarks to pixels of the 128x128 crop."""
     points = landmarks.reshape(NUM_POINTS, 2)
     return align.transform(bundle.landmark_to_crop, points)
 
@@ -247,7 +259,7 @@ def crop_points(
 def panel(
     prediction: Prediction, points_px: Float[np.ndarray, "68 2"]
 ) -> UInt8[np.ndarray, "S W 3"]:
-    """Landmarks, attention, colour and result, side by side."""
+    """A picture of landmarks, attention, colour and result, side by side."""
     frame = prediction.frames[0]
     attention = np.broadcast_to(2 * prediction.attention[0] - 1, frame.shape)
     maps = [to_u8(x) for x in (attention, prediction.color[0], frame)]

@@ -1,9 +1,9 @@
 """A bundle: one folder with everything that inference needs.
 
-    bundle.json   format version, network sizes, what the numbers below mean
-    arrays/       orbax checkpoint: weights, PCA, boost, alignment
+    bundle.json   format version, network sizes, audio settings
+    arrays/       an orbax checkpoint: weights, PCA, boost, alignment
 
-It is independent of configs and training state.
+It depends on no config and no training state.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from jax_atvg.models.vg_net import VGNet
 
 FORMAT_VERSION = 1
 NETWORKS = {"at_net": ATNet, "vg_net": VGNet}
-# What the weights were made for; a bundle of other settings would give noise.
+# The weights were trained with these settings; with others the output is meaningless.
 AUDIO = {
     "sample_rate": SAMPLE_RATE,
     "mfcc_rate": MFCC_RATE,
@@ -43,16 +43,16 @@ AUDIO = {
     "window_size": WINDOW_SIZE,
     "frame_rate": FRAME_RATE,
 }
-# Fields of a network that are not stored; remat matters in training only.
+# The fields of a network that are not stored; remat has an effect in training only.
 NOT_SIZES = ("parent", "name", "norm", "remat")
 
 
 class SeenFaces(NamedTuple):
-    """What the landmarks of the training clips were like.
+    """Statistics of the training clips' landmarks, used by Bundle.recognise.
 
-    low, high: f32[K], nearly all of their coefficients lie between.  residual: f32[],
-    the mean of |p - PCA_R(PCA(p))|^2.  opening: f32[136], how a face's landmarks move
-    while the inner lips open by 1.
+    low, high: f32[K], the range of nearly all of their coefficients.  residual: f32[],
+    the mean of |p - PCA_R(PCA(p))|^2.  opening: f32[136], how much a face's landmarks
+    move when the inner lips open by 1.
     """
 
     low: Any
@@ -63,14 +63,16 @@ class SeenFaces(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """at_net, vg_net: the networks' sizes.  variables: {"at_net", "vg_net"} of
-    {"params", "batch_stats"}, on a device as load_bundle has them.
+    """Both networks with everything that inference needs.
 
-    pca: landmarks <-> K coefficients; boost: f32[K], w, what AT-net's coefficients are
-    multiplied by.  landmark_to_crop: f32[2,3], affine, from the networks' landmarks to
-    pixels of a 128x128 crop.  template: f64[n,2], where the points template_indices of
-    the face lie in that crop.  photo_landmarks: f32[136] to be used for every photo in
-    place of its own (the authors' networks expect so), or None.  seen: see recognise.
+    at_net, vg_net: the modules.  variables: {"at_net", "vg_net"}, each {"params",
+    "batch_stats"}; load_bundle puts them on a device.  pca: landmarks <-> K
+    coefficients.  boost: f32[K], w, by which AT-net's coefficients are multiplied.
+    landmark_to_crop: f32[2,3], affine, from the networks' landmarks to pixels of a
+    128x128 crop.  template: f64[n,2], where the points template_indices of the face lie
+    in that crop.  photo_landmarks: f32[136], which replace every photo's own landmarks,
+    as the authors' networks expect (docs/reference.md, section 3.4), or None.  seen:
+    see recognise.
     """
 
     at_net: ATNet
@@ -87,13 +89,16 @@ class Bundle:
     def recognise(
         self, landmarks: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A photo's landmarks f32[B,136] -> (h_p, p_p, own), as a Photo has them.
+        """Computes the networks' inputs (h_p, p_p, own) from a photo's landmarks p.
 
-        The paper's p_p is PCA_R(h_p), and its own is 0.  With `seen`, h_p is kept in
-        the range that AT-net knows, and p_p also has what then is missing, r = p -
-        PCA_R(h_p), less what is usual for training faces (the jitter of detection): (1
-        - residual / |r|^2) r, or nothing; the positive-part James-Stein estimate.  own
-        is the same, but with closed lips: the face keeps its shape, not its smile.
+        landmarks: f32[B,136].  Returns f32[B,K], f32[B,136], f32[B,136]: see Photo.
+
+        Without `seen`, as in the paper, p_p = PCA_R(h_p) and own = 0.  With `seen`, h_p
+        is clipped to the range of the training faces.  The residual r = p - PCA_R(h_p)
+        holds this face's own shape and the jitter of detection, which training faces
+        have as well; r is therefore shrunk by max(0, 1 - residual / |r|^2), the
+        positive-part James-Stein estimate, and p_p = PCA_R(h_p) + r.  own is r with the
+        lips closed: frames keep the shape of the face, but not an open mouth.
         """
         if self.photo_landmarks is not None:
             landmarks = np.broadcast_to(self.photo_landmarks, landmarks.shape)
@@ -112,9 +117,9 @@ class Bundle:
 
 
 def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
-    """Writes the folder, or nothing; replaces an older bundle there.
+    """Writes a bundle's folder, complete or not at all; replaces an older bundle there.
 
-    InputError: something else is there, or it cannot be written.
+    InputError: the path exists and is no bundle, or it cannot be written.
     """
     import orbax.checkpoint as ocp
 
@@ -133,10 +138,10 @@ def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
             folder.mkdir(parents=True)
             text = json.dumps(description, indent=1) + "\n"
             (folder / "bundle.json").write_text(text)
-            # Compressed, weights are 7 % smaller and take half as long again to read.
+            # Compressed weights would be 7 % smaller and take 50 % longer to read.
             with ocp.PyTreeCheckpointer(use_compression=False) as checkpointer:
                 checkpointer.save(folder / "arrays", arrays(bundle))
-            # Orbax notes there where on this machine the folder was made.
+            # Orbax writes into this file the path at which the folder was made.
             (folder / "arrays" / "commit_success.txt").unlink(missing_ok=True)
     except (OSError, ValueError) as error:  # tensorstore: a full disk is a ValueError
         raise InputError(
@@ -145,9 +150,10 @@ def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
 
 
 def load_bundle(path: str | pathlib.Path) -> Bundle:
-    """Reads a bundle.
+    """Reads a bundle's folder, and puts the weights on the first device as float32.
 
-    InputError: missing, of another format version, or damaged.
+    InputError: there is no bundle, or it is damaged, of another format version, or made
+    for other audio settings.
     """
     path = pathlib.Path(path).absolute()
     if not (path / "bundle.json").is_file():
@@ -179,7 +185,7 @@ def load_bundle(path: str | pathlib.Path) -> Bundle:
             for sizes in [text[name]]
         }
         reading = begin_reading(path / "arrays")
-        expected = expected_arrays(  # traced meanwhile
+        expected = expected_arrays(  # traced while they are read
             **networks,
             template_size=len(text["template_indices"]),
             photo_landmarks=text["photo_landmarks"],
@@ -212,13 +218,13 @@ def damaged(path: pathlib.Path, error: Exception) -> InputError:
 
 
 def sizes(module: nn.Module) -> dict[str, Any]:
-    """A network's attributes, but for the norm."""
+    """The attributes of a network that bundle.json stores."""
     fields = (field.name for field in dataclasses.fields(module))
     return {name: getattr(module, name) for name in fields if name not in NOT_SIZES}
 
 
 def arrays(bundle: Bundle) -> dict[str, Any]:
-    """What a bundle stores as arrays."""
+    """The numpy arrays that a bundle stores, as a tree."""
     tree = {
         **bundle.variables,
         "pca": bundle.pca._asdict(),
@@ -240,13 +246,13 @@ def expected_arrays(
     photo_landmarks: bool,
     seen: bool,
 ) -> dict[str, Any]:
-    """The shapes that `arrays` has, from the sizes alone."""
+    """The tree of `arrays`, shapes alone, computed from the sizes of the networks."""
     k, landmarks, size = at_net.num_coefficients, 2 * NUM_POINTS, vg_net.image_size
     key = jax.eval_shape(jax.random.key, 0)  # abstract arrays: nothing is compiled
 
     def shapes(module: nn.Module, *inputs: tuple[int, ...]):
         abstract = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs)
-        with convolutions.form("native"):  # traced in half the time of both forms
+        with convolutions.form("native"):  # tracing both would take twice the time
             return jax.eval_shape(module.init, key, *abstract)
 
     tree = {
@@ -266,15 +272,15 @@ def expected_arrays(
 
 
 def begin_reading(path: pathlib.Path) -> dict[str, Any]:
-    """{"at_net.params.head.bias": (numpy array, future of its being filled)}, of what
-    orbax has written.
+    """Starts to read the arrays that orbax has written: {name: (array, future)}.
 
-    Its own reader takes half a second more, and writes to standard error about some
-    damaged files.
+    A name is, for example, "at_net.params.head.bias"; its numpy array is filled when
+    the future is done.  Orbax's own reader takes half a second longer, and writes to
+    standard error about some damaged files.
     """
     import tensorstore
 
-    # So few files at a time, as their bytes are held beside the arrays.
+    # Few files at a time, because their bytes are held in memory beside the arrays.
     context = tensorstore.Context({"file_io_concurrency": {"limit": 4}})
     store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{path}/"}}
     keys = tensorstore.KvStore.open(store, context=context).result().list().result()
@@ -296,7 +302,7 @@ def begin_reading(path: pathlib.Path) -> dict[str, Any]:
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Of any content, at a multiple of 64 bytes: a CPU device takes it as it is."""
+    """An uninitialised array, aligned to 64 bytes: a CPU device uses it uncopied."""
     size = math.prod(shape) * dtype.itemsize
     room = np.empty(size + 64, np.uint8)
     start = -room.ctypes.data % 64
@@ -304,10 +310,11 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def finish_reading(reading: dict[str, Any], expected: Any) -> Any:
-    """The arrays in their tree, those of the networks as float32 on the first device.
+    """Waits for the arrays, and returns them in the tree of `expected`.
 
-    One after the other: while a transfer is under way its source is held, and all the
-    weights would be in memory twice.  ValueError: names or shapes are others.
+    Those of the networks are put on the first device as float32, one after the other: a
+    transfer holds its source, and with all at once the weights would be in memory
+    twice.  ValueError: names or shapes differ from the expected ones.
     """
     device = jax.local_devices()[0]
 
@@ -330,5 +337,5 @@ def finish_reading(reading: dict[str, Any], expected: Any) -> Any:
 
 
 def as_float32(tree: Any) -> Any:
-    """Numpy arrays, whatever precision the weights have."""
+    """The tree as float32 numpy arrays, whatever the precision of the weights."""
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)

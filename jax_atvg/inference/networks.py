@@ -1,7 +1,8 @@
-"""Both networks on their devices, run over recordings of any length.
+"""Runs both networks, on one or several devices, over recordings of any length.
 
-Frames pass in chunks of one fixed length with the recurrences' state, so that memory
-does not grow with the recording and one compiled program serves every length.
+Frames are processed in chunks of one fixed length, each beginning with the recurrences'
+state after the one before: memory on the devices does not grow with the recording, and
+one compiled program serves every length.
 
 Letters: B clips, T frames, K coefficients, S the networks' picture size.
 """
@@ -31,16 +32,16 @@ from jax_atvg.inference.predict import (
 from jax_atvg.models.layers import LstmState
 from jax_atvg.sharding import data_mesh, replicated, split
 
-CHUNK = 16  # frames a call of the networks makes
+CHUNK = 16  # frames per call of the networks
 
 
 class Networks:
     """A bundle's networks with their weights on the devices of a mesh.
 
-    bundle: without the variables, whose memory is free when the caller lets go of them.
-    batch_size: B, clips a call takes; raised to a multiple of the mesh's devices.
-    mesh: this process's first device unless given.  A recurrence over the batch, as the
-    authors' code has it, would mix clips: then B is 1, on one device.
+    bundle: the given one without its variables, so that their memory is freed as soon
+    as the caller drops it.  batch_size: B, clips per call, raised to a multiple of the
+    mesh's devices.  mesh: this process's first device unless given.  A recurrence over
+    the batch, as in the authors' code, would mix clips: then B is 1, on one device.
     """
 
     def __init__(self, bundle: Bundle, batch_size: int = 1, mesh: Mesh | None = None):
@@ -62,9 +63,9 @@ class Networks:
     def predict(
         self, photo: Photo, windows: Float32[np.ndarray, "B T 28 12"], still: bool
     ) -> Iterator[Prediction]:
-        """Both networks: a Prediction of numpy arrays, without state, for every chunk.
+        """Runs both networks; yields a Prediction per chunk, in numpy, without a state.
 
-        still: the face keeps the photo's landmarks.
+        windows: MFCC.  still: the face keeps the photo's landmarks, whatever the sound.
         """
         step = compiled_predict(*self.sizes, self.mesh, still)
         state = self._first_state()
@@ -79,7 +80,7 @@ class Networks:
     def speak(
         self, photo: Photo, windows: Float32[np.ndarray, "B T 28 12"]
     ) -> Float32[np.ndarray, "B T 136"]:
-        """AT-net alone: the landmarks that it hears."""
+        """Runs AT-net alone; returns the landmarks of every frame.  windows: MFCC."""
         step = compiled_speak(self.bundle.at_net, self.mesh)
         run = functools.partial(step, self.weights, photo)
         parts = in_chunks(run, windows, self._first_state().at_net)
@@ -91,7 +92,10 @@ class Networks:
         example: Float32[np.ndarray, "B 136"],
         landmarks: Float32[np.ndarray, "B T 136"],
     ) -> tuple[UInt8[np.ndarray, "B T S S 3"], UInt8[np.ndarray, "B T S S"]]:
-        """VG-net alone: (frames, attention), 0..255.  example: the photo's landmarks."""
+        """Runs VG-net alone; returns (frames, attention), 0..255.
+
+        image: the photo, in [-1,1].  example: the photo's landmarks.
+        """
         step = compiled_draw(self.bundle.vg_net, self.mesh)
         run = functools.partial(step, self.weights.vg_net, image, example)
         parts = list(in_chunks(run, landmarks, self._first_state().vg_net))
@@ -104,7 +108,7 @@ class Networks:
 
 
 def as_networks(bundle: Bundle | Networks | str | pathlib.Path) -> Networks:
-    """bundle: may be its folder, too."""
+    """The Networks of a bundle or of its folder; Networks are returned as they are."""
     if isinstance(bundle, (str, pathlib.Path)):
         bundle = load_bundle(bundle)
     return bundle if isinstance(bundle, Networks) else Networks(bundle)
@@ -115,11 +119,11 @@ def in_chunks(
     sequence: Float32[np.ndarray, "B T *rest"],
     state: Any,
 ) -> Iterator[Any]:
-    """step(CHUNK frames of the sequence, state) -> (arrays [B,CHUNK,...], state), over
-    all of them: yields the arrays on the host.
+    """Applies `step` to a sequence chunk by chunk; yields its arrays, on the host.
 
-    The last chunk is filled up with the last frame, and what comes of that cut off.
-    One chunk is under way while the caller works on the one before.
+    step(CHUNK frames of the sequence, state) -> (arrays [B,CHUNK,...], next state).
+    The last chunk is filled up by repeating the last frame, and the surplus results are
+    cut off.  The devices compute a chunk while the caller works on the one before.
     """
     total, under_way = sequence.shape[1], None
 
@@ -139,14 +143,15 @@ def in_chunks(
 
 
 def state_sharding(mesh: Mesh) -> State:
-    """How the recurrences' state lies on the devices: clips over all of them."""
+    """The recurrences' state: the axis of the clips is split over all devices."""
     second_axis = NamedSharding(mesh, PartitionSpec(None, "data"))
     return State(LstmState(second_axis, second_axis), split(mesh))
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str] | None:
-    """On a CPU kernels are transformed (models/cpu/winograd.py) one by one where they
-    are used.  XLA's usual schedule does all of them first: 290 MB at full width."""
+    """On a CPU, the schedule that transforms each kernel (models/cpu/winograd.py) just
+    before it is used.  XLA's default schedule transforms all of them first and holds
+    the results: 290 MB at the original's width."""
     if mesh.devices.flat[0].platform != "cpu":
         return None
     return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
@@ -154,6 +159,7 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
 
 @functools.cache
 def compiled_predict(at_net, vg_net, mesh: Mesh, still: bool):
+    """(weights, photo, windows, state) -> Prediction, compiled at the first call."""
     whole, rows, state = replicated(mesh), split(mesh), state_sharding(mesh)
     return jax.jit(
         functools.partial(predict, at_net, vg_net, still),
@@ -165,6 +171,7 @@ def compiled_predict(at_net, vg_net, mesh: Mesh, still: bool):
 
 @functools.cache
 def compiled_speak(at_net, mesh: Mesh):
+    """(weights, photo, windows, state) -> (landmarks, state)."""
     whole, rows, state = replicated(mesh), split(mesh), state_sharding(mesh).at_net
 
     def speak(weights: Weights, photo: Photo, audio, state):
@@ -184,6 +191,7 @@ def compiled_speak(at_net, mesh: Mesh):
 
 @functools.cache
 def compiled_draw(vg_net, mesh: Mesh):
+    """(variables, image, example, landmarks, state) -> ((frames, attention), state)."""
     whole, rows = replicated(mesh), split(mesh)
 
     def draw(variables, image, example, landmarks, state):

@@ -1,7 +1,7 @@
-"""What the networks must know of a photo and a recording: the face's points, the sound.
+"""Finds the face in a photo and computes the audio features of a recording.
 
-A second and 150 MB, most of them for libraries and models: main.py has it done by a
-process of its own (workers.assistant) while the networks are loaded.
+This takes a second and 150 MB, mostly for loading libraries and dlib's models: the
+command line has another process do it (workers.assistant) while the networks are read.
 """
 
 import pathlib
@@ -15,7 +15,10 @@ from input_pipeline.media import audio, image
 
 
 class Perceived(NamedTuple):
-    """points: of the face, pixels of the photo.  heard: the recording."""
+    """The result of `perceive`.
+
+    points: the face's, in pixels of the photo.  heard: the recording's features.
+    """
 
     points: Float32[np.ndarray, "68 2"]
     heard: audio.Heard
@@ -24,6 +27,10 @@ class Perceived(NamedTuple):
 def perceive(
     photo: str | pathlib.Path, speech: str | pathlib.Path, face: str = "largest"
 ) -> Perceived:
-    """face: see detection.choose_face.  InputError: no picture, no such face, no sound."""
+    """Finds the points of the face and computes the features of the sound.
+
+    photo, speech: files.  face: see detection.choose_face.
+    InputError: there is no picture, no such face, or no usable sound.
+    """
     points = detection.photo_points(image.read_image(photo), face, str(photo))
     return Perceived(points, audio.hear_file(speech))

@@ -1,4 +1,4 @@
-"""Sound and a photo to landmarks and frames: both networks in one pure function."""
+"""Both networks in one pure function: sound and a photo -> landmarks and frames."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,11 @@ from jax_atvg.models.vg_net import VGNet
 
 
 class Weights(NamedTuple):
-    """at_net, vg_net: {"params", "batch_stats"}.  boost: f32[K], w."""
+    """The arrays with which `predict` runs the networks.
+
+    at_net, vg_net: variables, {"params", "batch_stats"}.  pca: of the landmarks.
+    boost: f32[K], w.
+    """
 
     at_net: Any
     vg_net: Any
@@ -32,9 +36,12 @@ class Weights(NamedTuple):
 
 
 class Photo(NamedTuple):
-    """image: f32[B,S,S,3] in [-1,1].  coefficients: h_p, f32[B,K].  landmarks: p_p,
-    f32[B,136].  own: f32[B,136], what every frame's landmarks have of this face beside
-    the coefficients; see Bundle.recognise, zeros in the paper."""
+    """What the networks are given of B photos.
+
+    image: i_p, f32[B,S,S,3] in [-1,1].  coefficients: h_p, f32[B,K].  landmarks: p_p,
+    f32[B,136].  own: f32[B,136], what is added to every frame's landmarks because the
+    coefficients cannot express it (see Bundle.recognise); zeros in the paper.
+    """
 
     image: Image
     coefficients: Example
@@ -43,15 +50,18 @@ class Photo(NamedTuple):
 
 
 class State(NamedTuple):
-    """Of both recurrences, to go on with."""
+    """The state of both recurrences, from which the next frames continue."""
 
     at_net: LstmState
     vg_net: Array
 
 
 class Prediction(NamedTuple):
-    """frames, color: f32[B,T,S,S,3] in [-1,1].  attention: f32[B,T,S,S,1] in (0,1).
-    landmarks: f32[B,T,136]."""
+    """What the networks predict of T frames.
+
+    frames, color: f32[B,T,S,S,3] in [-1,1].  attention: f32[B,T,S,S,1] in (0,1).
+    landmarks: f32[B,T,136].  state: that after the last frame.
+    """
 
     frames: Video
     attention: Attention
@@ -69,11 +79,11 @@ def predict(
     audio: Audio,
     state: State | None = None,
 ) -> Prediction:
-    """p^_t, then v^_t.  CVPR 2019, equations 1 to 5.
+    """Predicts landmarks p^_t and from them frames v^_t.  CVPR 2019, equations 1 to 5.
 
-    audio: MFCC windows f32[B,T,28,12].  state: of the preceding frames.  still: the
-    face keeps the photo's landmarks, whatever the sound.  at_net, vg_net and still are
-    static under jit.
+    audio: MFCC windows f32[B,T,28,12].  state: that after the preceding frames; None:
+    there are none.  still: the face keeps the photo's landmarks, whatever the sound.
+    at_net, vg_net and still are static under jit.
     """
     at_state, vg_state = state or (None, None)
     spoken = at_net.apply(weights.at_net, photo.coefficients, audio, state=at_state)
@@ -95,13 +105,13 @@ def predict(
 def spoken_landmarks(
     pca: Pca, boost: Array, coefficients: Coefficients, photo: Photo
 ) -> Landmarks:
-    """p^_t = PCA_R(w h_t) + own."""
+    """The landmarks of the frames, p^_t = PCA_R(w h_t) + own: f32[B,T,136]."""
     return pca.reconstruct(boost * coefficients) + photo.own[:, None]
 
 
 def first_state(at_net: ATNet, vg_net: VGNet, batch_size: int = 1) -> State:
-    """The zeros that state=None stands for, of so many clips: with them one compiled
-    program serves the first chunk and all others."""
+    """The zeros for which state=None stands, for `batch_size` clips: passed explicitly,
+    they let one compiled program serve the first chunk and all others."""
     members = (at_net.members,) if at_net.members > 1 else ()
     shape = at_net.lstm_layers, batch_size, *members, at_net.lstm_width
     lstm = np.zeros(shape, np.float32)

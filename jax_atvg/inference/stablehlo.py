@@ -1,7 +1,7 @@
-"""A bundle's networks as programs of their own, which need no code of this project.
+"""Exports a bundle's networks as StableHLO programs, which run without this project.
 
-Written with jax.export as StableHLO, with free batch and time axes, for CPUs, CUDA GPUs
-and TPUs.
+They are made with jax.export for CPUs, CUDA GPUs and TPUs, and take any number of clips
+and frames.
 """
 
 import json
@@ -18,15 +18,16 @@ from input_pipeline.files import replacing
 from jax_atvg.inference.bundle import Bundle, as_float32, save_bundle
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-FOLDER = "stablehlo"  # in the bundle's
+FOLDER = "stablehlo"  # within the bundle's folder
 OUTPUTS = {"at_net": ("coefficients",), "vg_net": ("frames", "attention", "color")}
 STATES = {"at_net": ("hidden", "cell"), "vg_net": ("gru",)}
 README = """The networks as programs (jax.export, StableHLO; made with jax {jax}).
 
-They need jax and numpy, no other package, and run on {platforms}.  signature.json has
-names and shapes of what goes in and comes out, in order; all float32; b clips and t
-frames are free.  The state (hidden, cell; gru) starts as zeros; given back with the
-next frames it continues them, so that a long recording may pass in pieces.
+They need jax and numpy, no other package, and run on {platforms}.  signature.json lists
+the names and shapes of their inputs and outputs, in order; all are float32, and the
+numbers of clips b and frames t are free.  The state (hidden, cell; gru) is zeros at the
+start.  Passed on with the next frames it continues the recording, so that a long one
+can be processed in pieces.
 
     import jax.export, json, numpy as np
 
@@ -37,8 +38,9 @@ next frames it continues them, so that a long recording may pass in pieces.
     at_net, vg_net, s = load("at_net"), load("vg_net"), np.load("settings.npz")
     # p: f32[b,136], the photo's landmarks, x0 y0 x1 y1 ..; crop pixels are
     # landmark_to_crop @ (x, y, 1).  audio: f32[b,t,28,12], MFCC windows.
-    # image: the photo's crop, [-1,1].  *_zeros: see signature.json.
-    # With low, high, residual and opening in s (else h is not clipped and r is 0):
+    # image: the photo's crop, in [-1,1].  *_zeros: the state at the start.
+    # If s has photo_landmarks, they take the place of every photo's p.
+    # If s has no low, high, residual and opening, h is not clipped and r is 0.
     h = np.clip((p - s["mean"]) @ s["components"], s["low"], s["high"])
     shape = h @ s["components"].T + s["mean"]
     energy = ((p - shape) ** 2).sum(-1, keepdims=True)
@@ -58,9 +60,9 @@ next frames it continues them, so that a long recording may pass in pieces.
 def write_bundle(
     bundle: Bundle, out: str | pathlib.Path, *, stablehlo: bool = False
 ) -> None:
-    """The bundle's folder; with stablehlo, `out/stablehlo/` in it.
+    """Writes a bundle's folder and, with stablehlo, the programs into `out/stablehlo/`.
 
-    InputError: see save_bundle; the disk is full.
+    InputError: see save_bundle; the programs cannot be written.
     """
     files = program_files(bundle) if stablehlo else {}
     save_bundle(bundle, out)
@@ -80,7 +82,7 @@ def write_bundle(
 
 
 def program_files(bundle: Bundle) -> dict[str, bytes]:
-    """{name: content}: both programs, their signatures, how to call them."""
+    """{file name: content} of both programs, their signatures and a README."""
     size, points = bundle.vg_net.image_size, 2 * NUM_POINTS
     inputs = {
         "at_net": {
@@ -112,10 +114,10 @@ def program(
     outputs: tuple[str, ...],
     states: tuple[str, ...],
 ) -> tuple[bytes, dict[str, dict[str, list]]]:
-    """(serialised function, {"inputs", "outputs": {name: shape}}): arrays in, a list of
-    arrays out, all f32, the recurrence's state last in both.
+    """Exports a network: (serialised function, {"inputs", "outputs": {name: shape}}).
 
-    The weights are constants in it: one file is all there is to carry.
+    The function takes arrays and returns a list of arrays, all f32, the recurrence's
+    state last in both.  The weights are constants in it, so that one file is enough.
     """
     variables = jax.device_put(as_float32(variables))  # vmap takes no numpy constants
     scope = jax_export.SymbolicScope()
@@ -149,7 +151,10 @@ def program(
 
 
 def save_settings(path: pathlib.Path, bundle: Bundle) -> None:
-    """What lies between the two programs, as plain arrays."""
+    """Writes the arrays that are needed to get from one program to the other, as .npz.
+
+    README.txt shows how they are used.
+    """
     arrays = {
         "mean": bundle.pca.mean,
         "components": bundle.pca.components,

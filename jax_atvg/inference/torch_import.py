@@ -1,7 +1,8 @@
-"""The authors' PyTorch checkpoints -> flax variables.  Reference sections 1 and 5.
+"""Converts the authors' PyTorch checkpoints to flax variables.
 
-PyTorch keeps images as NCHW, convolutions as (out, in, kh, kw), transposed ones as
-(in, out, kh, kw), linear layers as (out, in); here: NHWC, (kh, kw, in, out), (in, out).
+docs/reference.md, sections 1 and 5.  PyTorch stores images as NCHW, convolutions as
+(out, in, kh, kw), transposed ones as (in, out, kh, kw) and linear layers as (out, in);
+here images are NHWC, convolutions (kh, kw, in, out) and linear layers (in, out).
 """
 
 import pathlib
@@ -26,7 +27,11 @@ from jax_atvg.models.vg_net import VGNet
 
 
 class Entry(NamedTuple):
-    """source: name in the state dict.  target: path in the variables."""
+    """How one array is converted.
+
+    source: its name in the state dict.  target: its path in the variables.
+    transform: changes PyTorch's layout into ours.
+    """
 
     source: str
     target: str
@@ -34,6 +39,9 @@ class Entry(NamedTuple):
 
 
 Entries = Iterator[Entry]
+
+
+# --- the entries of one layer, whose names begin with source and target ---
 
 
 def conv(source: str, target: str, bias: bool = True, axes=(2, 3, 1, 0)) -> Entries:
@@ -66,7 +74,7 @@ def linear(source: str, target: str) -> Entries:
 
 
 def linear_after_flatten(source: str, target: str, height: int, width: int) -> Entries:
-    """A linear layer on a flattened picture, which PyTorch flattens channels first."""
+    """A linear layer on a flattened picture, whose channels PyTorch flattens first."""
 
     def transform(w: np.ndarray) -> np.ndarray:
         w = w.reshape(w.shape[0], -1, height, width)
@@ -92,6 +100,9 @@ def lstm(source: str, target: str) -> Entries:
         yield from recurrent(
             f"{source}.{{}}_l{layer}", f"{target}/layer_{layer}_", np.transpose
         )
+
+
+# --- the entries of one network ---
 
 
 def at_net() -> Entries:
@@ -157,7 +168,7 @@ UNUSED = ("num_batches_tracked", "decoder.")  # the discriminator's decoder is n
 
 
 def convert(network: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The authors' state dict -> {"params": ..., "batch_stats": ...}, f32 arrays.
+    """Converts a state dict to variables {"params", "batch_stats"} of f32 arrays.
 
     network: "at_net", "vg_net" or "discriminator", at the original's size.
     state_dict: name -> array, or PyTorch tensor on the CPU; a `module.` prefix is
@@ -186,7 +197,7 @@ def convert(network: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
             continue
         try:
             value = transform(given[name])
-        except ValueError:  # another number of axes
+        except ValueError:  # another number of axes: reported as misshapen
             value = given[name]
         if value.shape != shapes[target]:
             problems.append(
@@ -203,7 +214,7 @@ def convert(network: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def variable_shapes(network: str) -> dict[str, tuple[int, ...]]:
-    """ "params/head/kernel" -> (256, 6), for the network at the original's size."""
+    """Shapes by path, as "params/head/kernel": (256, 6), at the original's size."""
     size, landmarks = CROP_SIZE, 2 * NUM_POINTS
     module, *inputs = {
         "at_net": (ATNet(), (1, 6), (1, 1, WINDOW_ROWS, WINDOW_SIZE)),

@@ -32,15 +32,15 @@ class AtNetSizes:
 
 @dataclasses.dataclass
 class VgNetSizes:
-    """VG-net, landmarks to frames.
+    """The options of VG-net, which generates frames from a photo and landmarks.
 
     recurrence: "time" runs over the frames, as the paper says; "batch" over the clips,
-    as the authors' code does; "none" draws every frame for itself (ablation).  width:
-    channels of the first layer, which scale all others.  num_blocks: residual blocks.
-    dropout: rate in them, in training.  compose: whether frames are composed of colour
-    and photo by the attention; False draws every pixel anew (ablation).  remat:
-    training keeps only the large layers' inputs and computes the layers again for the
-    gradient.
+    as the authors' code does; "none" generates every frame independently (ablation).
+    width: channels of the first layer, to which all others are proportional.
+    num_blocks: number of residual blocks.  dropout: rate of the dropout in them, in
+    training.  compose: the attention map blends colour map and photo; with False the
+    colour map is the frame (ablation).  remat: the backward pass recomputes the large
+    layers instead of keeping their activations: less memory, more time.
     """
 
     recurrence: str = "time"

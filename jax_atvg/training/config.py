@@ -190,7 +190,7 @@ def validate(experiment: Experiment) -> None:
     if not set(names) <= set(REPORTERS) or len(set(names)) < len(names):
         raise InputError(
             f"config.report_to={names!r}: choose among {', '.join(REPORTERS)}, each "
-            "once"
+            "once, as ('jsonl', 'wandb')"
         )
     if "jsonl" not in names:
         raise InputError(

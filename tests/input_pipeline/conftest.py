@@ -9,8 +9,8 @@ from tests.input_pipeline import face_videos
 
 @pytest.fixture(scope="session")
 def lrw(shared, tmp_path_factory):
-    """Eight clips in LRW's exact layout; one has lost its first half second, and in
-    another there is nobody."""
+    """Eight clips in LRW's exact layout; one lacks its first half second, and another
+    shows no face."""
     grid = sorted(shared("data", "grid", "s1").glob("*.mpg"))[:8]
     folder = face_videos.lrw(tmp_path_factory.mktemp("lrw"), grid)
     blank = [np.full((256, 256, 3), 128, np.uint8)] * 29

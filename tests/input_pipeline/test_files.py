@@ -144,6 +144,13 @@ def test_an_exception_leaves_what_was_there(make, place, when, error, older):
     assert not older or read(place / "out") == "old"
 
 
+def test_the_first_error_is_the_one_to_report(tmp_path):
+    """Removing fails, too: with "Not a directory"."""
+    make_file(tmp_path / "file", "old")
+    with pytest.raises(RuntimeError, match="stop"), replacing(tmp_path / "file" / "b"):
+        raise RuntimeError("stop")
+
+
 def test_a_block_that_makes_nothing_is_an_error(place):
     make_file(place / "out", "old")
     with pytest.raises(FileNotFoundError), replacing(place / "out"):

@@ -147,7 +147,7 @@ def test_the_similarity_equals_the_authors(reference, template, name):
 
 @pytest.mark.parametrize("name", PHOTOS)
 def test_the_crop_equals_the_authors(reference, name):
-    """Their two resamplings in a row give their crop; our single one is near.
+    """The authors' two resamplings give their crop; our single one is near.
 
     What differs is the blur of the second resampling, not the place: hair and eyes
     by some levels, a level on average, no bias (the 1/2 is their truncation).

@@ -1,4 +1,4 @@
-"""The whole job: restartable, deterministic, with an account of itself."""
+"""`prepare` as a whole: it is restartable and deterministic, and reports rejects."""
 
 import errno
 import fcntl

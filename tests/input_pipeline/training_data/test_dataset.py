@@ -12,7 +12,7 @@ from input_pipeline.training_data import dataset
 
 
 def clips(count, speaker="s1"):
-    """Clips of different lengths; their 'frames' are not looked into."""
+    """Clips of different lengths; their 'frames' are never decoded."""
     random = np.random.default_rng(count)
 
     def block(*shape):

@@ -271,7 +271,7 @@ def test_a_finished_pass_stays_finished(clips):
     assert len(list(iterator)) == 3
 
 
-# --- clips and records that will not do ---
+# --- clips and records that cannot be used ---
 
 
 def test_short_clips_are_left_out_with_a_count(open_loader, clips):
@@ -335,7 +335,7 @@ def test_a_damaged_evaluation_clip_is_named(pca):
         list(loader.evaluation_batches(Damaged(4, 20), batch_size=2, pca=pca))
 
 
-# --- settings that cannot be ---
+# --- invalid settings ---
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Examples: pure functions of (clip, seed, epoch, index), cut where they say."""
+"""Examples: pure functions of (clip, seed, epoch, index); windows and references."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Synthetic clips: of the contract's shapes, seeded, and with a mouth one can hear."""
+"""Synthetic clips: shapes as in clip.py, seeds, and a sound that tells the mouth."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def opening(shapes):
 
 
 def test_the_mouth_can_be_heard_without_the_energy(clips):
-    """A linear map from the audio windows to opening and width, on unheard clips."""
+    """By a linear map from audio windows to the mouth, fitted to other clips."""
     sound = [sampling.audio_windows(clips[i]).reshape(50, -1) for i in range(8)]
     mouths = [
         np.stack([opening(p), p[:, 54, 0] - p[:, 48, 0]], axis=1)

@@ -27,8 +27,8 @@ def no_cluster(monkeypatch):
 def test_a_process_that_is_alone_joins_nobody(coordinator):
     """In a process of its own: here JAX has seen its devices, which is too late."""
     program = (
-        "import jax; from jax_atvg import processes; "
-        f"processes.connect({coordinator!r}); print(jax.distributed.is_initialized())"
+        "import jax; from jax_atvg.training import distributed; "
+        f"distributed.connect({coordinator!r}); print(jax.distributed.is_initialized())"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
@@ -101,7 +101,7 @@ def test_alone_nobody_is_lost():
 )
 def test_last_words_are_heard_unless_withdrawn(ending, heard):
     program = (
-        "import os; from jax_atvg import processes; "
+        "import os; from jax_atvg.training import distributed; "
         f"withdraw = distributed.last_words('FAREWELL'); {ending}"
     )
     result = subprocess.run(

@@ -198,7 +198,7 @@ def test_without_the_discriminator_an_ablation_trains_as_long():
 # --- options of current practice ---
 
 
-def test_the_texture_term_is_weighted_into_the_generators_loss(batch):
+def test_the_texture_term_is_weighted_into_vg_nets_loss(batch):
     nets = small_gan(loss=GanLoss(texture_weight=5.0, score=False, landmark=False))
     for step in (gan.gan_step, gan.pixel_step):
         _, _, terms = step_of(nets, batch, step)
@@ -283,15 +283,6 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state(batch):
     assert kinds == {np.dtype(np.float32)}
 
 
-def test_ema_follows_the_generator_by_its_decay(batch):
-    before, after, _ = step_of(small_gan(ema=0.9), batch)
-    expected = jax.tree.map(
-        lambda old, new: 0.9 * old + 0.1 * new, before.vg.params, after.vg.params
-    )
-    assert_same(after.ema, expected, 1e-6)
-    assert_same(before.ema, before.vg.params)
-
-
 def test_rematerialisation_changes_memory_and_no_number(batch):
     kept = small_gan()
     again = small_gan(generator=dataclasses.replace(kept.vg_net, remat=True))
@@ -337,18 +328,24 @@ def test_spectral_norm_divides_kernels_by_their_largest_singular_value(batch):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("network", "gans", r"config.network='gans': choose one of at, gan"),
+        ("network", "gans", r"config.network='gans': choose one of at, vg"),
         ("steps", 0, r"config.steps=0: must be 1 at least"),
         (
             "data",
             Data(augment=Strength(warp=-1.0)),
             r"config.data.augment.warp=-1.0: must be 0.0 at least",
         ),
-        ("ema", 1.0, r"config.ema=1.0: must be in \[0, 1\)"),
+        ("seed", 2**31, r"config.seed=2147483648: must be 2147483647 at most"),
+        (
+            "optimizer",
+            Optimizer(b1=1.0),
+            r"config.optimizer.b1=1.0: must be in \[0, 1\)",
+        ),
+        ("report_to", ("wandb",), r"config.report_to"),
         (
             "data",
             Data(augment=Strength(smile=1.5)),
-            r"config.data.augment.smile=1.5: must be 1 at most",
+            r"config.data.augment.smile=1.5: must be 1.0 at most",
         ),
         ("compute", "int8", r"config.compute='int8': choose one of float32, bfloat16"),
     ],

@@ -3,7 +3,6 @@
 import functools
 import json
 import pathlib
-import struct
 import sys
 import time
 
@@ -25,6 +24,12 @@ from jax_atvg.training.reporting import (
     WandB,
     check_installed,
     open_reporters,
+)
+from tests.jax_atvg.training.report_files import (
+    events,
+    exit_codes,
+    logged,
+    offline_runs,
 )
 
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -91,21 +96,6 @@ def test_a_line_is_on_disk_at_once(workdir):
 # --- TensorBoard ---
 
 
-def events(workdir):
-    """All that TensorBoard would read, file after file.
-
-    A record: u64 length, u32 checksum, the event, u32 checksum.
-    """
-    from tensorboardX.proto.event_pb2 import Event
-
-    for path in sorted((workdir / "events").iterdir()):  # named by the second
-        data = path.read_bytes()
-        while data:
-            (length,) = struct.unpack("<Q", data[:8])
-            yield Event.FromString(data[12 : 12 + length])
-            data = data[16 + length :]
-
-
 def test_tensorboard_has_curves_and_pictures(workdir):
     import cv2
 
@@ -156,44 +146,6 @@ def offline(monkeypatch):
     monkeypatch.setenv("WANDB_CONSOLE", "off")
 
 
-def offline_runs(workdir):
-    """The records of each offline run, in the order of their starts.
-
-    A file: 7 bytes, then blocks of 32 kB that hold pieces of records: u32 checksum, u16
-    length, u8 kind (1 whole, 2 first, 3 middle, 4 last), the piece.
-    """
-    import wandb
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    wandb.teardown()  # its process writes on for a moment
-    for path in sorted((workdir / "wandb").glob("offline-run-*/run-*.wandb")):
-        data, at, record, records = path.read_bytes(), 7, b"", []
-        while at < len(data):
-            if 32768 - at % 32768 < 7:
-                at += 32768 - at % 32768
-                continue
-            length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
-            record += data[at + 7 : at + 7 + length]
-            at += 7 + length
-            if kind in (1, 4):
-                records.append(Record.FromString(record))
-                record = b""
-        yield records
-
-
-def logged(records):
-    """[{"step": 1, "vg/loss": 0.5}, ...]: without what wandb adds."""
-
-    def name(item):
-        return item.key or "/".join(item.nested_key)
-
-    items = [record.history.item for record in records if record.HasField("history")]
-    return [
-        {name(one): json.loads(one.value_json) for one in each if name(one)[0] != "_"}
-        for each in items
-    ]
-
-
 def test_weights_and_biases_has_it_all_and_a_run_goes_on(offline, workdir):
     for done, step in starts():
         board = WandB(workdir, done, CONFIG)
@@ -216,15 +168,6 @@ def test_weights_and_biases_has_it_all_and_a_run_goes_on(offline, workdir):
     (again,) = (record.run for record in second if record.HasField("run"))
     assert again.run_id == about.run_id
     assert exit_codes(first, second) == [0, 0]
-
-
-def exit_codes(*runs):
-    return [
-        record.exit.exit_code
-        for records in runs
-        for record in records
-        if record.HasField("exit")
-    ]
 
 
 def test_the_x_axis_is_our_step(offline, workdir):

@@ -17,7 +17,13 @@ from jax_atvg.training.checkpoint import BEST, Checkpoints, claim_workdir, open_
 from jax_atvg.training.config import flatten, from_flat
 from jax_atvg.training.loop import save_pca
 from jax_atvg.training.runs import Run, averaged, read_run
-from jax_atvg.training.state import AtState, NetState, VgState
+from jax_atvg.training.state import (
+    AtState,
+    NetState,
+    VgState,
+    from_stored,
+    to_stored,
+)
 from jax_atvg.training.train_step import initial_state, make_nets
 from jax_atvg.training.validation import variables_of
 from tests.random_variables import random_variables
@@ -38,9 +44,8 @@ def at_state(number: float) -> AtState:
     return AtState(jnp.int32(0), net_state(number))
 
 
-def gan_state(number: float, ema: bool) -> VgState:
-    averaged = {"layer": {"kernel": jnp.full((2, 3), -number)}} if ema else None
-    return VgState(jnp.int32(0), net_state(number), net_state(99.0), averaged)
+def vg_state(number: float) -> VgState:
+    return VgState(jnp.int32(0), net_state(number), net_state(99.0))
 
 
 def model() -> Pca:
@@ -112,21 +117,29 @@ def test_the_newest_checkpoint_is_read_where_asked_or_where_none_was_scored(
     assert read_run(own_run).step == 6
 
 
-@pytest.mark.parametrize("ema", [True, False])
-def test_of_a_gan_the_generator_is_read_or_its_average(ema, tmp_path):
-    state = gan_state(2, ema)
+def test_of_vg_net_and_its_discriminator_vg_net_is_read(tmp_path):
+    state = vg_state(2)
     leave(tmp_path, smoke.get_config("vg"), {3: state})
     run = read_run(tmp_path, "vg")
     assert_equal(run.variables, variables_of(state))
-    kernel = run.variables["params"]["layer"]["kernel"]
-    assert kernel[0, 0] == (-2 if ema else 2)
+    assert run.variables["params"]["layer"]["kernel"][0, 0] == 2
+
+
+def test_a_checkpoint_has_the_names_of_the_first_versions():
+    """So that runs of before resume, and this version's are read by those."""
+    state = vg_state(2)
+    tree = to_stored(state)
+    assert list(tree) == ["step", "gen", "disc", "ema"] and tree["ema"] is None
+    assert from_stored(tree) == state
+    assert list(to_stored(at_state(1))) == ["step", "net"]
+    assert type(from_stored(to_stored(at_state(1)))) is AtState
 
 
 def test_a_generator_of_the_warm_up_is_not_the_best(tmp_path):
     """Its pixel loss is lowest because it is blurred."""
     config = smoke.get_config("vg")
     config.gan_loss.pixel_steps = 4
-    states = {step: gan_state(step, False) for step in (4, 5, 6)}
+    states = {step: vg_state(step) for step in (4, 5, 6)}
     leave(tmp_path, config, states, [(4, 1.0), (5, 2.0), (6, 3.0)])
     assert read_run(tmp_path).step == 5
 
@@ -134,7 +147,7 @@ def test_a_generator_of_the_warm_up_is_not_the_best(tmp_path):
 def test_a_generator_of_the_warm_up_serves_while_there_is_no_other(tmp_path):
     config = smoke.get_config("vg")
     config.gan_loss.pixel_steps = 4
-    leave(tmp_path, config, {4: gan_state(4, False)}, [(4, 1.0)])
+    leave(tmp_path, config, {4: vg_state(4)}, [(4, 1.0)])
     assert read_run(tmp_path).step == 4
 
 
