@@ -97,7 +97,7 @@ def parse() -> argparse.Namespace:
 
 
 def scores(name: str, seed: int, options) -> list[dict]:
-    """Trains a variant and scores it: a row per clip, its name and the table's scores."""
+    """Trains and scores a variant: a row per clip, its name and the table's scores."""
     config = ablation.get_config(AUTHORS.get(name, name))
     config.seed = seed
     if options.steps:

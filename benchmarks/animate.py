@@ -15,7 +15,7 @@ finished file, in which a chunk of frames was being computed: for the first vide
 the second, and for the first counted from the start of the process.
 alone: the share that the same chunks would have if nothing ran beside them.
 MiB: peak resident memory of the process, and of the one that finds the face.
-others: the share of processor time that other programs used; measure on a quiet machine.
+others: the share of processor time that other programs used; it should be near 0.
 """
 
 import argparse

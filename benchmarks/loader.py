@@ -24,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from input_pipeline.media.image import to_float
 from input_pipeline.training_data import dataset, loader, sampling, synthetic
 
-DATA_DIR = flags.DEFINE_string("data_dir", None, "a prepared dataset; unless given, a synthetic one")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "a prepared dataset; else synthetic")
 SPLIT = flags.DEFINE_string("split", "train", "the split to read")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "windows per batch")
 NUM_FRAMES = flags.DEFINE_integer("num_frames", 16, "frames per window")

@@ -127,7 +127,7 @@ def machine() -> dict[str, Any]:
 
 
 def check_flags(parser: argparse.ArgumentParser, given, *counts: str) -> None:
-    """Exits with code 2 if a count is below 1, or if the folder of --json is missing."""
+    """Exits with code 2 if a count is below 1 or the folder of --json is missing."""
     for name in counts:
         if getattr(given, name) < 1:
             parser.error(f"--{name}={getattr(given, name)}: 1 at least")

@@ -1,11 +1,11 @@
-"""Clips a second and core, and where the time goes; tracking against detection.
+"""Measures the speed of `prepare` and of its stages, or the accuracy of its tracking.
 
     python benchmarks/prepare.py --source=../shared/data/grid
     python benchmarks/prepare.py --source=../shared/data/grid --verify
 
-Seconds are those of the processor, of one process, so that neighbours on the machine
-count as little as possible; wall clock beside them.  --verify compares the followed
-points with those found by detection on every frame.
+Seconds are processor time of one process, so that other programs matter as little as
+possible; the wall clock's are printed as well.  --verify compares the points that are
+tracked through a video with those that detection finds on every frame.
 """
 
 import contextlib
@@ -24,28 +24,30 @@ from input_pipeline.media import audio, video
 from input_pipeline.preparation import corpora, recording, results
 from input_pipeline.preparation.recording import DEFAULT_OPTIONS
 
-CORPUS = flags.DEFINE_enum("corpus", "grid", ["grid", "lrw", "folder"], "which")
-SOURCE = flags.DEFINE_string("source", None, "its folder", required=True)
-CLIPS = flags.DEFINE_integer("clips", 20, "so many files, from all over the corpus")
+CORPUS = flags.DEFINE_enum(
+    "corpus", "grid", ["grid", "lrw", "folder"], "kind of corpus"
+)
+SOURCE = flags.DEFINE_string("source", None, "the folder of the corpus", required=True)
+CLIPS = flags.DEFINE_integer("clips", 20, "number of files, evenly spread")
 VERIFY = flags.DEFINE_bool("verify", False, "compare with detection on every frame")
 
-# What is timed: (in words, where it is looked up, its name there); none in another.
+# What is timed: (name in the table, module or class, name of the function there).
 STAGES = [
     ("read the sound", video, "read_sound"),
-    ("68 points", faces, "_points"),
-    ("check the followed face", faces, "_seen"),
-    ("detect in the whole picture", faces, "detect"),
-    ("find the face at first", faces, "_detect_gray"),
+    ("68 points", detection, "_points"),
+    ("check the followed face", detection, "_seen"),
+    ("detect in the whole picture", detection, "detect"),
+    ("find the face at first", detection, "_detect_gray"),
     ("smooth the alignment", align, "smooth"),
     ("warp", align, "warp"),
     ("JPEG", recording, "_jpeg"),
     ("MFCC", audio, "mfcc"),
-    ("keep the result", finished, "store"),
+    ("keep the result", results, "store"),
 ]
 
 
 def chosen() -> list[corpora.Source]:
-    """Files spread over the corpus, the same at every run."""
+    """Files that are spread evenly over the corpus, the same in every run."""
     sources = corpora.walk(CORPUS.value, SOURCE.value)
     count = min(CLIPS.value, len(sources))
     return [sources[i * len(sources) // count] for i in range(count)]
@@ -53,7 +55,8 @@ def chosen() -> list[corpora.Source]:
 
 @contextlib.contextmanager
 def stopwatches(spent: dict[str, float]):
-    """While open, every stage adds the processor's seconds it takes to `spent`."""
+    """While open, every stage adds its processor seconds to `spent`; a stage that runs
+    within another one counts as part of that."""
 
     running = []
 
@@ -96,10 +99,11 @@ def stopwatches(spent: dict[str, float]):
 
 
 def speed(sources: list[corpora.Source]) -> None:
+    """Prepares the files, and prints the speed and the share of every stage."""
     spent, frames, clips = {}, 0, 0
     with tempfile.TemporaryDirectory() as folder, stopwatches(spent):
         warm_up = results.Job(pathlib.Path(folder) / "warm_up", DEFAULT_OPTIONS)
-        results.finish(warm_up, sources[0])  # models are read, caches are filled
+        results.finish(warm_up, sources[0])  # reads models, fills caches
         spent.clear()
         job = results.Job(pathlib.Path(folder) / "work", DEFAULT_OPTIONS)
         wall, cpu = time.perf_counter(), time.process_time()
@@ -121,7 +125,7 @@ def speed(sources: list[corpora.Source]) -> None:
 
 
 def verify(sources: list[corpora.Source]) -> None:
-    """Mean point difference, in source pixels, of every frame."""
+    """Prints how far tracked points are from detected ones, in pixels of the source."""
     differences, unseen, crop = [], 0, []
     for source in sources:
         frames = list(video.read_frames(source.path))

@@ -1,17 +1,17 @@
-"""What it costs to spread a training step over devices or processes of one machine.
+"""Measures what it costs to split a training step over devices or processes.
 
     python benchmarks/scaling.py                  # AT-net's and VG-net's step
     python benchmarks/scaling.py --config=at_small --json=scaling.json
 
-Weak scaling: every device has --batch clips, whatever their number.  On one machine
-they share its cores, so that n devices can at best take as long as a single one takes
-for all n times --batch clips; that plain program runs in turns with the spread one, in
-the same process.  ratio: the spread step's time over the plain one's, median of the
-pairs; quartiles: of the ratios.  1 is perfect; what is above it is partitioning,
-collectives, waiting.
+This is weak scaling: every device has --batch clips, whatever the number of devices.
+The devices share the cores of one machine, so that n of them can at best take as long
+as one takes for all n times --batch clips.  That plain program runs in turns with the
+spread one, in the same process.  ratio: time of the spread step over that of the plain
+one, the median of the pairs; quartiles: those of the ratios.  1 is perfect; what
+exceeds it is partitioning, collectives and waiting.
 
-devices: simulated, of one process.  processes: each with one device, talking by
-loopback (gloo).
+devices: simulated in one process.  processes: each has one device, and they communicate
+over the loopback interface (gloo).
 """
 
 import argparse
@@ -40,7 +40,7 @@ from benchmarks.measuring import (  # noqa: E402
 )
 
 CONFIGS = "at_small", "vg_small"
-LAYOUTS = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2)]  # devices a process, processes
+LAYOUTS = [(1, 1), (2, 1), (4, 1), (8, 1), (1, 2)]  # devices per process, processes
 COLUMNS = {
     "step": ("config", "s"),
     "devices": ("devices", "d"),
@@ -91,7 +91,7 @@ def child(given: argparse.Namespace) -> None:
 def run_layout(
     config: str, devices: int, processes: int, batch: int, repeats: int
 ) -> dict[str, list[float]]:
-    """measure() of the first process.  CalledProcessError: one failed."""
+    """measure() of the first process of a layout.  CalledProcessError: one failed."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -127,7 +127,7 @@ def run_layout(
 def summary(
     config: str, devices: int, processes: int, batch: int, seconds: dict
 ) -> dict[str, Any]:
-    """A row; seconds: of measure()."""
+    """A row of the table.  seconds: what measure() returned."""
     pairs = zip(seconds["spread"], seconds["plain"], strict=True)
     ratios = [spread / plain for spread, plain in pairs]
     low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
@@ -147,9 +147,12 @@ def summary(
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--config", action="append", choices=CONFIGS, help="again for more; all"
+        "--config",
+        action="append",
+        choices=CONFIGS,
+        help="again for more; default: all",
     )
-    parser.add_argument("--batch", type=int, default=1, help="clips a device")
+    parser.add_argument("--batch", type=int, default=1, help="clips per device")
     parser.add_argument("--repeats", type=int, default=9, help="pairs of steps")
     parser.add_argument("--json", type=pathlib.Path, help="write everything here too")
     for name in ("child", "coordinator"):
@@ -162,7 +165,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(run: Callable[..., dict] = run_layout) -> int:
-    """The exit code: 1 where a layout failed."""
+    """Returns the exit code: 1 if a layout failed."""
     given = arguments()
     if given.child:
         child(given)

@@ -1,22 +1,23 @@
-"""Speed of networks and training steps, as shares of the machine's matmul peak.
+"""Measures networks and training steps as shares of the machine's matmul peak.
 
     python benchmarks/speed.py                              # every row
     python benchmarks/speed.py --row=at_step,gan_step_1 --json=speed.json
 
 Share: the FLOPs of the authors' algorithm over our time, divided by the rate of a
 float32 matrix product, 2048 x 2048 x 2048, in the same process just before and after.
-Arithmetic that we save counts for us: a share may pass 1.  Linux; one device.
+Arithmetic that our code saves counts as done, so that a share may exceed 1.  This runs
+on Linux, on one device.
 
-Every turn goes once around the rows, each in a process of its own under the set-up of
-main.py: it compiles, runs once more unmeasured, then repeats and matmuls alternate.
-In the first turn the row's compilation cache is empty, afterwards it is filled.
+A turn measures every row once, each in a process of its own that is set up as main.py
+sets up its own: it compiles, runs once more unmeasured, and then alternates between
+repeats and matmuls.  A row's compilation cache is empty in the first turn only.
 
 ms, rate, GFLOP/s, matmul (GFLOP/s), share: medians over the repeats of all turns.
-others: processor time that was not ours while repeats ran.  Beyond a few per cent, do
-not trust the shares: matmuls lose more.
-compile s, cached s: a process's first call less the median of its repeats, so with
-tracing, without the initialisation.  MiB: most resident memory of a process, cold: with
-that of compiling.
+others: the share of processor time that other programs used during the repeats.  If it
+exceeds a few per cent, do not trust the shares: matmuls suffer more than the rest.
+compile s, cached s: the first call of a process less the median of its repeats, hence
+with tracing and without initialisation.  MiB, cold MiB: peak resident memory of a
+process, without and with compiling.
 """
 
 import argparse
@@ -51,15 +52,15 @@ from benchmarks.measuring import (  # noqa: E402
     training_of,
 )
 
-# The parent imports neither jax nor the towers: a child's peak memory counts what it
-# inherits at its start.
+# The parent process imports neither jax nor the packages of this project, because the
+# peak memory of a child also counts what its parent held when the child was started.
 
 MATMUL_SIZE = 2048
-MATMULS = 5  # a measurement of the peak
-LEAST_SECONDS = 1.0  # a repeat is so many calls as take about this long
+MATMULS = 5  # per measurement of the peak
+LEAST_SECONDS = 1.0  # a repeat has as many calls as take this long
 
 
-# --- what is timed: functions that return call() -> arrays, one call's results ---
+# --- what is timed: each function returns call() -> arrays ---
 
 
 def vg_eval(frames: int) -> Callable[[], Any]:
@@ -80,7 +81,7 @@ def at_inference(frames: int) -> Callable[[], Any]:
 
 
 def forward(net, *inputs) -> Callable[[], Any]:
-    """A network in inference, its variables an argument of the compiled program."""
+    """A network in inference; its variables are arguments of the compiled program."""
     import jax
 
     from tests.random_variables import random_variables
@@ -91,14 +92,18 @@ def forward(net, *inputs) -> Callable[[], Any]:
 
 
 def training(config: str, **changes) -> Callable[[], Any]:
-    """The step of configs/{config}.py, all its losses on; changes: of its fields."""
+    """The step of configs/{config}.py with all its losses; `changes` replace fields."""
     experiment = importlib.import_module(f"configs.{config}").get_config()
     return training_of(dataclasses.replace(experiment, **changes))
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """work: makes call() in the child; a call does `count` of `unit`."""
+    """One row of the table.
+
+    work: returns call() in the child process; a call does `count` times a `unit`.
+    gflop, original, target: see below.
+    """
 
     what: str
     count: int
@@ -109,10 +114,11 @@ class Row:
     target: float | None = None
 
 
-# gflop: multiply-adds counted twice, by torch.utils.flop_counter on the authors' code
-# (so with their second forward pass of the generator in a step); the LSTMs, which it
-# does not see, are left out.  original: the share that the authors' PyTorch code
-# reached, 2 threads on 2 cores of a Xeon whose torch.mm did 308 GFLOP/s.  target: ours.
+# gflop: of one call of the authors' code, counted by torch.utils.flop_counter, with two
+# FLOPs per multiply-add.  It includes their second forward pass of the generator in a
+# step, and leaves out LSTMs, which the counter does not see.  original: the share that
+# their PyTorch code reached with 2 threads on 2 cores of a Xeon whose torch.mm did 308
+# GFLOP/s.  target: the share that this project aims at.
 ROWS = {
     "vg_eval_75": Row("VG-net, 1 clip x 75 frames", 75, "frames",
                       partial(vg_eval, 75), 600.0, 0.50, 1.00),
@@ -136,7 +142,7 @@ ROWS = {
 
 
 def set_up(name: str) -> None:
-    """What `main.py train` does before it imports the networks; inference as AT-net."""
+    """Sets up the process as `main.py train` does; for inference, as for AT-net."""
     from jax_atvg.cli.machine import keep_freed_memory, set_up_jax
 
     keep_freed_memory(one_heap=not name.startswith(("gan", "vg_small", "vg_default")))
@@ -144,8 +150,11 @@ def set_up(name: str) -> None:
 
 
 def measure(row: Row, repeats: int, matmul_size: int = MATMUL_SIZE) -> dict[str, Any]:
-    """What one process finds; seconds: of a call, one number a repeat.  peaks: GFLOP/s,
-    before the first repeat and after every one."""
+    """The measurements of one process.
+
+    seconds: of a call, one number per repeat.  peaks: rates of matmuls in GFLOP/s,
+    before the first repeat and after every one.
+    """
     import jax
 
     call = row.work()
@@ -172,8 +181,10 @@ def measure(row: Row, repeats: int, matmul_size: int = MATMUL_SIZE) -> dict[str,
 
 
 def matmul_rates(size: int) -> list[float]:
-    """GFLOP/s of float32 matrix products, after one that is not counted.  Operands are
-    made anew, so that they take no memory beside what is timed."""
+    """GFLOP/s of float32 matrix products, after one that is not counted.
+
+    Operands are generated at every call, so that they take no memory while others run.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -187,7 +198,7 @@ def matmul_rates(size: int) -> list[float]:
 
 
 def run_child(name: str, repeats: int, caches: pathlib.Path) -> dict[str, Any]:
-    """measure() in a process of its own.  CalledProcessError: it failed."""
+    """Runs measure() in a process of its own.  CalledProcessError: it failed."""
     command = [sys.executable, __file__, f"--child={name}", f"--repeats={repeats}"]
     environment = dict(os.environ) | {"JAX_COMPILATION_CACHE_DIR": str(caches)}
     done = subprocess.run(
@@ -199,7 +210,11 @@ def run_child(name: str, repeats: int, caches: pathlib.Path) -> dict[str, Any]:
 def shares(
     gflop: float, seconds: Sequence[float], peaks: Sequence[Sequence[float]]
 ) -> list[float]:
-    """Of the peak around each repeat; peaks: one measurement more than repeats."""
+    """The share of the peak that each repeat reached.
+
+    gflop: of a call.  seconds: of a call, by repeat.  peaks: measured before the first
+    repeat and after every one.
+    """
     return [
         gflop / spent / median([*before, *after])
         for spent, before, after in zip(seconds, peaks[:-1], peaks[1:], strict=True)
@@ -207,7 +222,7 @@ def shares(
 
 
 def summary(name: str, turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A row's figures; turns: of measure(), the first with an empty cache."""
+    """A row of the table.  turns: results of measure(), the first uncached."""
     row = ROWS[name]
     spent = median(s for turn in turns for s in turn["seconds"])
     compiling = [turn["first_call_s"] - median(turn["seconds"]) for turn in turns]
@@ -233,7 +248,7 @@ def summary(name: str, turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-COLUMNS = {  # heading: (key of the summary, how it is printed)
+COLUMNS = {  # heading: (key of the summary, format of its value)
     "row": ("row", "s"),
     "work": ("what", "s"),
     "ms": ("ms", ".1f"),
@@ -266,10 +281,10 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--row", type=row_names, action="extend", metavar="NAME[,NAME]",
-        help=f"which rows, again for more; all unless given: {', '.join(ROWS)}",
+        help=f"rows to measure; repeat for more; all unless given: {', '.join(ROWS)}",
     )  # fmt: skip
-    parser.add_argument("--repeats", type=int, default=5, help="of a row in a turn")
-    parser.add_argument("--turns", type=int, default=3, help="the first compiles")
+    parser.add_argument("--repeats", type=int, default=5, help="of a row, per turn")
+    parser.add_argument("--turns", type=int, default=3, help="the first one compiles")
     parser.add_argument("--json", type=pathlib.Path, help="write everything here too")
     parser.add_argument("--child", choices=ROWS, help=argparse.SUPPRESS)
     given = parser.parse_args(words)
@@ -278,7 +293,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """The exit code: 1 where a row failed."""
+    """Returns the exit code: 1 if a row failed."""
     given = arguments()
     if given.child:
         set_up(given.child)
@@ -304,7 +319,7 @@ def main() -> int:
                 f"turn {turn + 1} of {given.turns}  {name}  {spent:.1f} ms", flush=True
             )
             report["rows"][name] = summary(name, turns[name])
-            if given.json:  # what is interrupted keeps what it has
+            if given.json:  # written now, in case the benchmark is interrupted
                 given.json.write_text(json.dumps(report, indent=1) + "\n")
     print(table(list(report["rows"].values()), COLUMNS))
     return 1 if failed else 0

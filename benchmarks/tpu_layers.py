@@ -1,17 +1,19 @@
-"""What XLA's compiler expects a layer to take on a TPU, in several forms.
+"""Compares forms of layers by the time that XLA's compiler estimates for a TPU.
 
     pip install -r requirements/tpu.txt
     python benchmarks/tpu_layers.py                     # four minutes, no TPU
     python benchmarks/tpu_layers.py --topology=v5p:2x2x1
 
-128 frames in bfloat16 on one chip; every layer is compiled alone, its inputs and
-outputs in whatever layout suits it.  ms: the cycles that the compiler notes of its
-instructions, one after the other, at the chip's clock; nothing is run.  back: the
-gradients of inputs and kernel.  GFLOP: without the zeros of dilation.
+Nothing is run: every layer is compiled alone for 128 frames in bfloat16 on one chip,
+its inputs and outputs in the layout that the compiler prefers.  ms: the sum of the
+cycles that the compiler notes for its instructions, at the chip's clock.  back: the
+gradients of input and kernel.  GFLOP: without products with the zeros of dilation.
 
-transposed: as the networks have it.  sub-pixel: a 2x2 convolution with four times the
-features, which are then moved to their four pixels; unmoved: without that, as if the
-next layer took them so.  in blocks: four pixels as channels of one, before and after.
+Forms of the layers that double height and width: transposed, the transposed convolution
+of the networks; sub-pixel, a 2x2 convolution with four times the channels, which are
+then moved to four pixels each; unmoved, the same without the moving, as if the next
+layer accepted its result.  Heads in blocks: blocks of 2x2 pixels are one pixel with
+four times the channels, before and after.
 """
 
 import argparse
@@ -48,8 +50,10 @@ COLUMNS = {
 
 
 def sub_pixel_kernel(kernel):
-    """[3,3,C,D] of the transposed convolution -> [2,2,C,4D]: pixel 2m + r, r in 0 1, is
-    x[m] k[1] for r = 0 and x[m] k[2] + x[m+1] k[0] for r = 1, along both axes."""
+    """The kernel of a transposed convolution [3,3,C,D] -> that of a 2x2 one [2,2,C,4D].
+
+    Along both axes pixel 2m is x[m] k[1], and pixel 2m + 1 is x[m] k[2] + x[m+1] k[0].
+    """
     import jax.numpy as jnp
 
     def along(kernel, axis: int):
@@ -64,7 +68,7 @@ def sub_pixel_kernel(kernel):
 
 
 def unmoved(x, kernel):
-    """[N,H,W,C], [2,2,C,4D] -> [N,H,W,4D]."""
+    """The 2x2 convolution alone: [N,H,W,C], [2,2,C,4D] -> [N,H,W,4D]."""
     from jax import lax
 
     return lax.conv_general_dilated(
@@ -73,7 +77,7 @@ def unmoved(x, kernel):
 
 
 def sub_pixel(x, kernel):
-    """[N,H,W,C], [3,3,C,D] -> [N,2H,2W,D]: layers.conv_transpose."""
+    """layers.conv_transpose by sub-pixels: [N,H,W,C], [3,3,C,D] -> [N,2H,2W,D]."""
     n, h, w, _ = x.shape
     y = unmoved(x, sub_pixel_kernel(kernel)).reshape(n, h, w, 2, 2, -1)
     return y.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, -1)
@@ -99,7 +103,7 @@ def layers() -> list[tuple[str, str, Callable, tuple, tuple]]:
 
 
 def compiled(function: Callable, device, *shapes: tuple):
-    """The program for bfloat16 arrays of these shapes."""
+    """The function, compiled for bfloat16 arrays of these shapes."""
     import jax
     import jax.numpy as jnp
     from jax.experimental.layout import Format, Layout
@@ -116,7 +120,7 @@ def compiled(function: Callable, device, *shapes: tuple):
 def estimate(
     function: Callable, device, clock: float, x: tuple, kernel: tuple
 ) -> dict[str, float]:
-    """clock: of the chip, Hz."""
+    """The estimates for one layer.  x, kernel: shapes.  clock: the chip's, Hz."""
     import jax
 
     arrays = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in (x, kernel)]
@@ -136,12 +140,12 @@ def estimate(
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--topology", default="v5e:2x2", help="v5e:2x2 unless given")
+    parser.add_argument("--topology", default="v5e:2x2", help="default: v5e:2x2")
     return parser.parse_args(words)
 
 
 def main() -> int:
-    """The exit code: 2 for a topology that is not there."""
+    """Returns the exit code: 2 for an unknown topology."""
     given = arguments()
     enlarge_stack()
     pretend_tpu_host()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Integer
 
 from input_pipeline.clip import (
     CONTEXT_FRAMES,
@@ -33,7 +33,7 @@ BLOCK_SAMPLES = 1 << 16
 BLOCK_ROWS = 500  # 5 s of MFCC rows are computed at a time, in 10 MB
 
 Sound = Float[np.ndarray, "N"] | Float[np.ndarray, "N C"]
-IntegerSound = Int[np.ndarray, "N"] | Int[np.ndarray, "N C"]
+IntegerSound = Integer[np.ndarray, "N"] | Integer[np.ndarray, "N C"]
 
 
 class Heard(NamedTuple):
@@ -141,13 +141,16 @@ def from_array(
 ) -> Float32[np.ndarray, "M"]:
     """Sound in memory at any rate -> mono 16 kHz, checked, as read_audio gives it.
 
-    Integers are scaled by their type's range; floats are taken to be in [-1, 1].
+    Integers are scaled by their type's range, whose middle is silence; floats are taken
+    to be in [-1, 1].
     InputError: the rate is not positive; see check_audio.
     """
     if rate <= 0:
         raise InputError(f"{name}: rate={rate}; give samples a second, such as 16000")
     if np.issubdtype(samples.dtype, np.integer):
-        samples = samples / -float(np.iinfo(samples.dtype).min)
+        info = np.iinfo(samples.dtype)
+        half = (info.max + 1 - info.min) / 2
+        samples = (samples.astype(np.float64) - (info.min + half)) / half
     columns = samples[:, None] if samples.ndim == 1 else samples
     columns = columns.astype(np.float32)
     blocks = (
@@ -272,29 +275,6 @@ def hear(blocks: Iterable[Float32[np.ndarray, "_"]], name: str = "samples") -> H
     total = max(1, round(count / FRAME_SAMPLES))
     rows = (total - 1) * ROWS_PER_FRAME + WINDOW_ROWS
     return Heard(features[:rows], bool(peak < SILENCE))
-
-
-def windows(
-    samples: Float[np.ndarray, "N"], num_frames: int | None = None
-) -> Float32[np.ndarray, "T 28 12"]:
-    """16 kHz samples -> the audio window of each video frame; a read-only view.
-
-    The sound is padded with three video frames of silence on each side.  The window of
-    frame t, which starts at t / 25 s, is rows 4t .. 4t+27 of the MFCC: from 0.12 s
-    before that start to 0.16 s after it (docs/reference.md, section 3.1).  T is
-    num_frames, or else the sound's length, N / 640 rounded, at least 1; beyond the
-    sound's end there is silence.
-    InputError: num_frames is below 1.
-    """
-    if num_frames is None:
-        num_frames = max(1, round(len(samples) / FRAME_SAMPLES))
-    if num_frames < 1:
-        raise InputError(f"num_frames={num_frames}: windows need 1 or more; ask for 1")
-    rows = (num_frames - 1) * ROWS_PER_FRAME + WINDOW_ROWS
-    enough = (rows - 1) * HOP + ROW_SAMPLES
-    padded = np.zeros(max(PADDING + len(samples) + PADDING, enough), np.float32)
-    padded[PADDING : PADDING + len(samples)] = samples
-    return _view(mfcc(padded[:enough]))
 
 
 def _view(features: Float32[np.ndarray, "M 13"]) -> Float32[np.ndarray, "T 28 12"]:

@@ -49,12 +49,17 @@ def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def write_image(path: str | pathlib.Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Writes RGB, 0..255, in the format of the suffix.  InputError: no such folder."""
+    """Writes RGB, 0..255, in the format of the suffix.
+
+    InputError: no such folder, or no such format.
+    """
     import cv2
 
     path = pathlib.Path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path}: no folder {path.parent}; create it first")
+    if not cv2.haveImageWriter(path.name):
+        raise InputError(f"{path}: no picture format of that name; end it in .png")
     cv2.imencode(path.suffix, picture[..., ::-1])[1].tofile(path)
 
 

@@ -7,7 +7,6 @@ includes FFmpeg.
 import contextlib
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -23,30 +22,6 @@ QUALITY = {"crf": "18", "preset": "medium"}  # x264: 18 is visually lossless
 
 class NoSound(InputError):
     """The video has no sound track."""
-
-
-class Video(NamedTuple):
-    """frames: u8[T,H,W,3] RGB at 25 fps.  samples: f32[N] mono 16 kHz, N = 640 T."""
-
-    frames: UInt8[np.ndarray, "T H W 3"]
-    samples: Float32[np.ndarray, "N"]
-
-
-def read_video(path: str | pathlib.Path) -> Video:
-    """A file's frames at 25 fps, and its sound cut or padded with zeros to fit them.
-
-    The whole clip is held in memory; for long ones there is read_frames.
-    InputError: see read_frames and read_sound.
-    """
-    frames = np.stack(list(read_frames(path)))
-    samples = np.zeros(len(frames) * SAMPLE_RATE // FRAME_RATE, np.float32)
-    sound, start = read_sound(path)
-    begin = round(start * SAMPLE_RATE)  # negative: the sound starts before the frames
-    sound = sound[max(-begin, 0) :]
-    begin = min(max(begin, 0), len(samples))
-    sound = sound[: len(samples) - begin]
-    samples[begin : begin + len(sound)] = sound
-    return Video(frames, samples)
 
 
 def read_frames(path: str | pathlib.Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:

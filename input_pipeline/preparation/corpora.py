@@ -1,6 +1,7 @@
 """Lists the videos of a corpus, with their speakers, splits and word timings.
 
-The order and the splits depend on the files' names alone, never on the file system.
+The order and the splits depend on the files' names, and on GRID's .align files, but
+never on the order in which the file system lists them.
 """
 
 import hashlib

@@ -117,7 +117,7 @@ def _fingerprint(sources: Sequence[Source]) -> str:
 
 
 def _compare(settings: dict, folder: pathlib.Path, keys: Sequence[str]) -> None:
-    """InputError: the folder was made, or begun, with other settings."""
+    """Compares settings with the folder's.  InputError: some of these keys differ."""
     before = json.loads((folder / "options.json").read_text())
     now = json.loads(json.dumps(settings))
     differences = []
@@ -158,7 +158,7 @@ def _lock(home: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _disk_errors(home: pathlib.Path) -> Iterator[None]:
-    """Makes an InputError of a full disk, and of one that must not be written."""
+    """Turns the errors of a full or unwritable disk into an InputError."""
     try:
         yield
     except InputError:

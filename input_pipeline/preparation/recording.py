@@ -191,7 +191,7 @@ class _Frames:
 def _check_length(
     num_frames: int, samples: np.ndarray, start: float, options: Options
 ) -> None:
-    """Rejects a file whose sound differs in length or leaves frames at an end out."""
+    """Rejects a file whose sound differs in length or does not cover both ends."""
     sound = len(samples) / SAMPLE_RATE * FRAME_RATE
     begin = start * FRAME_RATE
     end = begin + sound

@@ -4,11 +4,13 @@ Of n processes, process i gets the i-th of n equal blocks of rows, so that the b
 order are the global batch, whatever n is.
 """
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from input_pipeline.clip import InputError
 
@@ -94,9 +96,17 @@ def pipeline(
     positions = grain.MapDataset.range(first * len(rows), last * len(rows))
     dataset = positions.map(local_example).to_iter_dataset(ahead)
     if num_workers:
+        # grain reads absl's flags when it starts workers, whoever's program this is.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
         workers = grain.MultiprocessingOptions(num_workers, len(rows))
-        dataset = dataset.mp_prefetch(workers)
+        dataset = dataset.mp_prefetch(workers, _leave_interrupts)
     return dataset.batch(len(rows), batch_fn=stack)
+
+
+def _leave_interrupts(*_) -> None:
+    """A worker leaves Ctrl-C to its parent: a terminal sends it to all processes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def local_rows(batch_size: int, process_index: int, process_count: int) -> range:

@@ -60,7 +60,7 @@ def open_pca(data_dir: str | pathlib.Path, num_coefficients: int | None = None) 
     with np.load(path) as arrays:
         mean, components = arrays["mean"], arrays["components"]
     most = components.shape[1]
-    if not 1 <= (num_coefficients or most) <= most:
+    if num_coefficients is not None and not 1 <= num_coefficients <= most:
         raise InputError(
             f"num_coefficients={num_coefficients}: {path} has {most}; ask for 1..{most}"
         )
@@ -81,7 +81,7 @@ def open_template(
 
 
 def find_dataset(data_dir: str | pathlib.Path) -> pathlib.Path:
-    """The folder of the one finished dataset that data_dir is or holds."""
+    """The folder of the dataset that data_dir is or holds.  InputError: not one."""
     data_dir = pathlib.Path(data_dir).expanduser()
     if (data_dir / "index.npz").is_file():
         return data_dir

@@ -48,7 +48,7 @@ def training_batches(
     or "sqrt", in between: as the square root of the speaker's number of clips.
     augment: the strength of training augmentation; None, or all zeros: there is none.
     num_workers: processes beside this one that make the examples; 0: this process does.
-    They need parsed absl flags and `if __name__ == "__main__"`.  num_threads: in each.
+    They need `if __name__ == "__main__"` in the program.  num_threads: in each.
     InputError: no clip is long enough, or a setting is invalid.
     """
     if kind not in KINDS:
@@ -99,12 +99,14 @@ def evaluation_batches(
 ) -> Batches:
     """Batches (EvaluationBatch) of every clip once, whole, in the split's order.
 
-    All have the same shape: T is the length of the longest clip, and the last batch is
+    All have one shape: T is the length of the longest clip used.  The last batch is
     filled with rows of valid = 0, so that all processes get equally many batches.
     pca: if given, `at` is filled.  frames: whether `vg` is filled.
     limit: use only so many clips, evenly spread over the split; 0: all.
     InputError: the split is empty, or a setting is invalid.
     """
+    if limit < 0:
+        raise InputError(f"limit={limit}: must be 0 (all clips) or more; raise it")
     rows = local_rows(batch_size, process_index, process_count)
     long_enough(clips, 1)
     count = min(limit or len(clips), len(clips))

@@ -220,7 +220,7 @@ def name_of(clip: Clip) -> str:
 
 
 def check(clip: Clip, num_frames: int) -> None:
-    """InputError: the clip is too short, or its parts differ in length."""
+    """Checks a clip.  InputError: it is too short, or its parts differ in length."""
     length = len(clip.frames)
     if length < num_frames:
         raise InputError(

@@ -147,9 +147,10 @@ def voice(mouth_at, pitch: float, num_frames: int) -> Float[np.ndarray, "N"]:
 
 
 def write_dataset(data_dir: str | pathlib.Path, **splits: SyntheticClips) -> None:
-    """write_dataset(folder, train=clips) writes the parts of a dataset that are read.
+    """Writes a dataset of synthetic clips, with all that training and evaluation read.
 
-    The PCA model has 20 components and is fitted to the clips of `train`.
+    splits: the clips of each split, as train=clips.  The PCA model has 20 components
+    and is fitted to those of `train`.
     """
     shards = {name: [lambda c=clips: iter(c)] for name, clips in splits.items()}
     folder = dataset.write_shards(pathlib.Path(data_dir), "folder", shards)

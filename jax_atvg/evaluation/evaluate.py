@@ -6,7 +6,7 @@
     end_to_end         photo + sound -> frames                both networks
     ..._shuffled       the same with another clip's sound     what the photo alone gives
     at_static, static  the photo, repeated                    a face that does not move
-    at_mean            the mean face, repeated                an average face, likewise
+    at_mean            the mean face, repeated                an unmoving average face
     real               points found again on the real frames  the detector's own error
 
 The photo is the clip's first frame, which is not scored.  Scores are computed on the

@@ -59,9 +59,9 @@ STRIP_ROWS = "rows real, end_to_end, teacher, attention"
 HOW_TO_READ = (
     "The photo is each clip's first frame and is not scored. static: the photo, "
     "repeated; at_mean: the mean face, repeated; shuffled: made with the sound of "
-    "another clip, so that whatever is better with the right sound was learned from it; "
-    "real: points found again on the real frames, against the true landmarks: the error "
-    "of the detector, below which an LMD of frames means nothing. LMD: error of the "
+    "another clip, so that whatever is better with the right sound comes from it; "
+    "real: points found again on the real frames, against the true landmarks: the "
+    "detector's error, below which an LMD of frames means nothing. LMD: error of the "
     "mouth's points in pixels of the 128x128 crop. r: correlation of the inner lips' "
     "opening. Brackets: 95 % bootstrap interval over clips."
 )

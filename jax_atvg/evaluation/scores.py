@@ -123,7 +123,7 @@ class Face:
 
     def own_scores(self) -> Scores:
         """Scores of the real frames themselves, with dlib's points against the true
-        ones: how exact the scores of points can be at best."""
+        ones: the error of the detector, which limits all scores of points."""
         return {
             **point_scores(self.points, self.found),
             "cpbd": float(TRUE.sharpness["cpbd"](self.frames).mean()),

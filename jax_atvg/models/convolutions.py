@@ -100,6 +100,7 @@ def conv_forms(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def by_form(forms: Pair, x: Array, kernel: Array) -> Array:
     """The convolution of x with the kernel, in the form for the platform."""
+
     def run(form: Form, x, kernel):
         return form.apply(x, form.prepare(kernel))
 
@@ -144,6 +145,7 @@ def linear_form(apply: Callable[[Array, Array], Array]) -> Form:
 @functools.cache
 def native_form(strides: int, padding: int, dilation: int) -> Form:
     """A convolution by XLA's own operator."""
+
     def apply(x, kernel):
         return lax.conv_general_dilated(
             x,

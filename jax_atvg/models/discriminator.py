@@ -97,7 +97,7 @@ class FrameEncoder(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         def run(layer: nn.Module, *inputs):
-            """Applies a layer, with spectral_norm one of spectral norm 1."""
+            """Applies a layer, its kernel divided by its spectral norm if asked to."""
             if not self.spectral_norm:
                 return layer(*inputs)
             bounded = nn.SpectralNorm(layer, collection_name="batch_stats")

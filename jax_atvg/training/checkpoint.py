@@ -186,8 +186,8 @@ class Checkpoints:
         return None
 
     def _foreign(self, step: int, shapes: Any) -> str:
-        """The first array whose shape differs between checkpoint and state, in words; ""
-        if there is none, or the checkpoint cannot be read."""
+        """The first array whose shape differs between checkpoint and state, in words;
+        "" if there is none, or the checkpoint cannot be read."""
         try:
             handler = ocp.PyTreeCheckpointHandler()
             stored = handler.metadata(self.folder / str(step) / "state").tree

@@ -81,7 +81,6 @@ def training_loop(
         programs = compile_steps(step_of, experiment, step, bar.say)
         stack.enter_context(bar)
         stopping = stack.enter_context(Stopping(bar.say))
-        stopping.start_workers(batches)
         score = validator(step_of.nets, mesh)
         tracing = Tracing(workdir, profile if first else None)
         stack.callback(tracing.stop)
@@ -125,8 +124,8 @@ def nothing_together(stack: contextlib.ExitStack):
     earlier callbacks, since saving and closing need every process, and raises
     PeerLost."""
 
-    def end(_, error: Exception | None, __) -> None:
-        if error is not None and (lost := peer_lost(error)):
+    def end(_, error: BaseException | None, __) -> None:
+        if isinstance(error, Exception) and (lost := peer_lost(error)):
             stack.pop_all()
             raise lost from error
 
@@ -307,19 +306,6 @@ class Stopping:
         signal.signal(signal.SIGINT, self.old.pop(signal.SIGINT))
         self.say("stopping after this step; Ctrl-C again stops at once")
         signal.raise_signal(signal.SIGTERM)  # which asks, or tells the other processes
-
-    def start_workers(self, batches: Any) -> None:
-        """Worker processes leave Ctrl-C to this one: the terminal sends it to all."""
-        start = getattr(batches, "start_prefetch", None)
-        if start is None:
-            return
-        if signal.SIGINT not in self.old:
-            return start()
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            start()
-        finally:
-            signal.signal(signal.SIGINT, handler)
 
     def agreed(self, step: int) -> bool:
         if jax.process_count() > 1:

@@ -25,6 +25,7 @@ def executed(folder: pathlib.Path) -> nbformat.NotebookNode:
         notebook,
         timeout=TIMEOUT,
         record_timing=False,
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(folder)}},
     )
     with tempfile.TemporaryDirectory() as own:

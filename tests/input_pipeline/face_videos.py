@@ -9,6 +9,7 @@ import skimage.data
 
 from input_pipeline.media import video
 from input_pipeline.preparation.corpora import Source
+from tests.input_pipeline.whole_files import read_video
 
 WIDTH, HEIGHT = 400, 288
 
@@ -56,7 +57,7 @@ def lrw(folder: pathlib.Path, clips: list[pathlib.Path], words=("ABOUT", "YOUNG"
     names = [f"{w}/{s}" for w in words for s in ("train", "train", "val", "test")]
     for number, (name, clip) in enumerate(zip(names, clips, strict=True), 1):
         word = name.split("/")[0]
-        whole = video.read_video(clip)
+        whole = read_video(clip)
         frames = [
             cv2.resize(frame[:, 36:324], (256, 256), interpolation=cv2.INTER_AREA)
             for frame in whole.frames[20:49]

@@ -10,6 +10,7 @@ from python_speech_features import mfcc as whole_mfcc
 
 from input_pipeline.clip import InputError
 from input_pipeline.media import audio
+from tests.input_pipeline.whole_files import windows
 
 SOUNDS = ["audio_sample", "clip44k"]
 
@@ -198,7 +199,7 @@ def test_mfcc_in_blocks_equals_mfcc_at_once(monkeypatch, length):
 @pytest.mark.parametrize("name", SOUNDS)
 def test_windows_equal_the_authors(reference, name):
     stored = reference(f"preprocess_audio_{name}.npz")
-    got = audio.windows(stored["samples_16k"])
+    got = audio.hear([stored["samples_16k"]]).windows
     assert len(got) == round(len(stored["samples_16k"]) / 640)
     theirs = stored["windows"]  # theirs end one window early
     np.testing.assert_allclose(got[: len(theirs)], theirs, atol=1e-4)
@@ -207,27 +208,23 @@ def test_windows_equal_the_authors(reference, name):
 def test_window_t_is_rows_4t_to_4t_plus_27_without_the_energy():
     samples = np.random.default_rng(0).normal(size=16000).astype(np.float32)
     rows = audio.mfcc(np.pad(samples, 1920))
-    got = audio.windows(samples)
+    got = audio.hear([samples]).windows
     assert got.shape == (25, 28, 12)
     for t in range(24):
         np.testing.assert_array_equal(got[t], rows[4 * t : 4 * t + 28, 1:])
 
 
-def test_windows_follow_the_number_of_frames_asked_for():
+def test_silence_follows_the_end_of_the_sound():
+    """The last window reaches 0.12 s beyond it."""
     samples = np.random.default_rng(0).normal(size=16000).astype(np.float32)
-    whole = audio.windows(samples)
-    np.testing.assert_array_equal(audio.windows(samples, 10), whole[:10])
-    longer = audio.windows(samples, 40)
-    np.testing.assert_array_equal(longer[:25], whole)
-    np.testing.assert_array_equal(longer[30], longer[39])  # silence
-    assert audio.windows(samples[:1]).shape == (1, 28, 12)
-    with pytest.raises(InputError, match="num_frames=0"):
-        audio.windows(samples, 0)
+    got, expected = audio.hear([samples]).windows, windows(samples, 40)
+    np.testing.assert_array_equal(got, expected[:25])
+    np.testing.assert_array_equal(expected[30], expected[39])
 
 
 def test_windows_are_a_view_that_costs_no_memory():
     samples = np.random.default_rng(0).normal(size=16000 * 60).astype(np.float32)
-    got = audio.windows(samples)
+    got = audio.hear([samples]).windows
     assert got.shape == (1500, 28, 12)
     first, second = got[0], got[1]
     assert np.shares_memory(first, second)
@@ -237,4 +234,13 @@ def test_windows_are_a_view_that_costs_no_memory():
 def test_features_are_finite_for_silence():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.isfinite(audio.windows(np.zeros(16000, np.float32))).all()
+        assert np.isfinite(audio.hear([np.zeros(16000, np.float32)]).windows).all()
+
+
+def test_unsigned_samples_have_silence_in_the_middle_of_their_range():
+    """As 8-bit WAV files are read by scipy."""
+    wave = np.sin(np.arange(16000) / 50)
+    signed = audio.from_array(np.round(127 * wave).astype(np.int8), 16000)
+    unsigned = audio.from_array((128 + np.round(127 * wave)).astype(np.uint8), 16000)
+    np.testing.assert_allclose(unsigned, signed, atol=1e-6)
+    assert abs(unsigned.mean()) < 0.02

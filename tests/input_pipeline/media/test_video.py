@@ -9,6 +9,7 @@ import pytest
 
 from input_pipeline.clip import InputError
 from input_pipeline.media import audio, video
+from tests.input_pipeline.whole_files import read_video
 
 
 def make(path, frames, rate=25, sound=None, frame_start=0.0, sound_start=0.0):
@@ -53,7 +54,7 @@ def numbers(frames):
 
 def test_a_grid_clip_is_75_frames_and_three_seconds(shared):
     path = shared("data", "grid", "s11", "bbae2n.mpg")
-    clip = video.read_video(path)
+    clip = read_video(path)
     assert clip.frames.shape == (75, 288, 360, 3)
     assert clip.frames.flags.c_contiguous
     assert clip.samples.shape == (48000,)
@@ -115,7 +116,7 @@ def test_sound_and_frames_stay_together_whichever_starts_first(tmp_path, starts,
     frame_start, sound_start = starts
     shifted = np.roll(sound, round(16000 * (frame_start - sound_start)))
     path = make(tmp_path / "a.mkv", frames, 25, shifted, frame_start, sound_start)
-    clip = video.read_video(path)
+    clip = read_video(path)
     assert clip.frames.shape[0] == 75
     assert clip.samples.shape == (48000,)
     flash, click = seen_and_heard(clip)
@@ -127,7 +128,7 @@ def test_sound_and_frames_stay_together_whichever_starts_first(tmp_path, starts,
 def test_resampled_frames_stay_with_the_sound(tmp_path, rate):
     frames, sound = flash_and_click(Fraction(rate), 48)
     flash, click = seen_and_heard(
-        video.read_video(make(tmp_path / "a.mkv", frames, rate, sound))
+        read_video(make(tmp_path / "a.mkv", frames, rate, sound))
     )
     assert abs(click - flash) < 0.5 / 25 + 0.01
 
@@ -155,14 +156,14 @@ def test_what_cannot_be_read_is_an_input_error(tmp_path):
         ("text.mp4", "not a readable video"),
     ]:
         with pytest.raises(InputError, match=message):
-            video.read_video(tmp_path / name)
+            read_video(tmp_path / name)
     import soundfile
 
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 16000)
     with pytest.raises(InputError, match="no video in the file"):
-        video.read_video(tmp_path / "a.wav")
+        read_video(tmp_path / "a.wav")
     with pytest.raises(InputError, match="no sound"):
-        video.read_video(make(tmp_path / "a.mp4", numbered(5)))
+        read_video(make(tmp_path / "a.mp4", numbered(5)))
 
 
 def test_damage_is_an_input_error(tmp_path, monkeypatch):
@@ -241,7 +242,7 @@ def test_the_sound_goes_along_and_ends_with_the_frames(tmp_path, rate, channels)
         assert track.channels == min(channels, 2) if channels < 6 else 1
         assert track.rate == (rate if rate in video.AAC_RATES else 48000)
     expected = audio.from_array(sound[: 2 * rate], rate)[1600:30000]
-    got = video.read_video(tmp_path / "a.mp4").samples[1600:30000]
+    got = read_video(tmp_path / "a.mp4").samples[1600:30000]
     assert np.sqrt(np.mean((got - expected) ** 2)) < 0.05  # half a sample off: 0.03
 
 
@@ -250,7 +251,7 @@ def test_written_flash_and_click_come_back_together(tmp_path):
     with video.VideoWriter(tmp_path / "a.mp4", (16000, [sound[:, None]])) as writer:
         for frame in frames:
             writer.write(frame)
-    flash, click = seen_and_heard(video.read_video(tmp_path / "a.mp4"))
+    flash, click = seen_and_heard(read_video(tmp_path / "a.mp4"))
     assert flash == 1.6
     assert abs(click - flash) < 0.01
 

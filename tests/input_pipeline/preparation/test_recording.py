@@ -8,12 +8,13 @@ import pytest
 
 from input_pipeline.clip import InputError
 from input_pipeline.faces import align, detection, landmarks
-from input_pipeline.media import audio, video
+from input_pipeline.media import video
 from input_pipeline.preparation import recording
 from input_pipeline.preparation.recording import Options, prepare_clip
 from tests.input_pipeline import face_videos
 from tests.input_pipeline.face_videos import hum, picture, source, write
 from tests.input_pipeline.media.test_video import make
+from tests.input_pipeline.whole_files import read_video, windows
 
 GRID = ["s1/bbaf2n", "s11/bbae2n", "s26/lrbi7p", "s31/bgix8n"]
 
@@ -65,13 +66,13 @@ def test_a_flash_is_in_the_frame_whose_mfcc_rows_hear_its_click(tmp_path, rate, 
 
 
 def test_a_clip_hears_what_animate_hears(shared):
-    """For a whole file the rows are those of audio.windows, to the last bit."""
+    """For a whole file the rows are those of its sound, to the last bit."""
     one, options = grid(shared, GRID[1])
     clip = only(prepare_clip(one, options))
-    windows = audio.windows(video.read_video(one.path).samples, len(clip.frames))
+    expected = windows(read_video(one.path).samples, len(clip.frames))
     assert clip.mfcc.shape == (4 * 75 + 24, 13)
     for t in range(75):
-        np.testing.assert_array_equal(clip.mfcc[4 * t : 4 * t + 28, 1:], windows[t])
+        np.testing.assert_array_equal(clip.mfcc[4 * t : 4 * t + 28, 1:], expected[t])
 
 
 def test_rows_of_a_cut_are_those_of_the_whole():
@@ -271,7 +272,7 @@ def test_whatever_goes_wrong_is_a_reject(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("as never before")
 
-    monkeypatch.setattr(faces, "track", fail)
+    monkeypatch.setattr(detection, "track", fail)
     reason, value = rejected(canvas(tmp_path, STILL))
     assert (reason, value) == ("error", "RuntimeError: as never before")
 
@@ -280,7 +281,7 @@ def test_a_missing_model_is_not_the_files_fault(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise InputError("the 68-point face model is missing")
 
-    monkeypatch.setattr(faces, "track", fail)
+    monkeypatch.setattr(detection, "track", fail)
     with pytest.raises(InputError, match="model is missing"):
         prepare_clip(canvas(tmp_path, STILL), Options())
 

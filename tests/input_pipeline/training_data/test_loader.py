@@ -120,13 +120,11 @@ def test_threads_do_not_change_the_batches(open_loader, threads):
 
 WORKERS = """
 import sys
-from absl import flags
 from input_pipeline.training_data import loader
 from input_pipeline.training_data.synthetic import SyntheticClips
 import numpy as np
 
 def main():
-    flags.FLAGS.mark_as_parsed()
     clips, settings = SyntheticClips(5, 20), dict(batch_size=3, seed=0)
     plain = loader.training_batches(clips, "vg", **settings)
     workers = loader.training_batches(clips, "vg", num_workers=2, **settings)

@@ -14,6 +14,7 @@ from input_pipeline.media.image import to_float
 from input_pipeline.training_data import sampling
 from input_pipeline.training_data.augment import Strength
 from input_pipeline.training_data.synthetic import SyntheticClips
+from tests.input_pipeline.whole_files import windows
 
 T = 16
 KEY = (7, 1, 0)
@@ -150,13 +151,11 @@ def test_frame_t_hears_mfcc_rows_4t_to_4t_plus_27_without_the_energy(clips, pca)
 
 
 def test_audio_windows_are_those_that_animate_cuts(clips):
-    """Of a sound with silence around it, as audio.windows pads it."""
+    """Of a sound with silence around it, as animate pads it."""
     sound = np.random.default_rng(0).normal(0, 0.1, 40 * 640).astype(np.float32)
     padded = np.pad(sound, (audio.PADDING, audio.PADDING + 240))
     clip = clips[0]._replace(mfcc=audio.mfcc(padded))
-    np.testing.assert_array_equal(
-        sampling.audio_windows(clip), audio.windows(sound, 40)
-    )
+    np.testing.assert_array_equal(sampling.audio_windows(clip), windows(sound, 40))
 
 
 def test_coefficients_are_the_projected_landmarks(clips, pca):

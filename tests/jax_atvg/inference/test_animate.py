@@ -15,6 +15,7 @@ from input_pipeline.media import audio
 from input_pipeline.media.image import to_u8, write_image
 from jax_atvg.inference import animate, networks
 from jax_atvg.inference.perception import perceive
+from tests.input_pipeline.whole_files import windows
 from tests.small_bundle import (
     LANDMARK_TO_CROP,
     mean_face,
@@ -361,7 +362,7 @@ def test_odd_sounds_become_videos(files, bundle, name):
 def test_hearing_a_file_in_blocks_equals_reading_it_whole(tmp_path, rate, seconds):
     soundfile.write(tmp_path / "a.wav", speech(seconds, rate), rate)
     heard = audio.hear_file(tmp_path / "a.wav")
-    expected = audio.windows(audio.read_audio(tmp_path / "a.wav"))
+    expected = windows(audio.read_audio(tmp_path / "a.wav"))
     assert heard.windows.shape == expected.shape and not heard.silent
     np.testing.assert_allclose(heard.windows, expected, atol=1e-5)
 

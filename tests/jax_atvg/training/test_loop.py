@@ -110,6 +110,24 @@ def test_finished_run_started_again_changes_nothing(tmp_path):
     assert_bit_for_bit(run(experiment("at"), tmp_path), first)
 
 
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    """The first one is answered at the end of its step; the second is not waited for.
+    Afterwards Ctrl-C has its usual meaning again."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(batch):
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    config = experiment("at", steps=12, save_every=100)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, batches=Meddled(config, 4, interrupt))
+    assert signal.getsignal(signal.SIGINT) == before
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
 def test_sigterm_saves_and_the_next_start_goes_on(tmp_path):
     """The signal comes while batch 4 is made."""
     config = experiment("at", steps=12, save_every=100)

@@ -35,6 +35,7 @@ def start(workdir, network="at", *flags: str, env=None) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,  # a process group of its own
     )
 
 
@@ -98,7 +99,7 @@ def test_sigterm_ends_with_status_0_and_a_checkpoint(tmp_path):
     process.terminate()
     output = finish(process)
     assert time.monotonic() - asked < 30
-    assert "stopped by a signal" in output
+    assert "stopped; step" in output
     last = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert f"step {last} is saved" in output
     assert "tracked_metric" not in output
@@ -190,3 +191,15 @@ def test_slurm_tells_who_takes_part_and_sigterm_of_one_stops_all(tmp_path):
     outputs = [finish(process) for process in processes]
     last = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert f"step {last} is saved" in outputs[0]
+
+
+def test_ctrl_c_ends_with_status_0_and_a_checkpoint(tmp_path):
+    """Sent to the whole process group, as a terminal does, data workers included."""
+    flags = ["--config.steps=100000", "--config.save_every=10"]
+    process = start(tmp_path, "at", *flags, "--config.data.num_workers=1")
+    wait_for(tmp_path / "checkpoints" / "10", process)
+    os.killpg(process.pid, signal.SIGINT)
+    output = finish(process)
+    last = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert "Ctrl-C again stops at once" in output and "Traceback" not in output
+    assert f"stopped; step {last} is saved" in output
