@@ -34,7 +34,7 @@ class Progress(contextlib.AbstractContextManager):
         active: bool = True,
     ):
         self.total, self.unit, self.name = total, unit, name
-        self.done = self.initial = initial
+        self.done, self.counted = initial, None
         self.active, self.bar, self.shown = active, None, {}
         self.began = self.lined = time.monotonic()
         if active and sys.stderr.isatty():
@@ -47,6 +47,8 @@ class Progress(contextlib.AbstractContextManager):
     def update(self, count: int = 1) -> None:
         """Counts `count` more units as done."""
         self.done += count
+        if self.counted is None:  # the first one may have compiled a program
+            self.counted, self.began = self.done, time.monotonic()
         if self.bar is not None:
             self.bar.update(count)
         elif self.active and time.monotonic() - self.lined >= LINE_EVERY:
@@ -73,12 +75,12 @@ class Progress(contextlib.AbstractContextManager):
 
     def _line(self) -> None:
         self.lined = now = time.monotonic()
-        pace = (self.done - self.initial) / max(now - self.began, 1e-9)
-        parts = [
-            f"{self.done} of {self.total} {self.unit}s",
-            f"{pace:.3g} {self.unit}s/s",
-        ]
-        if 0 < self.done < self.total and pace:
+        since = self.done if self.counted is None else self.counted
+        pace = (self.done - since) / max(now - self.began, 1e-9)
+        parts = [f"{self.done} of {self.total} {self.unit}s"]
+        if pace > 0:
+            parts.append(f"{pace:.3g} {self.unit}s/s")
+        if pace > 0 and self.done < self.total:
             parts.append(f"{duration((self.total - self.done) / pace)} left")
         parts += [f"{name} {value}" for name, value in self.shown.items()]
         name = f"{self.name}: " if self.name else ""

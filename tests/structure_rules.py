@@ -191,7 +191,7 @@ def import_time_complaints(module: str, source: str) -> list[str]:
 def future_complaints(module: str, source: str) -> list[str]:
     """Postponed annotations, which hide the shapes from the checker."""
     if "__future__.annotations" in imported(module, ast.walk(ast.parse(source))):
-        return [f"{module}: no `from __future__ import annotations` in the towers"]
+        return [f"{module}: no `from __future__ import annotations` in the packages"]
     return []
 
 

@@ -10,7 +10,7 @@ import csv
 import os
 
 from input_pipeline.clip import InputError
-from jax_atvg.cli.console import complain, say_what_runs
+from jax_atvg.cli.console import complain, say_what_runs, tell_compilations
 from jax_atvg.cli.flags import Flags, Given, refuse_out_as_input
 from jax_atvg.resources import DEFAULT_BUNDLE
 
@@ -62,6 +62,7 @@ def run(given: Given) -> int:
         from jax_atvg.inference.bundle import load_bundle
         from jax_atvg.inference.networks import Networks
 
+        tell_compilations()
         networks = Networks(load_bundle(given.bundle))
         say_what_runs(
             list(networks.mesh.devices.flat), networks=networks.weights._asdict()

@@ -7,7 +7,7 @@ Compiled for a TPU slice without a TPU (pip install -r requirements/tpu.txt); mi
 for networks of the original's size.
 """
 
-from jax_atvg.cli.console import say_what_runs
+from jax_atvg.cli.console import say, say_what_runs, tell_compilations
 from jax_atvg.cli.flags import Flags, Given
 
 
@@ -49,6 +49,8 @@ def run(given: Given) -> int:
     experiment = given.config
     devices = costs.topology_devices(given.topology)
     say_what_runs(devices)
+    tell_compilations()
+    say("compiling the step, which takes minutes for networks of the original's size")
     # Only its size matters here, and not whose faces it is of.
     pca = synthetic.SyntheticClips(4, 32).pca(experiment.data.num_coefficients)
     if given.fit:

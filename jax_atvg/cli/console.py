@@ -1,5 +1,6 @@
 """What the command line says on standard error."""
 
+import functools
 import sys
 import warnings
 from collections.abc import Sequence
@@ -9,6 +10,10 @@ from typing import Any
 def complain(error: Exception | str) -> None:
     """One line, whatever the error's message holds."""
     print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def say_what_runs(
@@ -28,6 +33,19 @@ def say_what_runs(
         trees = {"AT_net": networks["at_net"], "VG_net": networks["vg_net"]}
         counted = {name: tree["params"] for name, tree in trees.items()}
         text += f"; {machine.parameters(**counted)}"
-    print(text, file=sys.stderr, flush=True)
+    say(text)
     if warning := machine.unused_gpu():
         warnings.warn(warning, stacklevel=2)
+
+
+@functools.cache  # of a process: jax keeps every listener
+def tell_compilations() -> None:
+    """From now on a line for every program whose compilation took a second or more."""
+    import jax
+
+    def listen(event: str, seconds: float, fun_name: str = "", **_) -> None:
+        if event == "/jax/core/compile/backend_compile_duration" and seconds >= 1:
+            name = fun_name.removeprefix("jit(").removesuffix(")") or "a program"
+            say(f"compiling {name} took {seconds:.1f} s")
+
+    jax.monitoring.register_event_duration_secs_listener(listen)

@@ -6,7 +6,7 @@ Every score stands beside those of the photo held still, of the mean face and of
 clip's sound.
 """
 
-from jax_atvg.cli.console import say_what_runs
+from jax_atvg.cli.console import say, say_what_runs, tell_compilations
 from jax_atvg.cli.flags import Flags, Given, refuse_out_as_input
 from jax_atvg.resources import DEFAULT_BUNDLE
 
@@ -39,17 +39,20 @@ def run(given: Given) -> int:
     from jax_atvg.cli.machine import set_up_jax
 
     set_up_jax()
+    from input_pipeline.training_data import dataset
     from jax_atvg.evaluation import report
     from jax_atvg.evaluation.evaluate import evaluate
     from jax_atvg.inference.bundle import load_bundle
 
+    tell_compilations()
     bundle = load_bundle(given.bundle)
     say_what_runs(networks=bundle.variables)
+    clips = dataset.open_clips(given.data_dir, given.split)
+    say(f"data: {given.data_dir}, {len(clips)} clips of the split {given.split}")
     results = evaluate(
         bundle,
-        given.data_dir,
+        clips,
         given.out,
-        split=given.split,
         protocol=given.protocol,
         speakers=given.speakers,
         limit=given.limit,

@@ -145,9 +145,10 @@ def compile_steps(
     programs = {}
     for first, step in wanted.items():
         began, name = time.perf_counter(), "the first steps" if first else "the step"
+        say(f"compiling {name} ...")
         lowered = step.lower(state, step_of.shapes, experiment.seed)
         programs[first] = lowered.compile()
-        say(f"compiling {name} took {time.perf_counter() - began:.1f} s")
+        say(f"... took {time.perf_counter() - began:.1f} s")
     return programs
 
 

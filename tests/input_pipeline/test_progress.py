@@ -37,6 +37,16 @@ def test_a_log_gets_a_plain_line_every_so_many_seconds_and_at_the_end(seconds, c
     ]
 
 
+def test_the_first_one_which_may_compile_does_not_count_for_the_pace(seconds, capsys):
+    with Progress(10, "frame") as bar:
+        for wait in (100.0, 1.0, 1.0):
+            seconds[0] += wait
+            bar.update()
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "1 of 10 frames"
+    assert last == "3 of 10 frames, 1 frames/s, 7 s left"
+
+
 def test_a_terminal_gets_a_bar(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
