@@ -1,5 +1,7 @@
 """Set-up shared by all tests: shape checks, eight simulated devices, reference data."""
 
+import importlib.util
+import mmap
 import os
 import pathlib
 
@@ -14,16 +16,40 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# The same small programs are compiled by many tests, here and in their processes.
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR",
-    str(ROOT / ".pytest_cache" / "xla"),
+# The same small programs are compiled by many tests, here and in their processes, to
+# which the environment is handed on.
+CACHE = os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla")
 )
-jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-# Small networks take longer to compile than to run: with half of it left out.
+LEAST = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", float(LEAST))
+# Small networks take longer to compile than to run: with most of XLA's optimisations
+# left out, and with its older code for fused loops, a GAN step compiles in a fifth of
+# the time.  `make smoke` and `make demo` run what users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 jax.config.update("jax_disable_most_optimizations", True)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+XLA_FLAGS = {
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
+
+
+def known(flag: str) -> bool:
+    """Whether this version of XLA has the flag; it ends the process for others."""
+    package = pathlib.Path(importlib.util.find_spec("jaxlib").origin).parent
+    with (
+        open(package / "libjax_common.so", "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library,
+    ):
+        return library.find(flag.encode()) >= 0
+
+
+# Read when the first program is compiled.
+os.environ["XLA_FLAGS"] = " ".join(
+    [f"--{name}={value}" for name, value in XLA_FLAGS.items() if known(name)]
+    + [os.environ.get("XLA_FLAGS", "")]
+).strip()
 
 SHARED = pathlib.Path(os.environ.get("ATVG_SHARED", ROOT.parent / "shared"))
 

@@ -20,5 +20,8 @@ class PerFrameBatchNorm(BatchNorm):
         )
 
     def update(self, running, batch):
-        for frame in batch.reshape(-1, batch.shape[-1]):
-            super().update(running, frame)
+        """As one update after the other, in one sum, which compiles sooner."""
+        frames = batch.reshape(-1, batch.shape[-1])
+        kept = self.momentum ** jnp.arange(len(frames), dtype=frames.dtype)
+        moved = (1 - self.momentum) * jnp.sum(kept[::-1, None] * frames, 0)
+        running.value = self.momentum ** len(frames) * running.value + moved

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.traverse_util
 import numpy as np
 
 from jax_atvg.inference import torch_import
@@ -36,11 +37,28 @@ def assert_near_in_deviations(actual, expected, limit=1e-4):
     assert max_difference(actual, expected) <= limit * np.std(expected)
 
 
+def by_their_name(network, params):
+    """Our parameters (or gradients) under the authors' names."""
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    return {
+        entry.source: flat[entry.target.removeprefix("params/")]
+        for entry in torch_import.ENTRIES[network]()
+        if entry.target.startswith("params/")
+    }
+
+
+def block_norms(network, gradients):
+    """L2 norm of the gradient of every top-level block of the authors' network."""
+    squares = {}
+    for name, gradient in by_their_name(network, gradients).items():
+        block = name.split(".")[0]
+        squares[block] = squares.get(block, 0) + np.sum(np.float64(gradient) ** 2)
+    return {block: np.sqrt(square) for block, square in squares.items()}
+
+
 def assert_running_statistics(network, batch_stats, stored, prefix):
     """Running means and variances against `prefix`*, at 1e-5 relative."""
-    from flax.traverse_util import flatten_dict
-
-    actual = flatten_dict(batch_stats, sep="/")
+    actual = flax.traverse_util.flatten_dict(batch_stats, sep="/")
     checked = 0
     for entry in torch_import.ENTRIES[network]():
         collection, _, path = entry.target.partition("/")

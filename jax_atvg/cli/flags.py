@@ -155,16 +155,14 @@ class Flags:
         except KeyError as error:  # ml_collections': no such field of the config
             raise InputError(self._unknown_field(str(error.args[0]))) from error
         except absl_flags.Error as error:
-            if isinstance(error.__cause__ or error.__context__, InputError):
-                raise (error.__cause__ or error.__context__) from error
+            if isinstance(error.__context__, InputError):  # of a config's file
+                raise error.__context__ from error
             raise
         if words:
             raise UsageError(f"{' '.join(words)}: not a flag; write --name=value")
-        given = Given(**{name: self.values[name].value for name in self._names()})
-        for name in self.paths:
-            setattr(given, name, expanded(getattr(given, name)))
         self._check_required()
-        return given
+        values = {one.name: self.values[one.name].value for one in self.declared}
+        return Given(**values | {name: expanded(values[name]) for name in self.paths})
 
     def _unknown_field(self, reason: str) -> str:
         from jax_atvg.training.config import Experiment, flatten
@@ -183,7 +181,8 @@ class Flags:
         self.replaced |= dict.fromkeys(others, name)
 
     def _check_required(self) -> None:
-        given = {one.name for one in self.declared if self.values[one.name].present}
+        found = {one.name: self.values[one.name] for one in self.declared}
+        given = {n for n, flag in found.items() if flag.present and flag.value != ""}
         beside = {f"--{x}": f"--{y}" for x, y in self.replaced.items() if y in given}
         both = [f"--{x}" for x, y in self.replaced.items() if {x, y} <= given]
         if both:
@@ -198,9 +197,6 @@ class Flags:
         ]
         if missing:
             raise UsageError(f"{' '.join(missing)} missing")
-
-    def _names(self) -> list[str]:
-        return [one.name for one in self.declared]
 
     def help(self) -> str:
         """Every flag with its default, required ones first."""

@@ -21,9 +21,8 @@ from jax_atvg.training.gan_step import gan_step
 from jax_atvg.training.state import VgNets
 from tests import formula
 from tests.conftest import ROOT
-from tests.jax_atvg.training.test_reference_steps import block_norms
 from tests.per_frame_norm import PerFrameBatchNorm
-from tests.reference_networks import max_difference, nhwc
+from tests.reference_networks import block_norms, max_difference, nhwc
 
 DATA = ROOT / "tests" / "data"
 

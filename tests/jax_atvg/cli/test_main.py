@@ -99,6 +99,7 @@ WRONG = {
     "--full_frame=maybe": ["animate", *GOOD, "--full_frame=maybe"],
     "--image --audio --out missing; `python main.py animate --help`": ["animate"],
     "--audio missing": ["animate", *but(audio=None)],
+    "--image missing": ["animate", *but(image="")],
     "--at_net --vg_net --basics missing": ["import_torch", "--out=new"],
     "--basics missing": ["import_torch", "--at_net=a", "--vg_net=b", "--out=new"],
     "--basics missing; --template=authors needs it": [

@@ -1,14 +1,16 @@
-"""Training steps against the authors' (docs/reference.md, section 2)."""
+"""Training steps against the authors' (docs/reference.md, section 2).
+
+In the form of the convolutions for CPUs.  A whole iteration's losses and gradients in
+both forms are in test_parity.py, and test_convolutions.py holds the forms equal.
+"""
 
 import functools
 
-import flax.traverse_util
 import jax
 import numpy as np
 import pytest
 
 from input_pipeline.clip import AtBatch, VgBatch
-from jax_atvg.inference.torch_import import ENTRIES
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
@@ -20,32 +22,13 @@ from tests.per_frame_norm import PerFrameBatchNorm
 from tests.reference_networks import (
     assert_running_statistics,
     authors_variables,
+    block_norms,
+    by_their_name,
     image,
 )
 
-pytestmark = pytest.mark.usefixtures("convolution_form")
-
 # Their true gradient is zero (a normalisation follows): rounding decides Adam's move.
 NO_GRADIENT = ("lmark_att.0.bias", "lmark_att.3.bias")
-
-
-def by_their_name(network, params):
-    """Our parameters (or gradients) under the authors' names."""
-    flat = flax.traverse_util.flatten_dict(params, sep="/")
-    return {
-        entry.source: flat[entry.target.removeprefix("params/")]
-        for entry in ENTRIES[network]()
-        if entry.target.startswith("params/")
-    }
-
-
-def block_norms(network, gradients):
-    """L2 norm of the gradient of every top-level block of the authors' network."""
-    squares = {}
-    for name, gradient in by_their_name(network, gradients).items():
-        block = name.split(".")[0]
-        squares[block] = squares.get(block, 0) + np.sum(np.float64(gradient) ** 2)
-    return {block: np.sqrt(square) for block, square in squares.items()}
 
 
 def assert_block_norms(network, gradients, stored, prefix, rtol):
@@ -103,28 +86,52 @@ def test_five_adam_steps_of_at_net(at_case):
     assert state.step == 5
 
 
+GAN = VgNets(
+    VGNet(recurrence="batch", dropout=0.0, norm=PerFrameBatchNorm),
+    Discriminator(norm=PerFrameBatchNorm),
+)
+
+
+@jax.jit
+def generate(state, batch):
+    """VG-net forward: (its result, the pull-back to its parameters)."""
+    fake, pull_back, _ = gan.generate(GAN, state, batch, 0)
+    return fake, pull_back
+
+
+@jax.jit
+def pull(pull_back, cotangent):
+    return pull_back(cotangent)[0]
+
+
+@jax.jit
+def discriminator_gradients(disc, frames, batch):
+    """(gradients of L_D, its terms)."""
+    loss = functools.partial(gan.discriminator_loss, GAN)
+    gradients, (_, terms) = jax.grad(loss, has_aux=True)(
+        disc.params, disc.batch_stats, frames, batch
+    )
+    return gradients, terms
+
+
 @pytest.fixture(scope="module")
-def gan_case(reference, convolution_form):
-    """The authors' iteration: (stored values, nets, state, batch, state afterwards,
+def gan_case(reference):
+    """The authors' iteration: (stored values, state, batch, state afterwards,
     losses)."""
     stored = reference("vgnet_step_seed0.npz")
-    nets = VgNets(
-        VGNet(recurrence="batch", dropout=0.0, norm=PerFrameBatchNorm),
-        Discriminator(norm=PerFrameBatchNorm),
-    )
-    state = nets.start(authors_variables("vg_net"), authors_variables("discriminator"))
+    state = GAN.start(authors_variables("vg_net"), authors_variables("discriminator"))
     batch = VgBatch(
         image(stored["example_img_u8"]),
         stored["example_landmark"],
         image(stored["right_img_u8"]),
         stored["right_landmark"],
     )
-    after, metrics = jax.jit(functools.partial(gan.gan_step, nets))(state, batch, 0)
-    return stored, nets, state, batch, after, metrics
+    after, metrics = jax.jit(functools.partial(gan.gan_step, GAN))(state, batch, 0)
+    return stored, state, batch, after, metrics
 
 
 def test_gan_step_losses(gan_case):
-    stored, _, _, _, _, metrics = gan_case
+    stored, _, _, _, metrics = gan_case
     for ours, theirs, rtol in (
         ("disc/score_real", "loss_real", 1e-4),
         ("disc/score_fake", "loss_fake", 1e-4),
@@ -142,32 +149,31 @@ def test_gan_step_losses(gan_case):
 
 @pytest.mark.parametrize(
     ("network", "net", "step"),
-    [("discriminator", "disc", "disc_step"), ("vg_net", "gen", "gen_step")],
+    [("discriminator", "disc", "disc_step"), ("vg_net", "vg", "gen_step")],
 )
 def test_gan_step_parameters(gan_case, network, net, step):
-    stored, _, _, _, after, _ = gan_case
+    stored, _, _, after, _ = gan_case
     params = getattr(after, net).params
     assert_parameters_after(network, params, stored, f"f64/{step}/param_after/stats/")
 
 
-@pytest.mark.parametrize("convolution_form", ["cpu"], indirect=True)
 def test_gan_step_gradients(gan_case):
-    """Both networks', block by block; the generator's also term by term.  In one form:
-    that the other has the same gradients is shown in test_convolutions.py."""
-    stored, nets, state, batch, after, _ = gan_case
+    """Both networks', block by block; the generator's also term by term.  Forward pass,
+    pull-back and discriminator are each compiled once, for this and the next test."""
+    stored, state, batch, after, _ = gan_case
+    fake, pull_back = generate(state, batch)
 
     @jax.jit
-    def term_gradients(state, disc, batch):
-        fake, pull_back, _ = gan.generate(nets, state, batch, 0)
-
+    def cotangents(disc, fake, batch):
         def terms(fake):
-            _, terms = gan.vg_loss(nets, disc, fake, batch)
+            _, terms = gan.vg_loss(GAN, disc, fake, batch)
             return terms["vg/pixel"], terms["vg/score"], terms["vg/landmark"]
 
-        cotangents = jax.jacrev(terms)(fake)
-        return fake, [pull_back(cotangent)[0] for cotangent in cotangents]
+        return jax.jacrev(terms)(fake)
 
-    fake, (pixel, score, landmark) = term_gradients(state, after.disc, batch)
+    pixel, score, landmark = (
+        pull(pull_back, cotangent) for cotangent in cotangents(after.disc, fake, batch)
+    )
     for name, gradient in (("pix", pixel), ("gen", score), ("lmark", landmark)):
         norm = np.sqrt(sum(x**2 for x in block_norms("vg_net", gradient).values()))
         expected = stored[f"f64/gen_step/grad_norm_of_{name}_alone"]
@@ -175,9 +181,7 @@ def test_gan_step_gradients(gan_case):
     total = jax.tree.map(lambda a, b, c: 10 * a + b + c, pixel, score, landmark)
     assert_block_norms("vg_net", total, stored, "f64/gen_step/grad_norm/", 1e-2)
 
-    gradients, _ = jax.jit(
-        jax.grad(functools.partial(gan.discriminator_loss, nets), has_aux=True)
-    )(state.disc.params, state.disc.batch_stats, fake.frames, batch)
+    gradients, _ = discriminator_gradients(state.disc, fake.frames, batch)
     assert_block_norms(
         "discriminator", gradients, stored, "f64/disc_step/grad_norm/", 1e-4
     )
@@ -185,13 +189,9 @@ def test_gan_step_gradients(gan_case):
 
 def test_losses_after_the_gan_step(gan_case):
     """Recomputed with both updated networks."""
-    stored, nets, _, batch, after, _ = gan_case
-    fake, _, _ = jax.jit(lambda after, batch: gan.generate(nets, after, batch, 0))(
-        after, batch
-    )
-    _, (_, d) = jax.jit(functools.partial(gan.discriminator_loss, nets))(
-        after.disc.params, after.disc.batch_stats, fake.frames, batch
-    )
+    stored, _, batch, after, _ = gan_case
+    fake, _ = generate(after, batch)
+    _, d = discriminator_gradients(after.disc, fake.frames, batch)
     pixel = dynamic_pixel_loss(fake.frames, batch.frames, fake.attention)
     for value, theirs in (
         (d["disc/score_real"], "loss_real"),
