@@ -1,5 +1,6 @@
 """Set-up shared by all tests: shape checks, eight simulated devices, reference data."""
 
+import contextlib
 import importlib.util
 import mmap
 import os
@@ -74,16 +75,23 @@ def shared():
     return shared_path
 
 
+@contextlib.contextmanager
+def optimised():
+    """What is compiled in the block is optimised as for users: sums are more exact, and
+    what takes seconds to run takes less."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="module", params=["cpu", "native"])
 def convolution_form(request):
     """Runs what uses it with both forms of the convolutions, as XLA optimises them."""
     from jax_atvg.models import convolutions
 
     jax.clear_caches()  # what was traced before holds the other form
-    jax.config.update("jax_disable_most_optimizations", False)
-    with convolutions.form(request.param):
+    with optimised(), convolutions.form(request.param):
         yield request.param
-    jax.config.update("jax_disable_most_optimizations", True)
     jax.clear_caches()
 
 
