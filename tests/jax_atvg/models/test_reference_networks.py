@@ -1,4 +1,8 @@
-"""The three networks against the authors' (reference *_seed0_io.npz)."""
+"""The three networks against the authors' (reference *_seed0_io.npz), inside and out.
+
+In the form of the convolutions for CPUs: the networks' outputs in both forms are in
+test_parity.py, every layer's in test_reference_units.py.
+"""
 
 import functools
 
@@ -20,8 +24,6 @@ from tests.reference_networks import (
     max_difference,
     nhwc,
 )
-
-pytestmark = pytest.mark.usefixtures("convolution_form")
 
 MODES = ["eval", "train"]
 
