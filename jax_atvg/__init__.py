@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jax_atvg.evaluation.evaluate import evaluate
     from jax_atvg.inference.animate import animate, animate_file
     from jax_atvg.inference.bundle import Bundle, load_bundle
+    from jax_atvg.inference.networks import Networks
     from jax_atvg.models.at_net import ATNet
     from jax_atvg.models.discriminator import Discriminator
     from jax_atvg.models.vg_net import VGNet
@@ -31,6 +32,7 @@ HOMES = {
     "animate_file": "jax_atvg.inference.animate",
     "Bundle": "jax_atvg.inference.bundle",
     "load_bundle": "jax_atvg.inference.bundle",
+    "Networks": "jax_atvg.inference.networks",
     "ATNet": "jax_atvg.models.at_net",
     "Discriminator": "jax_atvg.models.discriminator",
     "VGNet": "jax_atvg.models.vg_net",
@@ -45,6 +47,7 @@ __all__ = [
     "Bundle",
     "Discriminator",
     "Experiment",
+    "Networks",
     "VGNet",
     "__version__",
     "animate",

@@ -149,12 +149,14 @@ def voice(mouth_at, pitch: float, num_frames: int) -> Float[np.ndarray, "N"]:
 def write_dataset(data_dir: str | pathlib.Path, **splits: SyntheticClips) -> None:
     """Writes a dataset of synthetic clips, with all that training and evaluation read.
 
-    splits: the clips of each split, as train=clips.  The PCA model has 20 components
-    and is fitted to those of `train`.
+    splits: the clips of each split, as train=clips.  The PCA model has 20 components,
+    or as many as the frames of `train`, to which it is fitted, allow.
     """
     shards = {name: [lambda c=clips: iter(c)] for name, clips in splits.items()}
     folder = dataset.write_shards(pathlib.Path(data_dir), "folder", shards)
-    model, variance = landmarks.fit_pca(splits["train"]._shapes(), 20)
+    train = splits["train"]
+    most = min(20, int(np.sum(train.lengths)) - 1)
+    model, variance = landmarks.fit_pca(train._shapes(), most)
     np.savez(folder / "pca.npz", variance=variance, **model._asdict())
     index = {
         f"{name}/{field}": np.array(getattr(clips, field))

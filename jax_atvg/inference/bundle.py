@@ -32,6 +32,7 @@ from input_pipeline.files import replacing
 from jax_atvg.models import convolutions
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.vg_net import VGNet
+from jax_atvg.resources import DEFAULT_BUNDLE
 
 FORMAT_VERSION = 1
 NETWORKS = {"at_net": ATNet, "vg_net": VGNet}
@@ -149,7 +150,7 @@ def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
         ) from error
 
 
-def load_bundle(path: str | pathlib.Path) -> Bundle:
+def load_bundle(path: str | pathlib.Path = DEFAULT_BUNDLE) -> Bundle:
     """Reads a bundle's folder, and puts the weights on the first device as float32.
 
     InputError: there is no bundle, or it is damaged, of another format version, or made

@@ -2,9 +2,7 @@
 
 import gzip
 import os
-import platform
 import re
-import resource
 import shlex
 import subprocess
 import sys
@@ -349,53 +347,3 @@ def test_the_authors_weights_become_a_bundle_that_animates(start, shared, tmp_pa
     frames = list(read_frames(tmp_path / "talking.mp4"))
     assert len(frames) == round(25 * len(sound) / rate)
     assert frames[0].shape == (128, 128, 3)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone")
-@pytest.mark.parametrize("kept", [False, True])
-def test_a_large_array_takes_the_memory_of_the_one_before(kept):
-    """Pages that the system has to clear for the second of two arrays."""
-    program = f"""
-import resource
-import numpy
-from jax_atvg.cli.machine import keep_freed_memory
-
-if {kept}:
-    keep_freed_memory(one_heap=True)
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    numpy.ones(2**24)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-faults()
-print(faults() * resource.getpagesize() / 2**27)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"},
-        check=True,
-        stdout=subprocess.PIPE,
-    )
-    cleared = float(done.stdout)
-    assert cleared < 0.01 if kept else cleared > 0.9
-
-
-@pytest.mark.parametrize("jax", [False, True])
-def test_a_program_starts_anew_for_a_larger_stack_before_jax_is_there(jax):
-    """Once, with its arguments; later its threads have theirs already."""
-    least, most = 2**22, 2**24
-    program = (
-        f"import resource, sys; from jax_atvg.cli.machine import enlarge_stack; "
-        f"sys.modules.update({'jax=None' if jax else ''}); enlarge_stack(); "
-        "print(resource.getrlimit(resource.RLIMIT_STACK), sys.argv)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "one"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (least, most)),
-    )
-    assert done.stdout == f"({least if jax else most}, {most}) ['-c', 'one']\n"

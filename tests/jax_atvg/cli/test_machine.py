@@ -1,0 +1,61 @@
+"""How a process of the command line is set up."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone")
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_large_array_takes_the_memory_of_the_one_before(kept):
+    """Pages that the system has to clear for the second of two arrays."""
+    program = f"""
+import resource
+import numpy
+from jax_atvg.cli.machine import keep_freed_memory
+
+if {kept}:
+    keep_freed_memory(one_heap=True)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    numpy.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults() * resource.getpagesize() / 2**27)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"},
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    cleared = float(done.stdout)
+    assert cleared < 0.01 if kept else cleared > 0.9
+
+
+@pytest.mark.parametrize("jax", [False, True])
+def test_a_program_starts_anew_for_a_larger_stack_before_jax_is_there(jax):
+    """Once, with its arguments; later its threads have theirs already."""
+    least, most = 2**22, 2**24
+    program = (
+        f"import resource, sys; from jax_atvg.cli.machine import enlarge_stack; "
+        f"sys.modules.update({'jax=None' if jax else ''}); enlarge_stack(); "
+        "print(resource.getrlimit(resource.RLIMIT_STACK), sys.argv)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "one"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (least, most)),
+    )
+    assert done.stdout == f"({least if jax else most}, {most}) ['-c', 'one']\n"
