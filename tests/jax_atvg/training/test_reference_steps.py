@@ -16,7 +16,7 @@ from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.training import gan_step as gan
-from jax_atvg.training.at_step import at_loss, at_step
+from jax_atvg.training.at_step import at_step
 from jax_atvg.training.losses import dynamic_pixel_loss
 from jax_atvg.training.state import AtNets, VgNets
 from tests.conftest import optimised
@@ -51,42 +51,49 @@ def assert_parameters_after(network, params, stored, prefix, limit=1e-4):
             assert abs(np.std(value) - std) < limit, name
 
 
+def given_to_adam(net):
+    """The gradients of the first step: Adam's first moment is 1 - b1 = 1/2 of them."""
+    mu = optax.tree_utils.tree_get(net.opt_state, "mu")
+    return jax.tree.map(lambda x: 2 * x, mu)
+
+
 @pytest.fixture(scope="module")
 def at_case(reference):
+    """Five steps: (stored values, AT-net after the first, all losses)."""
     stored = reference("at_net_seed0_io.npz")
     nets = AtNets(ATNet(norm=PerFrameBatchNorm))
     batch = AtBatch(stored["example_landmark"], stored["audio"], stored["target"])
-    return stored, nets, nets.start(authors_variables("at_net")), batch
+    state, trace = nets.start(authors_variables("at_net")), []
+    step = jax.jit(functools.partial(at_step, nets))
+    for i in range(5):
+        with optimised():
+            state, metrics = step(state, batch)
+        trace.append(metrics["at/loss"])
+        if i == 0:
+            first = state.net
+    assert state.step == 5
+    return stored, first, trace
 
 
 def test_at_step_loss_and_gradients(at_case):
-    stored, nets, state, batch = at_case
-    with optimised():
-        (loss, batch_stats), gradients = jax.jit(
-            jax.value_and_grad(functools.partial(at_loss, nets), has_aux=True)
-        )(state.net.params, state.net.batch_stats, batch)
-    np.testing.assert_allclose(loss, stored["step/loss"], rtol=1e-4)
+    stored, net, trace = at_case
+    np.testing.assert_allclose(trace[0], stored["step/loss"], rtol=1e-4)
+    gradients = given_to_adam(net)
     assert_block_norms("at_net", gradients, stored, "step/grad_norm/", 1e-4)
     for name, gradient in by_their_name("at_net", gradients).items():
         _, _, norm, largest = stored[f"step/grad/stats/{name}"]
         ours = np.float64(gradient)
         np.testing.assert_allclose(np.sqrt(np.sum(ours**2)), norm, rtol=1e-3)
         np.testing.assert_allclose(np.abs(ours).max(), largest, rtol=1e-3)
-    assert_running_statistics("at_net", batch_stats, stored, "train/buffers_after/")
+    prefix = "train/buffers_after/"
+    assert_running_statistics("at_net", net.batch_stats, stored, prefix)
 
 
 def test_five_adam_steps_of_at_net(at_case):
-    stored, nets, state, batch = at_case
-    step = jax.jit(functools.partial(at_step, nets))
-    trace = []
-    for i in range(5):
-        state, metrics = step(state, batch)
-        trace.append(metrics["at/loss"])
-        if i == 0:
-            prefix = "step/param_after/stats/"
-            assert_parameters_after("at_net", state.net.params, stored, prefix)
+    stored, net, trace = at_case
+    prefix = "step/param_after/stats/"
+    assert_parameters_after("at_net", net.params, stored, prefix)
     np.testing.assert_allclose(trace, stored["step/loss_trace_5_f64"], rtol=2e-3)
-    assert state.step == 5
 
 
 GAN = VgNets(
@@ -149,12 +156,6 @@ def test_gan_step_parameters(gan_case, network, net, step):
     stored, _, _, after, _ = gan_case
     params = getattr(after, net).params
     assert_parameters_after(network, params, stored, f"f64/{step}/param_after/stats/")
-
-
-def given_to_adam(net):
-    """The gradients of the first step: Adam's first moment is 1 - b1 = 1/2 of them."""
-    mu = optax.tree_utils.tree_get(net.opt_state, "mu")
-    return jax.tree.map(lambda x: 2 * x, mu)
 
 
 def test_gan_step_gradients(gan_case):
