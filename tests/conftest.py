@@ -95,23 +95,39 @@ def convolution_form(request):
     jax.clear_caches()
 
 
-# Minutes each; begun first, so that both workers end together.
-SLOWEST = [
-    "test_reference_steps",
-    "test_train_processes",
-    "test_train",
-    "test_prepare",
-    "test_options",
-    "test_steps",
-    "test_networks",
-    "test_animate",
-    "test_main",
-]
+# Seconds of a core that each takes; the longest are begun first, so that both workers
+# end together.  What is not in this list, nor marked slow, is quick.
+SECONDS = {
+    "test_train_processes": 90,
+    "test_reference_steps": 70,
+    "test_loop": 62,
+    "test_parity": 59,
+    "test_tour": 45,
+    "test_train_step": 42,
+    "test_prepare": 38,
+    "test_networks": 36,
+    "test_options": 28,
+    "test_main": 28,
+    "test_evaluate": 21,
+    "test_reference_networks": 19,
+    "test_cost": 16,
+    "test_on_beam": 16,
+    "test_recording": 14,
+    "test_steps": 14,
+    "test_demo": 14,
+    "test_animate": 13,
+    "test_stablehlo": 12,
+    "test_convolutions": 12,
+    "test_fine_tuning": 11,
+    "test_loader": 10,
+    "test_default_model": 10,
+    "test_speed": 8,
+}
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses among the marks
 def pytest_collection_modifyitems(items):
-    def place(item):
-        name = item.path.stem
-        return SLOWEST.index(name) if name in SLOWEST else len(SLOWEST)
-
-    items.sort(key=place)
+    for item in items:
+        if item.path.stem not in SECONDS and not item.get_closest_marker("slow"):
+            item.add_marker("quick")
+    items.sort(key=lambda item: -SECONDS.get(item.path.stem, 0))

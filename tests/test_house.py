@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SECONDS
 from tests.structure_rules import (
     ALLOWED,
     EVERYTHING,
@@ -83,6 +83,11 @@ def test_tests_mirror_the_packages():
     for path in (ROOT / "tests").rglob("test_*.py"):
         folder = path.parent.relative_to(ROOT / "tests")
         assert (ROOT / folder).is_dir(), path
+
+
+def test_the_list_of_files_that_are_not_quick_names_files():
+    names = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(SECONDS) <= names
 
 
 def test_the_package_is_imported_at_once_and_without_jax():

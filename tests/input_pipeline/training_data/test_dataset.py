@@ -129,7 +129,7 @@ def test_the_bytes_do_not_depend_on_the_process(tmp_path):
     program = (
         "import sys, pathlib\n"
         "from input_pipeline.training_data.dataset import write_shards\n"
-        "from tests.input_pipeline.test_dataset import clips\n"
+        "from tests.input_pipeline.training_data.test_dataset import clips\n"
         "write_shards(pathlib.Path(sys.argv[1]), 'grid', {'train': [lambda: clips(3)]})"
     )
     written = []

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.clip import InputError
+from input_pipeline.faces import drawing
 from input_pipeline.media.image import read_image
 from input_pipeline.training_data import dataset, inspection, loader, sampling
 from input_pipeline.training_data.synthetic import SyntheticClips, write_dataset
@@ -83,8 +84,8 @@ def test_the_sheet_shows_first_and_last_frames_and_every_other_with_points(made)
     frames = sampling.decode(clip, [0, 24])
     np.testing.assert_array_equal(first, frames[0])
     np.testing.assert_array_equal(last, frames[1])
-    assert (sheet[:128, 128:256] == inspection.GREEN).all(axis=-1).sum() > 68
-    assert (sheet[:128, :128] == inspection.GREEN).all(axis=-1).sum() == 0
+    assert (sheet[:128, 128:256] == drawing.GREEN).all(axis=-1).sum() > 68
+    assert (sheet[:128, :128] == drawing.GREEN).all(axis=-1).sum() == 0
 
 
 def test_a_large_split_is_seen_from_end_to_end():

@@ -285,7 +285,7 @@ def test_the_verb_reports_on_the_devices_here(tmp_path):
 def test_the_verb_without_a_config_says_what_is_missing(tmp_path):
     done, found = compile_verb(tmp_path)
     assert done.returncode == 2 and found is None
-    assert done.stderr.startswith("error: --config missing")
+    assert done.stderr.startswith("error: compile: --config missing")
 
 
 @pytest.mark.slow

@@ -40,6 +40,8 @@ def call(files, monkeypatch, capsys):
     """The command line in this process -> exit code, lines of output, of errors."""
     monkeypatch.chdir(files)
     monkeypatch.setattr(machine, "set_up_jax", lambda: None)
+    # It would speak up in every later test of this process.
+    monkeypatch.setattr(animate, "tell_compilations", lambda: None)
     before = {path.name for path in files.iterdir()}
 
     def run(*arguments):

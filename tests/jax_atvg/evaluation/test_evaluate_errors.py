@@ -9,6 +9,7 @@ import pytest
 from input_pipeline.clip import InputError
 from input_pipeline.training_data.synthetic import SyntheticClips, write_dataset
 from jax_atvg.cli import app, machine
+from jax_atvg.cli import evaluate as verb
 from jax_atvg.evaluation.evaluate import evaluate
 from jax_atvg.inference.bundle import save_bundle
 from jax_atvg.sharding import data_mesh
@@ -89,6 +90,8 @@ def call(tmp_path, monkeypatch, capsys):
     """`main.py evaluate`, in a folder with a bundle and a dataset -> code, out, err."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "set_up_jax", lambda: None)
+    # It would speak up in every later test of this process.
+    monkeypatch.setattr(verb, "tell_compilations", lambda: None)
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
     save_bundle(bundle(), tmp_path / "bundle")
     write_dataset("data", train=SyntheticClips(3, 8), validation=SyntheticClips(2, 8))

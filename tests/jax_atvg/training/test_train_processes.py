@@ -26,6 +26,7 @@ def start(workdir, network="at", *flags: str, env=None) -> subprocess.Popen:
         f"--config=configs/smoke.py:{network}",
         f"--workdir={workdir}",
         "--config.batch_size=2",
+        "--config.report_to=jsonl",  # TensorBoard's writer imports torch: 2.5 s
         *flags,
     ]
     return subprocess.Popen(
@@ -136,13 +137,13 @@ def test_two_processes_train_save_and_restore_as_one(tmp_path):
         np.testing.assert_allclose(a[key], value, rtol=1e-4, err_msg=str(key))
 
 
-@pytest.mark.parametrize(("count", "victim"), [(2, 1), (3, 0)])
+@pytest.mark.parametrize(("count", "victim"), [(2, 0), (3, 1)])
 def test_when_one_process_dies_the_others_end_and_all_go_on_exactly(
     count, victim, tmp_path
 ):
     """kill -9 of one: the others say so and end, soon; started again, all end in the
-    same bits as without it.  Of three, where it is process 0 that dies, only the end is
-    looked at: what they restore is what two restore."""
+    same bits as without it.  That is shown of two, with the one that saves killed; of
+    three, where another dies, only the end is looked at."""
     flags = [
         "--config.batch_size=6",
         "--config.steps=40",
@@ -162,12 +163,14 @@ def test_when_one_process_dies_the_others_end_and_all_go_on_exactly(
             assert process.returncode in (os.EX_TEMPFAIL, -signal.SIGABRT), output
     assert time.monotonic() - died < 60
     assert not (killed / "checkpoints" / "40").exists()
-    for workdir in (killed, whole) if count == 2 else (killed,):
+    if count > 2:
+        return
+    for workdir in (killed, whole):
         for process in start_together(workdir, count, *flags):
             finish(process)
-    restarted = final_state(killed, 40)
-    if count == 2:
-        jax.tree.map(np.testing.assert_array_equal, restarted, final_state(whole, 40))
+    jax.tree.map(
+        np.testing.assert_array_equal, final_state(killed, 40), final_state(whole, 40)
+    )
 
 
 def test_slurm_tells_who_takes_part_and_sigterm_of_one_stops_all(tmp_path):
