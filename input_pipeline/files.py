@@ -72,6 +72,13 @@ def _put_folder(unfinished: Any, path: Any) -> None:
             remove(aside)
 
 
+def same_place(a: str | os.PathLike, b: str | os.PathLike) -> bool:
+    """Whether two paths lead to the same file or folder, also through links."""
+    if in_store(a) or in_store(b):
+        return os.fspath(a) == os.fspath(b)
+    return pathlib.Path(a).resolve() == pathlib.Path(b).resolve()
+
+
 def check_place(path: str | os.PathLike, *, parents: bool = False) -> None:
     """Checks, before long work, that `path` can be written.  OSError: it cannot.
 

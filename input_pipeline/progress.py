@@ -37,6 +37,7 @@ class Progress(contextlib.AbstractContextManager):
         self.done, self.counted = initial, None
         self.active, self.bar, self.shown = active, None, {}
         self.began = self.lined = time.monotonic()
+        self.printed = None  # what the last line said
         if active and sys.stderr.isatty():
             import tqdm
 
@@ -70,11 +71,12 @@ class Progress(contextlib.AbstractContextManager):
     def __exit__(self, *_) -> None:
         if self.bar is not None:
             self.bar.close()
-        elif self.active:
+        elif self.active and self.printed != (self.done, self.shown):
             self._line()
 
     def _line(self) -> None:
         self.lined = now = time.monotonic()
+        self.printed = self.done, self.shown
         since = self.done if self.counted is None else self.counted
         pace = (self.done - since) / max(now - self.began, 1e-9)
         parts = [f"{self.done} of {self.total} {self.unit}s"]

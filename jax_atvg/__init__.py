@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from input_pipeline.clip import InputError
     from jax_atvg.evaluation.evaluate import evaluate
     from jax_atvg.inference.animate import animate, animate_file
     from jax_atvg.inference.bundle import Bundle, load_bundle
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from jax_atvg.training.train import train
 
 HOMES = {
+    "InputError": "input_pipeline.clip",
     "evaluate": "jax_atvg.evaluation.evaluate",
     "animate": "jax_atvg.inference.animate",
     "animate_file": "jax_atvg.inference.animate",
@@ -47,6 +49,7 @@ __all__ = [
     "Bundle",
     "Discriminator",
     "Experiment",
+    "InputError",
     "Networks",
     "VGNet",
     "__version__",

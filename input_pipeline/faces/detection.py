@@ -143,10 +143,13 @@ def choose_face(boxes: list[Box], policy: str = "largest", name: str = "photo") 
     if not policy.isdecimal():
         raise InputError(f"face={policy!r}: choose 'largest' or an index '0', '1', ...")
     if int(policy) >= len(boxes):
-        faces = "1 face" if len(boxes) == 1 else f"{len(boxes)} faces"
+        last = len(boxes) - 1
+        faces, choice = f"{last + 1} faces", f"choose from 0 (left) to {last} (right)"
+        if not last:
+            faces, choice = "1 face", "choose 0"
         raise InputError(
-            f"{name}: face={policy} asked for, but {faces} found; "
-            f"choose from 0 (left) to {len(boxes) - 1} (right), or 'largest'"
+            f"{name}: face={policy} asked for, but {faces} found; {choice}, or "
+            "'largest'"
         )
     return sorted(boxes, key=lambda box: box.centre)[int(policy)]
 

@@ -18,6 +18,7 @@ import os
 import pathlib
 import pickle
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -106,6 +107,12 @@ def prepare(
         statistics = _assemble(job, sources, settings, final, run.write_config())
         shutil.rmtree(work, ignore_errors=True)
     print(f"\n{summary.table(statistics)}\n\nwrote {final}")
+    if "validation" not in statistics["splits"]:
+        warnings.warn(
+            "no clip for validation, which `train` and `evaluate` need; prepare more "
+            "files, or with another --split_rule",
+            stacklevel=2,
+        )
     return final
 
 

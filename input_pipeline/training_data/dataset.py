@@ -114,7 +114,8 @@ class Clips(Sequence):
             known = [name for name in SPLITS if f"{name}/lengths" in index]
             if split not in known:
                 raise InputError(
-                    f"{folder}: no split {split!r}; it has {', '.join(known)}"
+                    f"{folder}: no split {split!r}; it has {', '.join(known)}; "
+                    "prepare more files, or with another --split_rule"
                 )
             self.lengths = index[f"{split}/lengths"]
             self.speakers = index[f"{split}/speakers"].tolist()

@@ -8,10 +8,12 @@ file.  With --batch a list of such jobs is done one after the other.
 
 import csv
 import os
+import pathlib
 
 from input_pipeline.clip import InputError
+from input_pipeline.files import same_place
 from jax_atvg.cli.console import complain, say_what_runs, tell_compilations
-from jax_atvg.cli.flags import Flags, Given, refuse_out_as_input
+from jax_atvg.cli.flags import Flags, Given
 from jax_atvg.resources import DEFAULT_BUNDLE
 
 ONE_VIDEO = ("image", "audio", "out")
@@ -69,7 +71,9 @@ def run(given: Given) -> int:
         )
         for number, job in enumerate(jobs, 1):
             try:
-                image, audio, out = check_job(job, f"{given.batch}: job {number}", outs)
+                image, audio, out = check_job(
+                    job, f"{given.batch}: job {number}", outs, given
+                )
                 perceived = ahead.pop(number, None) or begin(
                     perceive, image, audio, given.face
                 )
@@ -113,17 +117,27 @@ def read_jobs(path: str | os.PathLike) -> list[list[str]]:
     return rows
 
 
-def check_job(job: list[str], name: str, outs: set[str]) -> list[str]:
-    """image, audio, out; adds out to those taken.
+def check_job(job: list[str], name: str, outs: set[str], given: Given) -> list[str]:
+    """image, audio, out; adds the files that the job writes to those taken.
 
-    InputError: not these three, an out that is taken or an input.
+    InputError: not these three, or one of those files is taken or an input.
     """
+    from jax_atvg.inference.animate import panels_path
+
     if len(job) != 3 or not all(job):
         raise InputError(f"{name} is {','.join(job)}; give image,audio,out")
-    if os.path.abspath(job[2]) in outs:
-        raise InputError(f"{name} writes {job[2]} again; give every job its own")
-    refuse_out_as_input(
-        Given(**dict(zip(ONE_VIDEO, job, strict=True))), "image", "audio"
-    )
-    outs.add(os.path.abspath(job[2]))
+    image, audio, out = job
+    written = [out, given.landmarks_out] if given.landmarks_out else [out]
+    if given.panels:
+        written.append(str(panels_path(pathlib.Path(out))))
+    for path in written:
+        if os.path.abspath(path) in outs:
+            raise InputError(f"{name} writes {path} again; give every job its own")
+        for flag, source in (("image", image), ("audio", audio)):
+            if same_place(source, path):
+                raise InputError(
+                    f"{path} is --{flag}, too, which would be overwritten; choose "
+                    "another --out"
+                )
+    outs.update(map(os.path.abspath, written))
     return job

@@ -79,9 +79,11 @@ def run(name: str, words: list[str]) -> int:
         return 0
     verb, *rest = words
     if verb not in VERBS:
+        alike = difflib.get_close_matches(verb, VERBS, 1)
+        meant = f"; {alike[0]} meant?" if alike else ""
         raise InputError(
-            f"{verb} asked for; say first what to do, one of {', '.join(VERBS)}; "
-            f"`{name} --help` explains them"
+            f"{verb} asked for{meant}; say first what to do, one of "
+            f"{', '.join(VERBS)}; `{name} --help` explains them"
         )
     flags = Flags(rest)
     VERBS[verb].flags(flags)

@@ -10,6 +10,9 @@ from jax_atvg.cli.console import say, say_what_runs, tell_compilations
 from jax_atvg.cli.flags import Flags, Given, refuse_out_as_input
 from jax_atvg.resources import DEFAULT_BUNDLE
 
+SPLITS = ("train", "validation", "test")
+PROTOCOLS = ("true", "atvg-compat")
+
 
 def flags(add: Flags) -> None:
     add.path("data_dir", "The dataset that `prepare` wrote.", required=True)
@@ -20,17 +23,18 @@ def flags(add: Flags) -> None:
         DEFAULT_BUNDLE,
         shown="the one that comes along",
     )
-    add.text(
-        "split", "Which clips: train, validation or test.", "validation", kind="SPLIT"
-    )
+    add.choice("split", SPLITS, "Which clips.", "validation")
     add.word_list("speakers", "Only their clips, as s1,s2.")
-    add.number("limit", "Only so many clips, evenly over the split; 0 for all.", 0)
+    add.number(
+        "limit", "Only so many clips, evenly over the split; 0 for all.", 0, least=0
+    )
     add.switch("landmarks_only", "AT-net alone, no frames: seconds, not minutes.")
-    add.text(
+    add.choice(
         "protocol",
-        "atvg-compat adds the authors' definitions of the scores.",
+        PROTOCOLS,
+        "true measures against the real frames; atvg-compat adds the authors' "
+        "definitions of the scores.",
         "true",
-        kind="true|atvg-compat",
     )
 
 

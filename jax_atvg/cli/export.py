@@ -2,8 +2,9 @@
 
     python main.py export --at=runs/at --vg=runs/vg --data_dir=DATA --out=bundles/mine
 
-Without --data_dir the face lies in the crop where --template says, AT-net's movements
-are taken as they are, and no range of faces is known.
+Without --data_dir the face lies in the crop where --template says, AT-net's
+coefficients are not multiplied by factors that match their spread to the clips' (the
+paper's boost w, equation 3), and no range of faces is known.
 """
 
 from jax_atvg.cli.flags import (
@@ -27,7 +28,7 @@ def flags(add: Flags) -> None:
     add.path(
         "data_dir",
         "The dataset of both runs: for the place of the face in the crop, the range of "
-        "faces and the calibration of the boost.",
+        "faces and the boost w, factors of AT-net's coefficients (equation 3).",
     )
     add.choice(
         "checkpoint",

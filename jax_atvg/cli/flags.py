@@ -11,7 +11,6 @@ A verb's file declares its flags in a function and gets their values as attribut
 
 import difflib
 import os
-import pathlib
 import textwrap
 import types
 from collections.abc import Sequence
@@ -20,8 +19,16 @@ from typing import Any, NamedTuple
 from absl import flags as absl_flags
 
 from input_pipeline.clip import InputError
+from input_pipeline.files import same_place
 
 WIDTH = 88  # columns of the help
+
+REASONS = {  # a part of what absl or ml_collections say -> the rule
+    "invalid literal for int": "must be a whole number",
+    "could not convert string to float": "must be a number",
+    "Non-boolean argument": "must be true or false",
+    "as instance of": "is a group of fields; set one, as --config.GROUP.FIELD=VALUE",
+}
 
 Given = types.SimpleNamespace  # the values, by the flags' names
 
@@ -154,10 +161,12 @@ class Flags:
             words = self.values(["", *self.arguments])[1:]
         except KeyError as error:  # ml_collections': no such field of the config
             raise InputError(self._unknown_field(str(error.args[0]))) from error
+        except absl_flags.UnrecognizedFlagError:
+            raise
         except absl_flags.Error as error:
             if isinstance(error.__context__, InputError):  # of a config's file
                 raise error.__context__ from error
-            raise
+            raise UsageError(in_words(str(error))) from error
         if words:
             raise UsageError(f"{' '.join(words)}: not a flag; write --name=value")
         self._check_required()
@@ -173,7 +182,10 @@ class Flags:
             if argument.lstrip("-").startswith("config.") and name not in fields:
                 alike = difflib.get_close_matches(name, fields, 1)
                 meant = f"; config.{alike[0]} meant?" if alike else ""
-                return f"config.{name}: no such field{meant}; see training/config.py"
+                return (
+                    f"config.{name}: no such field{meant}; "
+                    "jax_atvg/training/config.py explains them"
+                )
         return reason
 
     def replaces(self, name: str, others: Sequence[str]) -> None:
@@ -190,6 +202,11 @@ class Flags:
                 f"{' '.join(both)} beside {beside[both[0]]}, which replaces them; "
                 "leave one of them out"
             )
+        if empty := [n for n in sorted(given) if has_empty_part(found[n].value)]:
+            raise UsageError(
+                f"--{empty[0]}={','.join(found[empty[0]].value)}: an empty part; "
+                "write A,B without a comma at the ends"
+            )
         missing = [
             f"--{one.name}"
             for one in self.declared
@@ -201,7 +218,9 @@ class Flags:
     def help(self) -> str:
         """Every flag with its default, required ones first."""
         parts = []
-        for heading, wanted in (("Required:", True), ("Options:", False)):
+        instead = {f" (or --{name})" for name in self.replaced.values()}
+        required = f"Required{''.join(sorted(instead))}:"
+        for heading, wanted in ((required, True), ("Options:", False)):
             chosen = [one for one in self.declared if one.required == wanted]
             if chosen:
                 parts.append("\n".join([heading, *map(explained, chosen)]))
@@ -213,6 +232,20 @@ def expanded(value: Any) -> Any:
     if isinstance(value, list):
         return [expanded(one) for one in value]
     return value and os.path.expanduser(value)
+
+
+def has_empty_part(value: Any) -> bool:
+    """Whether it is a list, as A,,B, in which something is missing."""
+    return isinstance(value, list) and not all(value)
+
+
+def in_words(reason: str) -> str:
+    """absl's and ml_collections' reasons without the names of Python's types."""
+    flag = reason.removeprefix("flag ").partition(": ")[0]
+    for sign, rule in REASONS.items():
+        if sign in reason:
+            return f"{flag}: {rule}"
+    return reason
 
 
 def explained(one: Declared) -> str:
@@ -241,12 +274,6 @@ def refuse_out_as_input(given: Given, *inputs: str, out: str = "out") -> None:
                 )
 
 
-def same_place(a: str, b: str) -> bool:
-    if "://" in a or "://" in b:
-        return a == b
-    return pathlib.Path(a).resolve() == pathlib.Path(b).resolve()
-
-
 # --- where the face lies in the crop: of prepare and export ---
 
 
@@ -254,7 +281,7 @@ def template_flags(add: Flags) -> None:
     add.choice(
         "template",
         ("default", "authors"),
-        "Where the face lies in the crop: this project's place, or the authors', which "
+        "Where the face lies in the crop: default, or as in the authors' data, which "
         "needs --basics.",
         "default",
     )

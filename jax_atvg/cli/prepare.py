@@ -21,7 +21,7 @@ def flags(add: Flags) -> None:
     )
     add.path("source", "The folder with the videos.", required=True)
     add.path("data_dir", "Where datasets are kept; it is written there.", required=True)
-    add.number("workers", "Processes; 0 for one a core.", 0)
+    add.number("workers", "Processes; 0 for one a core.", 0, least=0)
     add.text(
         "split_rule",
         "What is held out: by_speaker, by_sentence (GRID), by_clip (folder).",
@@ -37,7 +37,9 @@ def flags(add: Flags) -> None:
         "reject",
     )
     template_flags(add)
-    add.number("limit", "Only the first so many files, for a trial; 0 for all.", 0)
+    add.number(
+        "limit", "Only the first so many files, for a trial; 0 for all.", 0, least=0
+    )
     add.choice(
         "runner",
         ("local", "beam"),

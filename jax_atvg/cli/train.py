@@ -2,8 +2,8 @@
 
     python main.py train --config=vg_small --workdir=runs/vg --data_dir=DATA
 
-The same command goes on with a run that was interrupted.  Ctrl-C saves and ends; a
-second one ends at once.  Any field of the config can be set, as
+The same command goes on with a run that was interrupted.  Ctrl-C saves and ends, with
+exit code 0; a second one ends at once.  Any field of the config can be set, as
 --config.optimizer.learning_rate=1e-4.
 """
 
@@ -14,7 +14,8 @@ from jax_atvg.cli.flags import Flags, Given
 def flags(add: Flags) -> None:
     add.config(
         "The experiment: a name as vg_small, at_default, vg_default:photos, or the "
-        "path of a file that ends in .py; see configs/."
+        "path of a file that ends in .py; see configs/, and for the fields "
+        "jax_atvg/training/config.py."
     )
     add.path(
         "workdir", "The run's folder, also gs://...; resumes there.", required=True

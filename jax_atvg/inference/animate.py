@@ -103,7 +103,7 @@ def animate_file(
         raise InputError(f"{out}: the video is an MP4; give a name that ends in .mp4")
     paths = [out]
     if panels:
-        paths.append(out.with_name(f"{out.stem}_panels.mp4"))
+        paths.append(panels_path(out))
     if landmarks_out is not None:
         landmarks_out = pathlib.Path(landmarks_out)
         check_landmarks_out(landmarks_out)
@@ -142,6 +142,11 @@ def animate_file(
             "space or choose another folder"
         ) from error
     return paths
+
+
+def panels_path(out: pathlib.Path) -> pathlib.Path:
+    """Where the panels of the video `out` are written."""
+    return out.with_name(f"{out.stem}_panels.mp4")
 
 
 def check_landmarks_out(path: pathlib.Path) -> None:

@@ -160,7 +160,7 @@ def load_bundle(path: str | pathlib.Path = DEFAULT_BUNDLE) -> Bundle:
     if not (path / "bundle.json").is_file():
         raise InputError(
             f"{path}: no bundle there (a folder with bundle.json); make one with "
-            "`python main.py import_torch`"
+            "`python main.py export`, or from the authors' files with `import_torch`"
         )
     try:
         text = json.loads((path / "bundle.json").read_text())

@@ -294,5 +294,12 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def beside_defaults(experiment: Experiment) -> str:
     """ "network=at, seed=1": what the experiment sets otherwise than the defaults."""
     defaults = flatten(Experiment())
-    changed = {k: v for k, v in flatten(experiment).items() if v != defaults[k]}
+    idle = ("vg_net.", "discriminator.", "gan_loss.")  # the other network's
+    if experiment.network == "vg":
+        idle = ("at_net.", "at_loss.")
+    changed = {
+        name: value
+        for name, value in flatten(experiment).items()
+        if value != defaults[name] and not name.startswith(idle)
+    }
     return ", ".join(f"{name}={value}" for name, value in changed.items()) or "nothing"

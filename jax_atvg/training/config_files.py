@@ -6,6 +6,7 @@ workdir/versions.json   schema number, and the packages that the run was started
 
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import pathlib
 import sys
@@ -42,6 +43,10 @@ def load_config(name: str) -> Experiment:
         spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        if colon and not inspect.signature(module.get_config).parameters:
+            raise InputError(
+                f"config={name}: {file} has no variants; leave out :{variant}"
+            )
         experiment = module.get_config(*([variant] if colon else []))
     except InputError:
         raise

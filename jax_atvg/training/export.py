@@ -98,14 +98,18 @@ def calibrated_boost(
     batches = loader.evaluation_batches(clips, batch_size=4, pca=at.pca, frames=False)
     predicted, true = coefficients(at, batches)
     w = calibrate(predicted, true)
-    say(f"boost w: {' '.join(f'{x:.2f}' for x in w)}, on {len(clips)} clips")
-    say(f"the original's: {' '.join(f'{x:.2f}' for x in authors.BOOST)}")
+    say(f"boost w, factors of AT-net's coefficients, from {len(clips)} clips: {row(w)}")
+    say(f"(the authors' are {row(authors.BOOST)})")
     with_it, without = (mouth_error(at.pca, b * predicted, true) for b in (w, 1))
     say(f"mouth error: {with_it:.2f} px with it, {without:.2f} px with w = 1")
     if without <= with_it:
-        say("w = 1 is taken")
+        say("taken: w = 1")
         return None
     return w
+
+
+def row(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.2f}" for value in values)
 
 
 def make_bundle(
@@ -197,9 +201,8 @@ def coefficients(
 
     Their means over a clip are not taken off, although movements would be matched
     then: w multiplies the whole coefficient (equation 3), which holds the face's own
-    shape, too.  On GRID, 400 steps
-    of at_small, matching movements raised the mouth's error from 1.00 to 1.84 pixels,
-    matching the whole to 1.27.
+    shape, too.  On GRID, 400 steps of at_small, matching movements raised the mouth's
+    error from 1.00 to 1.84 pixels, matching the whole to 1.27.
     """
     compiled = jax.jit(make_nets(at.experiment).net.apply)
     predicted, true = [], []

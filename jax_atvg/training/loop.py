@@ -62,6 +62,8 @@ def training_loop(
     check_installed(experiment.report_to)
     workdir, mesh = open_workdir(workdir), mesh or data_mesh()
     step_of = build(experiment, mesh, pca)
+    if experiment.init and not (workdir / "config.json").exists():
+        fitting_bundle(experiment, step_of.nets)  # before anything is written
     claim_workdir(workdir, experiment)
     if pca is not None and jax.process_index() == 0:
         save_pca(workdir / "pca.npz", pca)
@@ -78,6 +80,8 @@ def training_loop(
         bar = Progress(
             experiment.steps, "step", initial=step, active=progress and first
         )
+        if step >= experiment.steps:
+            bar.say(f"already at step {step}, {experiment.steps} were asked for")
         programs = compile_steps(step_of, experiment, step, bar.say)
         stack.enter_context(bar)
         stopping = stack.enter_context(Stopping(bar.say))
@@ -139,8 +143,9 @@ def compile_steps(
     come.  Compiled before the first one, so that what does not fit is known at once."""
     state = jax.eval_shape(step_of.init, experiment.seed)
     say(parameters(**{name: net.params for name, net in networks_of(state).items()}))
-    wanted = {False: step_of.step} if experiment.steps > step_of.warm_up_steps else {}
-    if done < step_of.warm_up_steps:
+    warm_up, steps = step_of.warm_up_steps, experiment.steps
+    wanted = {False: step_of.step} if max(done, warm_up) < steps else {}
+    if done < min(warm_up, steps):
         wanted[True] = step_of.warm_up
     programs = {}
     for first, step in wanted.items():
@@ -177,18 +182,29 @@ def start(
     if restored is None:
         state = step_of.init(experiment.seed)
         if experiment.init:
-            state = begin_with(step_of.nets, state, load_bundle(experiment.init), mesh)
+            state = begin_with(step_of.nets, state, experiment, mesh)
         return state, 0
     state, data = restored
     batches.set_state(data)
     return state, int(state.step)
 
 
-def begin_with(nets: Nets, state: State, bundle: Bundle, mesh: Mesh) -> State:
-    """A first state with the bundle's network in place of random values: fine-tuning.
+def begin_with(nets: Nets, state: State, experiment: Experiment, mesh: Mesh) -> State:
+    """A first state with the network of the bundle config.init in place of random
+    values: fine-tuning.  InputError: see fitting_bundle."""
+    variables = fitting_bundle(experiment, nets).variables
+    # By way of the host: the mesh may be of several processes' devices.
+    name = "at_net" if isinstance(nets, AtNets) else "vg_net"
+    chosen = jax.device_put(jax.device_get(variables[name]), replicated(mesh))
+    if isinstance(nets, AtNets):
+        return state._replace(net=state.net._replace(**chosen))
+    return state._replace(vg=state.vg._replace(**chosen))
 
-    InputError: its network is of other sizes, or AT-net's of another PCA.
-    """
+
+def fitting_bundle(experiment: Experiment, nets: Nets) -> Bundle:
+    """The bundle config.init.  InputError: there is none, its network is of other
+    sizes, or AT-net's of another PCA."""
+    bundle = load_bundle(os.path.expanduser(experiment.init))
     at = isinstance(nets, AtNets)
     name, net = ("at_net", nets.net) if at else ("vg_net", nets.vg_net)
     if other := differences(sizes(getattr(bundle, name)), sizes(net)):
@@ -201,12 +217,7 @@ def begin_with(nets: Nets, state: State, bundle: Bundle, mesh: Mesh) -> State:
             "config.init: the bundle's coefficients are of another PCA than the data's;"
             " prepare the data it was trained on, or train AT-net from the start"
         )
-    # By way of the host: the mesh may be of several processes' devices.
-    on_host = jax.device_get(bundle.variables[name])
-    variables = jax.device_put(on_host, replicated(mesh))
-    if at:
-        return state._replace(net=state.net._replace(**variables))
-    return state._replace(vg=state.vg._replace(**variables))
+    return bundle
 
 
 def save_pca(path: epath.Path, pca: Pca) -> None:
@@ -274,10 +285,9 @@ class Pending:
 
 
 def short(report: dict[str, float]) -> dict[str, str]:
-    """The few values that are shown beside the progress bar."""
+    """The few values that are shown beside the progress bar, which has the pace."""
     shown = [name for name in report if name.endswith("loss") or "pixel" in name]
-    line = {name: f"{report[name]:.4g}" for name in shown}
-    return line | {"clips/s": f"{report['pace/clips_per_second']:.3g}"}
+    return {name: f"{report[name]:.4g}" for name in shown}
 
 
 class Stopping:

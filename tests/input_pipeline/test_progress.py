@@ -33,7 +33,17 @@ def test_a_log_gets_a_plain_line_every_so_many_seconds_and_at_the_end(seconds, c
     assert lines.splitlines() == [
         "vg: 40 of 100 steps, 2 steps/s, 30 s left, loss 0.5",
         "vg: 60 of 100 steps, 2 steps/s, 20 s left, loss 0.5",
-        "vg: 60 of 100 steps, 2 steps/s, 20 s left, loss 0.5",
+    ]
+
+
+def test_what_has_changed_since_the_last_line_is_said_at_the_end(seconds, capsys):
+    with Progress(3, "step") as bar:
+        seconds[0] += 10.0
+        bar.update()
+        bar.show(loss="0.4")
+    assert capsys.readouterr().err.splitlines() == [
+        "1 of 3 steps",
+        "1 of 3 steps, loss 0.4",
     ]
 
 

@@ -84,6 +84,7 @@ def but(**changes):
 
 WRONG = {
     "dance asked for; say first what to do, one of animate, prepare": ["dance"],
+    "animat asked for; animate meant?; say first": ["animat", "--image=face.jpg"],
     "--full_frame asked for; say first": ["--full_frame", "animate"],
     "animate: animate: not a flag; write --name=value": ["animate", "animate"],
     "--xyz: animate has no such flag; see `python main.py animate --help`": [
@@ -96,7 +97,22 @@ WRONG = {
     "--limit is a flag of prepare and evaluate, train has none": [
         *("train", "--config=smoke", "--workdir=new", "--limit=3"),
     ],
-    "--full_frame=maybe": ["animate", *GOOD, "--full_frame=maybe"],
+    "--full_frame=maybe: must be true or false": [
+        *("animate", *GOOD, "--full_frame=maybe"),
+    ],
+    "--limit=x: must be a whole number": [
+        *("evaluate", "--data_dir=d", "--out=new", "--limit=x"),
+    ],
+    "--config.optimizer.b1=x: must be a number": [
+        *("train", "--config=smoke", "--workdir=new", "--config.optimizer.b1=x"),
+    ],
+    "--config.optimizer=3: is a group of fields; set one": [
+        *("train", "--config=smoke", "--workdir=new", "--config.optimizer=3"),
+    ],
+    "config=vg_small:foo: vg_small has no variants; leave out :foo": [
+        *("train", "--config=vg_small:foo", "--workdir=new"),
+    ],
+    "--at=a,,b: an empty part": ["export", "--at=a,,b", "--vg=c", "--out=new"],
     "--image --audio --out missing; `python main.py animate --help`": ["animate"],
     "--audio missing": ["animate", *but(audio=None)],
     "--image missing": ["animate", *but(image="")],
@@ -126,7 +142,13 @@ WRONG = {
     ],
     "nowhere.csv: not a readable list": ["animate", "--batch=nowhere.csv"],
     "a face.png: not a readable list": ["animate", "--batch=a face.png"],
-    "--out=./räde.wav is --audio, too": ["animate", *but(out="./räde.wav")],
+    "./räde.wav is --audio, too": ["animate", *but(out="./räde.wav")],
+    "a_panels.mp4 is --audio, too": [
+        *("animate", *but(audio="a_panels.mp4", out="a.mp4"), "--panels"),
+    ],
+    "x.npy is --audio, too": [
+        *("animate", *but(audio="x.npy"), "--landmarks_out=./x.npy"),
+    ],
     "--out=a is --at_net, too": [
         *("import_torch", "--at_net=a", "--vg_net=b", "--basics=c", "--out=a"),
     ],
@@ -253,7 +275,7 @@ def test_a_verbs_help_has_an_example_and_its_flags_alone(call, verb):
     required = [one.name for one in declared.declared if one.required]
     assert shown[: len(required)] == required
     assert sorted(shown) == sorted(one.name for one in declared.declared)
-    assert text.index("Required:") < text.index(f"\n  --{required[0]}=")
+    assert text.index("Required") < text.index(f"\n  --{required[0]}=")
 
 
 def test_every_path_of_every_verb_has_its_tilde_expanded(monkeypatch):

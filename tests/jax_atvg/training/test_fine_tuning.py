@@ -73,7 +73,8 @@ def test_a_bundle_of_other_sizes_is_refused(bundle, tmp_path):
     config = fine_tuning("at", bundle[1])
     config.at_net.lstm_width = 5
     with pytest.raises(InputError, match=r"bundle's at_net has lstm_width=\d+ \(now 5"):
-        run(config, tmp_path)
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_bundle_of_another_pca_is_refused(bundle, tmp_path):
@@ -83,8 +84,17 @@ def test_a_bundle_of_another_pca_is_refused(bundle, tmp_path):
     config = fine_tuning("at", tmp_path / "bundle")
     with pytest.raises(InputError, match="of another PCA than the data's; prepare"):
         run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_bundle_there_is_said(tmp_path):
     with pytest.raises(InputError, match="no bundle there"):
         run(fine_tuning("at", tmp_path / "nothing"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tilde_is_the_home_folder(bundle, tmp_path, monkeypatch):
+    made, path = bundle
+    monkeypatch.setenv("HOME", str(path.parent))
+    state = run(fine_tuning("at", "~/bundle"), tmp_path)
+    assert_bit_for_bit(state.net.params, made.variables["at_net"]["params"])
