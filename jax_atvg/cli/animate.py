@@ -13,8 +13,7 @@ import pathlib
 from input_pipeline.clip import InputError
 from input_pipeline.files import same_place
 from jax_atvg.cli.console import complain, say_what_runs, tell_compilations
-from jax_atvg.cli.flags import Flags, Given
-from jax_atvg.resources import DEFAULT_BUNDLE
+from jax_atvg.cli.flags import Flags, Given, bundle_flag
 
 ONE_VIDEO = ("image", "audio", "out")
 
@@ -23,12 +22,7 @@ def flags(add: Flags) -> None:
     add.path("image", "The photo.", required=True)
     add.path("audio", "The recording: sound, or a video's.", required=True)
     add.path("out", "The video to write, an .mp4.", required=True)
-    add.path(
-        "bundle",
-        "The networks, a folder that `export` wrote.",
-        DEFAULT_BUNDLE,
-        shown="the one that comes along",
-    )
+    bundle_flag(add)
     add.text("face", "Which face: largest, or 0, 1, ... from the left.", "largest")
     add.switch("full_frame", "Put the face back into the whole picture.")
     add.switch(

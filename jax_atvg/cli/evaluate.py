@@ -7,8 +7,7 @@ clip's sound.
 """
 
 from jax_atvg.cli.console import say, say_what_runs, tell_compilations
-from jax_atvg.cli.flags import Flags, Given, refuse_out_as_input
-from jax_atvg.resources import DEFAULT_BUNDLE
+from jax_atvg.cli.flags import Flags, Given, bundle_flag, refuse_out_as_input
 
 SPLITS = ("train", "validation", "test")
 PROTOCOLS = ("true", "atvg-compat")
@@ -17,12 +16,7 @@ PROTOCOLS = ("true", "atvg-compat")
 def flags(add: Flags) -> None:
     add.path("data_dir", "The dataset that `prepare` wrote.", required=True)
     add.path("out", "The report's folder.", required=True)
-    add.path(
-        "bundle",
-        "The networks, a folder that `export` wrote.",
-        DEFAULT_BUNDLE,
-        shown="the one that comes along",
-    )
+    bundle_flag(add)
     add.choice("split", SPLITS, "Which clips.", "validation")
     add.word_list("speakers", "Only their clips, as s1,s2.")
     add.number(

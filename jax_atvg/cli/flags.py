@@ -20,6 +20,7 @@ from absl import flags as absl_flags
 
 from input_pipeline.clip import InputError
 from input_pipeline.files import same_place
+from jax_atvg.resources import DEFAULT_BUNDLE
 
 WIDTH = 88  # columns of the help
 
@@ -255,6 +256,18 @@ def explained(one: Declared) -> str:
     indent = " " * 6
     return f"{head}\n" + textwrap.fill(
         text, WIDTH, initial_indent=indent, subsequent_indent=indent
+    )
+
+
+# --- the networks: of animate and evaluate ---
+
+
+def bundle_flag(add: Flags) -> None:
+    add.path(
+        "bundle",
+        "The networks, a folder that `export` wrote.",
+        DEFAULT_BUNDLE,
+        shown="the one that comes along",
     )
 
 

@@ -245,7 +245,10 @@ def _width_left(goes_on):
 
 
 class Protocol(NamedTuple):
-    """The metrics of one way to evaluate, by the names of the columns they fill."""
+    """The metrics of one way to evaluate, by the names of the columns they fill.
+
+    report.py has the columns' headings.
+    """
 
     frames: dict[str, Callable]  # (real frames, fake frames) -> f64[T]
     points: dict[str, Callable]  # (real points, fake points) -> f64[T], NaN: no face

@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 from input_pipeline.clip import InputError
 from input_pipeline.files import check_place, replacing
 from jax_atvg.evaluation.confidence import LAGS, columns, summarise
+from jax_atvg.evaluation.metrics import PROTOCOLS
 
 MOST_BARS = 40  # speakers that the plot shows
 
@@ -44,7 +45,8 @@ PIXELS = {
 }
 COMPAT = {
     f"compat/{name}": f"{name} (atvg-compat)"
-    for name in ("psnr", "psnr_gray", "ssim", "lmd", "cpbd")
+    for metrics in PROTOCOLS["atvg-compat"]
+    for name in metrics
 }
 TABLES = {  # heading -> modes, metrics
     "Landmarks from sound (AT-net), against the true ones": (AT_MODES, POINTS),

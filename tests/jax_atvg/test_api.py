@@ -182,6 +182,14 @@ def test_a_run_goes_on_where_it_stopped_and_returns_the_state(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_finished_run_says_so_and_compiles_nothing(tmp_path, capfd):
+    mesh = data_mesh(jax.devices()[:1])
+    train(experiment(2), tmp_path, mesh=mesh)
+    jax_atvg.train(experiment(2), tmp_path, mesh=mesh)
+    said = capfd.readouterr().err
+    assert "already at step 2, 2 were asked for" in said and "compiling" not in said
+
+
 def test_training_without_data_says_what_to_give(tmp_path):
     one = experiment(2)
     one.data.synthetic = 0

@@ -176,7 +176,8 @@ def test_killed_at_three_random_points_the_result_is_the_same(lrw, prepared, tmp
 
 
 def test_a_finished_dataset_is_left_alone(lrw, tmp_path, capsys):
-    folder = prepare("lrw", lrw, tmp_path, limit=2, num_workers=1)
+    with pytest.warns(UserWarning, match="no clip for validation, which `train`"):
+        folder = prepare("lrw", lrw, tmp_path, limit=2, num_workers=1)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     (folder.parent / "work").mkdir()  # as a kill in the last moment leaves it
     assert prepare("lrw", lrw, tmp_path, limit=2, num_workers=1) == folder

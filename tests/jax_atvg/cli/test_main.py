@@ -13,8 +13,11 @@ import soundfile
 
 import jax_atvg
 from input_pipeline.media.image import write_image
-from jax_atvg.cli import animate, app, machine
+from input_pipeline.preparation import corpora
+from input_pipeline.training_data import dataset
+from jax_atvg.cli import animate, app, evaluate, machine, prepare
 from jax_atvg.cli.flags import Flags
+from jax_atvg.evaluation import metrics
 from jax_atvg.inference.bundle import save_bundle
 from tests.conftest import ROOT
 from tests.small_bundle import photo, small_bundle, speech
@@ -236,6 +239,12 @@ def test_a_job_may_take_up_the_video_of_the_one_before(call, files):
     )
     code, output, _ = call("animate", "--bundle=bundle", "--batch=list.csv")
     assert (code, output[-1]) == (0, "2 of 2 videos written")
+
+
+def test_the_choices_that_help_lists_are_the_codes_own():
+    assert tuple(corpora.CORPORA) == prepare.CORPORA
+    assert evaluate.SPLITS == dataset.SPLITS
+    assert tuple(metrics.PROTOCOLS) == evaluate.PROTOCOLS
 
 
 def test_an_interruption_is_one_line_and_code_130(call, monkeypatch):

@@ -39,6 +39,13 @@ def one_device(count: int = 1):
     return data_mesh(jax.devices()[:count])
 
 
+def test_every_metric_of_a_protocol_has_a_column_in_the_report():
+    for names in metrics.PROTOCOLS["true"]:
+        assert names.keys() <= {*report.PIXELS, *report.POINTS}
+    for names in metrics.PROTOCOLS["atvg-compat"]:
+        assert {f"compat/{name}" for name in names} <= report.COMPAT.keys()
+
+
 @functools.cache
 def takes():
     other = other_clips(clips().speakers)

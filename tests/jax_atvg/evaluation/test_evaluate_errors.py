@@ -113,7 +113,9 @@ def test_the_command_writes_a_report_and_prints_its_table(call, tmp_path):
     assert (tmp_path / "reports" / "r" / "report.html").is_file()
     code, _, errors = call(*given, "--speakers=nobody")
     assert code == 2 and "speakers=nobody: not in the split" in errors
+    code, _, errors = call(*given, "--split=test")
+    assert code == 2 and "no split 'test'; it has train, validation; prepare" in errors
     code, _, errors = call(*given, "--split=tset")
-    assert code == 2 and "no split 'tset'; it has train, validation" in errors
+    assert code == 2 and "should be one of <train|validation|test>" in errors
     code, _, errors = call()
     assert code == 2 and "--data_dir --out missing" in errors

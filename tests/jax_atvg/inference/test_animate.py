@@ -1,4 +1,4 @@
-"""A photo and a sound become a video: what issue 2, section 5 promises."""
+"""A photo and a sound become a video, by the Python functions."""
 
 import warnings
 import weakref

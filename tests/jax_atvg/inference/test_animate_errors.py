@@ -121,7 +121,7 @@ def test_bad_landmarks_out_is_refused(refused, tmp_path, name):
 @pytest.mark.parametrize(
     ("face", "message"),
     [
-        ("9", "face=9 asked for, but 1 face found; choose from 0"),
+        ("9", "face=9 asked for, but 1 face found; choose 0, or"),
         ("-1", "face='-1': choose 'largest' or an index"),
         ("left", "face='left': choose 'largest' or an index"),
     ],

@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(bundle, tmp_path):
 
 
 def test_a_missing_bundle_is_an_error(tmp_path):
-    with pytest.raises(InputError, match=r"no bundle there .* main.py import_torch"):
+    with pytest.raises(InputError, match=r"no bundle there .* main.py export`, or"):
         load_bundle(tmp_path / "nowhere")
 
 

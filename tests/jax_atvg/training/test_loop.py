@@ -132,10 +132,12 @@ def test_finished_run_started_again_changes_nothing(tmp_path):
     assert_bit_for_bit(run(experiment("at"), tmp_path), first)
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path):
+def test_a_second_ctrl_c_stops_at_once(tmp_path, request):
     """The first one is answered at the end of its step; the second is not waited for.
     Afterwards Ctrl-C has its usual meaning again."""
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.default_int_handler  # a script's background job ignores the signal
+    theirs = signal.signal(signal.SIGINT, before)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, theirs))
 
     def interrupt(batch):
         signal.raise_signal(signal.SIGINT)
