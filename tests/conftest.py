@@ -39,11 +39,13 @@ XLA_FLAGS = {
 def known(flag: str) -> bool:
     """Whether this version of XLA has the flag; it ends the process for others."""
     package = pathlib.Path(importlib.util.find_spec("jaxlib").origin).parent
-    with (
-        open(package / "libjax_common.so", "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library,
-    ):
-        return library.find(flag.encode()) >= 0
+    for path in package.glob("libjax_common.*"):  # .so, on macOS .dylib
+        with (
+            open(path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library,
+        ):
+            return library.find(flag.encode()) >= 0
+    return False
 
 
 # Read when the first program is compiled.
