@@ -50,6 +50,12 @@ def authors_template(base_68: Real[np.ndarray, "68 2"]) -> Template:
     return Template(base_68[list(indices)].astype(np.float64) - 1, indices)
 
 
+def template_as_json(template: Template) -> dict:
+    """A template as plain values, which are equal for equal templates."""
+    points = np.round(template.points, 6).tolist()
+    return {"points": points, "indices": list(template.indices)}
+
+
 def similarity(
     source: Float[np.ndarray, "*batch n 2"], target: Float[np.ndarray, "*#batch n 2"]
 ) -> Float64[np.ndarray, "*batch 2 3"]:
@@ -96,6 +102,19 @@ def align(
     stable = points_px[..., list(template.indices), :]
     target = np.broadcast_to(template.points, stable.shape)
     return similarity(target, stable)
+
+
+def rescale(
+    matrix: Float[np.ndarray, "2 3"], factor: float
+) -> Float64[np.ndarray, "2 3"]:
+    """Changes the resolution of the crop from which an affine map leads.
+
+    factor: the size of the new crop's pixels in pixels of the given one.  The centres
+    of pixels have whole coordinates: u -> (u + 1/2) factor - 1/2 is applied first.
+    """
+    linear = matrix[:, :2] * factor
+    shift = matrix[:, :2].sum(1) * (factor - 1) / 2 + matrix[:, 2]
+    return np.column_stack([linear, shift]).astype(np.float64)
 
 
 def smooth(

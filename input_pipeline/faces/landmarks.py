@@ -4,6 +4,7 @@ Landmarks are f32[...,136]: x0, y0, x1, y1, ... of the 68 points (L in clip.py).
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
@@ -53,16 +54,34 @@ def opening(points: Float[np.ndarray, "T 68 2"]) -> Float[np.ndarray, "T"]:
     return (points[:, LOWER_RIM, 1] - points[:, UPPER_RIM, 1]).mean(axis=1)
 
 
-def fit_pca(
-    batches: Iterable[Float[np.ndarray, "_ 136"]], num_coefficients: int
-) -> tuple[Pca, Float64[np.ndarray, "136"]]:
-    """Fits the PCA model to batches of landmarks, which need not fit into memory.
+class Moments(NamedTuple):
+    """What a PCA model needs to know of landmarks; those of several sets can be joined.
 
-    Returns the model (f32; each component's largest entry is positive, so that fits
-    can be compared) and the variance along each of the 136 directions, largest first:
-    the coefficients' standard deviations are sqrt(variance[:K]), and
-    variance[:K].sum() / variance.sum() is the share of the variance they explain.
-    InputError: landmarks are not finite, or too few for so many coefficients.
+    count: how many there are.  mean: f64[L].  scatter: f64[L,L], the sum of
+    (p - mean)(p - mean)^T.
+    """
+
+    count: int
+    mean: Float64[np.ndarray, "136"]
+    scatter: Float64[np.ndarray, "136 136"]
+
+    def __add__(self, other: "Moments") -> "Moments":
+        """The moments of both sets together."""
+        count = self.count + other.count
+        if not count:
+            return self
+        share = other.count / count
+        apart = other.mean - self.mean
+        between = self.count * share * np.outer(apart, apart)
+        return Moments(
+            count, self.mean + share * apart, self.scatter + other.scatter + between
+        )
+
+
+def moments(batches: Iterable[Float[np.ndarray, "_ 136"]]) -> Moments:
+    """The moments of batches of landmarks, which need not fit into memory.
+
+    InputError: landmarks are not finite.
     """
     size = 2 * NUM_POINTS
     count, total, scatter = 0, np.zeros(size), np.zeros((size, size))
@@ -79,19 +98,36 @@ def fit_pca(
         count += len(batch)
         total += centred.sum(axis=0)
         scatter += centred.T @ centred
+    if not count:
+        return Moments(0, total, scatter)
+    mean = total / count
+    return Moments(count, shift + mean, scatter - count * np.outer(mean, mean))
+
+
+def fit_pca(
+    landmarks: Moments | Iterable[Float[np.ndarray, "_ 136"]], num_coefficients: int
+) -> tuple[Pca, Float64[np.ndarray, "136"]]:
+    """Fits the PCA model to landmarks, given as their moments or in batches.
+
+    Returns the model (f32; each component's largest entry is positive, so that fits
+    can be compared) and the variance along each of the 136 directions, largest first:
+    the coefficients' standard deviations are sqrt(variance[:K]), and
+    variance[:K].sum() / variance.sum() is the share of the variance they explain.
+    InputError: landmarks are not finite, or too few for so many coefficients.
+    """
+    known = landmarks if isinstance(landmarks, Moments) else moments(landmarks)
+    count, size = known.count, 2 * NUM_POINTS
     if not 1 <= num_coefficients <= min(size, count - 1):
         raise InputError(
             f"num_coefficients={num_coefficients} of {count} landmarks: "
             f"must be 1..{max(min(size, count - 1), 0)}; give more clips"
         )
-    mean = total / count
-    covariance = (scatter - count * np.outer(mean, mean)) / (count - 1)
-    variance, directions = np.linalg.eigh(covariance)
+    variance, directions = np.linalg.eigh(known.scatter / (count - 1))
     variance, directions = np.maximum(variance[::-1], 0), directions[:, ::-1]
     components = directions[:, :num_coefficients]
     largest = np.abs(components).argmax(axis=0)
     components = components * np.sign(components[largest, range(num_coefficients)])
-    model = Pca((shift + mean).astype(np.float32), components.astype(np.float32))
+    model = Pca(known.mean.astype(np.float32), components.astype(np.float32))
     return model, variance
 
 

@@ -1,4 +1,4 @@
-"""Lists the videos of a corpus, with their speakers, splits and word timings.
+"""Lists the files of a corpus, with their speakers, splits and word timings.
 
 The order and the splits depend on the files' names, and on GRID's .align files, but
 never on the order in which the file system lists them.
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from input_pipeline.clip import FRAME_RATE, InputError
 
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 Word = tuple[str, float, float]  # the word, and the seconds of its start and end
 
@@ -40,11 +41,11 @@ def walk(
     split_rule: str = "",
     test_speakers: Sequence[str] = (),
 ) -> list[Source]:
-    """Finds all videos of the corpus in the folder `source`, sorted by clip_id.
+    """Finds all files of the corpus in the folder `source`, sorted by clip_id.
 
-    corpus: "grid", "lrw" or "folder".  split_rule: one of the corpus's RULES; "" means
-    the first.  test_speakers: the speakers that by_speaker holds out.
-    InputError: an unknown corpus, rule or speaker; no such folder; no videos in it.
+    corpus: "grid", "lrw", "folder" or "portraits".  split_rule: one of the corpus's
+    RULES; "" means the first.  test_speakers: the speakers that by_speaker holds out.
+    InputError: an unknown corpus, rule or speaker; no such folder; no files in it.
     """
     if corpus not in CORPORA:
         raise InputError(f"corpus={corpus!r}; choose one of {', '.join(CORPORA)}")
@@ -64,7 +65,7 @@ def walk(
         )
     found = read(folder.resolve(), _files(folder.resolve()))
     if not found:
-        raise InputError(f"source={source}: no videos found; looked for {layout}")
+        raise InputError(f"source={source}: nothing found; looked for {layout}")
     found = sorted(found, key=lambda one: one.clip_id)
     return SPLITTERS[rule](found, test_speakers)
 
@@ -79,9 +80,11 @@ def _files(folder: pathlib.Path) -> list[str]:
     return sorted(paths)
 
 
-def _videos(names: Iterable[str]) -> list[pathlib.PurePosixPath]:
+def _videos(
+    names: Iterable[str], suffixes: tuple[str, ...] = SUFFIXES
+) -> list[pathlib.PurePosixPath]:
     paths = map(pathlib.PurePosixPath, names)
-    return [path for path in paths if path.suffix.lower() in SUFFIXES]
+    return [path for path in paths if path.suffix.lower() in suffixes]
 
 
 # --- GRID ---
@@ -200,6 +203,25 @@ def _folder(folder: pathlib.Path, names: list[str]) -> list[Source]:
     ]
 
 
+# --- photos ---
+
+
+def _portraits(folder: pathlib.Path, names: list[str]) -> list[Source]:
+    """Any nesting; the person is the folder that the photo is in, or, for a photo that
+    is in none, the photo's name."""
+    return [
+        Source(
+            path=str(folder / path),
+            name=str(path),
+            corpus="portraits",
+            clip_id=str(path),
+            speaker=path.parts[-2] if len(path.parts) > 1 else path.stem,
+            split="",
+        )
+        for path in _videos(names, PHOTO_SUFFIXES)
+    ]
+
+
 # --- splits ---
 
 GRID_TEST_SPEAKERS = ("s20", "s23", "s32", "s3")
@@ -296,25 +318,39 @@ def _by_hash(found: list[Source], group: Callable[[Source], str]) -> list[Source
     return [one._replace(split=split[group(one)]) for one in found]
 
 
+def _by_name(found: list[Source], _: Sequence[str]) -> list[Source]:
+    """Whose name hashes into a fixed tenth is for validation: in every folder the same
+    people, whoever else is in it."""
+
+    def split(one: Source) -> str:
+        number = int(hashlib.sha256(one.speaker.encode()).hexdigest(), 16)
+        return "train" if number % 10 else "validation"
+
+    return [one._replace(split=split(one)) for one in found]
+
+
 def _own(found: list[Source], _: Sequence[str]) -> list[Source]:
     """The splits that the corpus itself defines."""
     return found
 
 
-CORPORA = {"grid": _grid, "lrw": _lrw, "folder": _folder}
+CORPORA = {"grid": _grid, "lrw": _lrw, "folder": _folder, "portraits": _portraits}
 LAYOUT = {
     "grid": f"*{' *'.join(SUFFIXES)} in folders s1, s2, ...",
     "lrw": "WORD/train, WORD/val, WORD/test with WORD_00001.mp4 ... in them",
     "folder": f"*{' *'.join(SUFFIXES)} at any depth",
+    "portraits": f"*{' *'.join(PHOTO_SUFFIXES)} at any depth",
 }
 RULES = {
     "grid": ("by_speaker", "by_sentence"),
     "lrw": ("own",),
     "folder": ("by_clip", "by_speaker"),
+    "portraits": ("by_name", "by_speaker"),
 }
 SPLITTERS: dict[str, Callable[[list[Source], Sequence[str]], list[Source]]] = {
     "by_speaker": _by_speaker,
     "by_sentence": _by_sentence,
     "by_clip": _by_clip,
+    "by_name": _by_name,
     "own": _own,
 }

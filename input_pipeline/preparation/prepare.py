@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from input_pipeline.clip import Clip, InputError
+from input_pipeline.faces import align
 from input_pipeline.files import put_in_place
 from input_pipeline.preparation import corpora, summary, workers
 from input_pipeline.preparation.corpora import Source
@@ -31,6 +32,7 @@ from input_pipeline.preparation.recording import (
     DEFAULT_OPTIONS,
     Options,
     Prepared,
+    Recordings,
     Reject,
 )
 from input_pipeline.preparation.results import (
@@ -41,8 +43,14 @@ from input_pipeline.preparation.results import (
     store,
     write_atomically,
 )
+from input_pipeline.preparation.stills import (
+    StillOptions,
+    Stills,
+    choose_lenders,
+    find_drivers,
+)
 from input_pipeline.progress import Progress
-from input_pipeline.training_data import dataset
+from input_pipeline.training_data import dataset, records
 
 SHARD_BYTES = 256 << 20
 NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOLCK}
@@ -79,8 +87,11 @@ def prepare(
         )
     sources = corpora.walk(corpus, source, split_rule, test_speakers)
     sources = sources[: limit or None]
-    home = pathlib.Path(data_dir).expanduser().absolute() / dataset.NAME / corpus
-    final, work = home / dataset.VERSION, home / "work"
+    make = Recordings(options)
+    if corpus in records.STILLS:
+        make = stills_of(sources, data_dir, options)
+    home = pathlib.Path(data_dir).expanduser().absolute() / records.NAME / corpus
+    final, work = home / records.VERSION, home / "work"
     settings = {
         "flags": {
             "corpus": corpus,
@@ -88,7 +99,7 @@ def prepare(
             "test_speakers": sorted(test_speakers),
             "limit": limit,
         },
-        "options": options.as_json(),
+        "options": make.as_json(),
         "files": _fingerprint(sources),
     }
     with _disk_errors(home), _lock(home):
@@ -101,7 +112,7 @@ def prepare(
             _compare(settings, work, ("flags", "options"))
         (work / "clips").mkdir(parents=True, exist_ok=True)
         write_atomically(work / "options.json", json.dumps(settings).encode())
-        job = Job(work, options)
+        job = Job(work, make)
         run = RUNNERS[runner](num_workers or os.cpu_count() or 1, beam_options)
         run.finish(job, sources)
         statistics = _assemble(job, sources, settings, final, run.write_config())
@@ -114,6 +125,25 @@ def prepare(
             stacklevel=2,
         )
     return final
+
+
+def stills_of(
+    sources: Sequence[Source], data_dir: str | os.PathLike, options: Options
+) -> Stills:
+    """How photos are prepared: with the movements of the videos in data_dir.
+
+    InputError: there are no videos, or they were aligned to another template.
+    """
+    drivers = find_drivers(data_dir)
+    ours = align.template_as_json(options.template)
+    for folder in drivers:
+        if dataset.read_options(pathlib.Path(folder))["options"]["template"] != ours:
+            raise InputError(
+                f"{folder}: its faces were aligned to another template; give the "
+                "--template that it was prepared with"
+            )
+    chosen = StillOptions(options.several_faces, options.template)
+    return Stills(chosen, drivers, choose_lenders(sources))
 
 
 def _fingerprint(sources: Sequence[Source]) -> str:
@@ -267,7 +297,7 @@ def _assemble(
         for split, clips in splits.items()
     }
     corpus = settings["flags"]["corpus"]
-    folder = dataset.write_shards(staging, corpus, shards, **write_config)
+    folder = records.write_shards(staging, corpus, shards, **write_config)
     statistics = summary.describe(
         folder,
         {

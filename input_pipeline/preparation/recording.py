@@ -53,9 +53,7 @@ class Options(NamedTuple):
 
     def as_json(self) -> dict:
         """The options as plain values, which are equal for equal options."""
-        points = np.round(self.template.points, 6).tolist()
-        template = {"points": points, "indices": list(self.template.indices)}
-        return self._asdict() | {"template": template}
+        return self._asdict() | {"template": align.template_as_json(self.template)}
 
     def key(self) -> str:
         """A hash of the options."""
@@ -77,6 +75,8 @@ REASONS = {
     "several faces": "times they were seen",
     "face too small": "the jaw's width, pixels of the source",
     "too short": "frames",
+    "turned": "how far the nose is off the middle of the face, in its widths",
+    "grey": "mean difference of the largest and smallest colour, 0..255",
     "error": "the error: please report it",
 }
 
@@ -99,6 +99,24 @@ class Prepared(NamedTuple):
 
 class _Unusable(Exception):
     """The whole file is rejected; the arguments are those of Reject after `path`."""
+
+
+class Recordings(NamedTuple):
+    """Prepares videos: called with a Source, it returns a Prepared."""
+
+    options: Options
+
+    def as_json(self) -> dict:
+        """The options as plain values."""
+        return self.options.as_json()
+
+    def key(self) -> str:
+        """A hash of all that the result depends on beside the file."""
+        return self.options.key()
+
+    def __call__(self, source: Source) -> Prepared:
+        """The file's clips and rejects: see prepare_clip."""
+        return prepare_clip(source, self.options)
 
 
 def prepare_clip(source: Source, options: Options) -> Prepared:
@@ -300,7 +318,7 @@ def _clips(
         while t < last:
             frame = next(stream)
             if t >= first:
-                pictures.append(_jpeg(align.warp(frame, matrices[t - first])))
+                pictures.append(encode(align.warp(frame, matrices[t - first])))
             t += 1
         crop_px = align.transform(align.invert(matrices), px)
         marks = landmarks.normalise(crop_px).reshape(-1, NUM_POINTS, 2)
@@ -320,7 +338,7 @@ def _clips(
     return clips
 
 
-def _jpeg(crop: UInt8[np.ndarray, "H W 3"]) -> bytes:
+def encode(crop: UInt8[np.ndarray, "H W 3"]) -> bytes:
     import cv2
 
     flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]

@@ -14,8 +14,9 @@ from typing import NamedTuple
 from input_pipeline.clip import Clip
 from input_pipeline.files import replacing
 from input_pipeline.preparation.corpora import Source
-from input_pipeline.preparation.recording import Options, Prepared, Reject, prepare_clip
-from input_pipeline.training_data import dataset
+from input_pipeline.preparation.recording import Prepared, Recordings, Reject
+from input_pipeline.preparation.stills import Stills
+from input_pipeline.training_data import records
 
 
 class Finished(NamedTuple):
@@ -29,15 +30,15 @@ class Finished(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a worker needs besides the file's Source."""
+    """What a worker needs besides the file's Source.  make: source -> Prepared."""
 
     work: pathlib.Path
-    options: Options
+    make: Recordings | Stills
 
 
 def finish(job: Job, source: Source) -> Finished:
     """Prepares a file unless its result is stored; this is what workers do."""
-    return look_up(job, source) or store(job, source, prepare_clip(source, job.options))
+    return look_up(job, source) or store(job, source, job.make(source))
 
 
 def _place(job: Job, source: Source) -> pathlib.Path:
@@ -47,7 +48,7 @@ def _place(job: Job, source: Source) -> pathlib.Path:
         state = about.st_size, about.st_mtime_ns
     except OSError:  # a broken link, which becomes a reject
         state = ()
-    text = json.dumps([dataset.VERSION, job.options.key(), source[1:], state])
+    text = json.dumps([records.VERSION, job.make.key(), source[1:], state])
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
     return job.work / "clips" / name[:2] / name
 

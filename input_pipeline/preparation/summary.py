@@ -17,9 +17,8 @@ from input_pipeline.faces import landmarks
 from input_pipeline.faces.drawing import draw_dots
 from input_pipeline.media import image
 from input_pipeline.preparation.recording import REASONS, Reject
-from input_pipeline.training_data import dataset
+from input_pipeline.training_data import dataset, records
 
-MOST_COEFFICIENTS = 32
 SHEET_ROWS, SHEET_COLUMNS, SHEET_SCALE = 32, 8, 2
 
 
@@ -40,7 +39,8 @@ def describe(
     (folder / "rejects.jsonl").write_text(text, encoding="utf-8")
     sums = _Sums()
     clips = dataset.open_clips(folder, "train")
-    _write_pca(folder / "pca.npz", sums.through(clips), int(clips.lengths.sum()))
+    shapes = sums.through(clips)
+    dataset.write_pca(folder / "pca.npz", shapes, dataset.MOST_COEFFICIENTS)
     statistics = _count(splits, rejects) | {"train": sums.results()}
     _write_json(folder / "statistics.json", statistics)
     image.write_image(folder / "contact_sheet.png", contact_sheet(folder))
@@ -61,15 +61,6 @@ def _write_index(folder: pathlib.Path, splits: Mapping[str, Sequence]) -> None:
 def _write_json(path: pathlib.Path, values: Mapping) -> None:
     text = json.dumps(values, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def _write_pca(
-    path: pathlib.Path, batches: Iterator[np.ndarray], num_frames: int
-) -> None:
-    """Writes mean f32[L], components f32[L,K], variance f64[L] of `batches`."""
-    most = min(MOST_COEFFICIENTS, num_frames - 1)
-    pca, variance = landmarks.fit_pca(batches, most)
-    np.savez(path, mean=pca.mean, components=pca.components, variance=variance)
 
 
 class _Sums:
@@ -137,9 +128,7 @@ def _count(splits: Mapping[str, Sequence], rejects: Sequence[Reject]) -> dict:
 def contact_sheet(folder: pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
     """A picture with a row per speaker: frames of many clips, with their points."""
     rows = collections.defaultdict(list)
-    with np.load(folder / "index.npz") as index:
-        splits = [name for name in dataset.SPLITS if f"{name}/lengths" in index]
-    for split in splits:
+    for split in dataset.splits_of(folder):
         clips = dataset.open_clips(folder, split)
         for i, speaker in enumerate(clips.speakers):
             rows[speaker].append((clips, i))
@@ -235,7 +224,7 @@ def _readme(options: Mapping, statistics: Mapping) -> str:
     flags = options["flags"] | made
     return README.format(
         corpus=options["flags"]["corpus"],
-        about=dataset.CORPORA[options["flags"]["corpus"]],
+        about=records.CORPORA[options["flags"]["corpus"]],
         table=table(statistics),
         num_speakers=len(statistics["speakers"]),
         fps=FRAME_RATE,

@@ -46,8 +46,9 @@ def inspect(
 
 
 def default_folder(data_dir: str | pathlib.Path) -> pathlib.Path:
-    """The folder `inspect` inside the dataset's.  InputError: see find_dataset."""
-    return dataset.find_dataset(data_dir) / "inspect"
+    """The folder `inspect` in data_dir.  InputError: no dataset there."""
+    dataset.all_datasets(data_dir)
+    return pathlib.Path(data_dir).expanduser() / "inspect"
 
 
 def table(data_dir: str | pathlib.Path) -> str:
@@ -61,9 +62,7 @@ def table(data_dir: str | pathlib.Path) -> str:
                 continue
             raise
         rows.append([split, *summary(clips)])
-    model = dataset.open_pca(data_dir)
-    with np.load(dataset.find_dataset(data_dir) / "pca.npz") as arrays:
-        variance = arrays["variance"]
+    model, variance = dataset.pca_with_variance(data_dir)
     shares = np.cumsum(variance) / variance.sum()
     most = model.components.shape[1]
     counts = [k for k in (1, 2, 3, 6, 10, 20, 40) if k < most] + [most]

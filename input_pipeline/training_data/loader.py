@@ -11,6 +11,7 @@ clips[i] -> Clip, i[N] clips.lengths, and N names in clips.speakers and clips.cl
 import dataclasses
 import sys
 import warnings
+from collections.abc import Mapping
 
 import grain
 import numpy as np
@@ -21,7 +22,7 @@ from input_pipeline.training_data.augment import Strength
 from input_pipeline.training_data.batches import Batches, local_rows, pipeline
 
 KINDS = ("at", "vg")
-BALANCES = {"sqrt": 0.5, "speakers": 0.0}  # exponents, see speaker_balanced
+BALANCES = {"clips": None, "sqrt": 0.5, "speakers": 0.0}  # exponents, see groups_of
 NUM_THREADS = 8
 
 
@@ -34,6 +35,7 @@ def training_batches(
     pca: Pca | None = None,
     num_frames: int = 16,
     balance: str = "clips",
+    mix: Mapping[str, float] | None = None,
     augment: Strength | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -46,6 +48,8 @@ def training_batches(
     num_frames: an example's target frames.  Shorter clips are left out, with a warning.
     balance: "clips", each clip once an epoch; "speakers", each speaker equally often;
     or "sqrt", in between: as the square root of the speaker's number of clips.
+    mix: {corpus: its share of the examples}; balance is then within each corpus, and an
+    epoch has as many examples as there are clips.  None: no shares.
     augment: the strength of training augmentation; None, or all zeros: there is none.
     num_workers: processes beside this one that make the examples; 0: this process does.
     They need `if __name__ == "__main__"` in the program.  num_threads: in each.
@@ -53,8 +57,8 @@ def training_batches(
     """
     if kind not in KINDS:
         raise InputError(f"kind={kind}: say one of {' '.join(KINDS)}")
-    if balance not in ("clips", *BALANCES):
-        raise InputError(f"balance={balance}: say one of clips {' '.join(BALANCES)}")
+    if balance not in BALANCES:
+        raise InputError(f"balance={balance}: say one of {' '.join(BALANCES)}")
     if kind == "at" and pca is None:
         raise InputError("kind=at without pca; give the one of the dataset")
     if seed < 0 or num_frames < 1:
@@ -64,7 +68,7 @@ def training_batches(
     rows = local_rows(batch_size, process_index, process_count)
     strength = augment if augment and any(vars(augment).values()) else None
     usable = long_enough(clips, num_frames)
-    order = Order(usable, seed, np.asarray(clips.speakers)[usable], balance)
+    order = Order(clips, usable, seed, balance, mix or {})
 
     def example(place: int) -> AtBatch | VgBatch:
         epoch, place = divmod(place, len(usable))
@@ -83,6 +87,8 @@ def training_batches(
     data = {"kind": kind, "num_clips": len(usable), "batch_size": batch_size}
     data |= {"seed": seed, "num_frames": num_frames, "balance": balance}
     data |= {"augment": strength and dataclasses.asdict(strength)}
+    if mix:
+        data |= {"mix": dict(mix)}
     return Batches(open_at, data)
 
 
@@ -132,19 +138,35 @@ class Order:
     The orders of neighbouring epochs are kept, because threads may be in either.
     """
 
-    def __init__(self, usable: np.ndarray, seed: int, speakers: np.ndarray, by: str):
-        self.usable, self.seed, self.speakers, self.by = usable, seed, speakers, by
-        self.kept = {}
+    def __init__(
+        self,
+        clips,
+        usable: np.ndarray,
+        seed: int,
+        balance: str,
+        mix: Mapping[str, float],
+    ):
+        self.usable, self.seed, self.kept = usable, seed, {}
+        self.groups = None  # every clip once an epoch
+        if balance != "clips" or mix:
+            corpora, speakers = (
+                [names[i] for i in usable] for names in (clips.corpora, clips.speakers)
+            )
+            if absent := sorted(set(mix) ^ set(corpora)) if mix else []:
+                raise InputError(
+                    f"mix={dict(mix)}: must name the corpora of the clips that are "
+                    f"long enough, and {', '.join(absent)} is in one of both alone"
+                )
+            exponent = BALANCES[balance]
+            self.groups = sampling.groups_of(corpora, speakers, exponent, mix)
 
     def __call__(self, epoch: int) -> np.ndarray:
         kept = self.kept
         if epoch not in kept:
-            if self.by == "clips":
+            if self.groups is None:
                 order = sampling.shuffled(len(self.usable), self.seed, epoch)
             else:
-                order = sampling.speaker_balanced(
-                    self.speakers, self.seed, epoch, BALANCES[self.by]
-                )
+                order = sampling.in_shares(*self.groups, self.seed, epoch)
             near = {e: o for e, o in kept.items() if abs(e - epoch) == 1}
             self.kept = kept = near | {epoch: self.usable[order]}
         return kept[epoch]

@@ -5,10 +5,10 @@ any machine, whatever was asked for before.  For the letters in shapes see clip.
 there is no batch axis B.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int, Shaped, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 
 from input_pipeline.clip import (
     CONTEXT_FRAMES,
@@ -48,26 +48,58 @@ def shuffled(num_clips: int, seed: int, epoch: int) -> Int[np.ndarray, "N"]:
     return random_numbers(seed, epoch).permutation(num_clips)
 
 
-def speaker_balanced(
-    speakers: Shaped[np.ndarray, "N"], seed: int, epoch: int, exponent: float = 0.0
-) -> Int[np.ndarray, "N"]:
-    """A random order of N clips in which speakers are balanced.
+def groups_of(
+    corpora: Sequence[str],
+    speakers: Sequence[str],
+    exponent: float | None,
+    mix: Mapping[str, float],
+) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "G"]]:
+    """Divides N clips into groups that are drawn in fixed shares: (the group of each
+    clip, the share of each group).
 
-    The share of a speaker who has n clips is proportional to n^exponent, evenly spread.
-    exponent 0: each round has one clip of every speaker.  Within an epoch, the clips of
-    a speaker who has few are repeated; of one who has many, a random part is used.
+    corpora, speakers: of each clip.  A speaker with n clips has a share of the corpus
+    in proportion to n^exponent; 0: every speaker alike.  exponent None: the corpus is
+    one group, in which clips are alike.  mix: {corpus: its share, in any unit}; empty:
+    corpora have no shares of their own, all speakers are as if of one corpus.
+    """
+    whose = [
+        f"{c}/{s}" if exponent is not None else c
+        for c, s in zip(corpora, speakers, strict=True)
+    ]
+    names, group_of, counts = np.unique(
+        np.array(whose), return_inverse=True, return_counts=True
+    )
+    shares = counts ** (1.0 if exponent is None else exponent)
+    if mix:
+        # A speaker's name may hold slashes, a corpus's does not.
+        corpus_of = np.array([name.split("/")[0] for name in names])
+        total = sum(mix.values())
+        for corpus, share in mix.items():
+            mine = corpus_of == corpus
+            shares[mine] *= share / total / max(shares[mine].sum(), 1e-12)
+    return group_of, shares / shares.sum()
+
+
+def in_shares(
+    group_of: Int[np.ndarray, "N"],
+    shares: Float[np.ndarray, "G"],
+    seed: int,
+    epoch: int,
+) -> Int[np.ndarray, "N"]:
+    """A random order of N clips in which groups have these shares, evenly spread.
+
+    Within an epoch, the clips of a group that has few are repeated; of one that has
+    many, a random part is used.
     """
     random = random_numbers(seed, epoch)
-    _, speaker_of, counts = np.unique(speakers, return_inverse=True, return_counts=True)
-    shares = counts**exponent / np.sum(counts**exponent)
     clips, times = [], []
-    for speaker, share in enumerate(shares):
-        quota = int(np.ceil(len(speakers) * share))
-        own = random.permutation(np.flatnonzero(speaker_of == speaker))
+    for group, share in enumerate(shares):
+        quota = int(np.ceil(len(group_of) * share))
+        own = random.permutation(np.flatnonzero(group_of == group))
         clips.append(np.resize(own, quota))
         times.append((np.arange(quota) + random.random(quota)) / share)
     soonest = np.argsort(np.concatenate(times))
-    return np.concatenate(clips)[soonest][: len(speakers)]
+    return np.concatenate(clips)[soonest][: len(group_of)]
 
 
 # --- one example ---

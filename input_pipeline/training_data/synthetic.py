@@ -23,7 +23,7 @@ from input_pipeline.clip import (
 )
 from input_pipeline.faces import align, landmarks
 from input_pipeline.media import audio
-from input_pipeline.training_data import dataset
+from input_pipeline.training_data import dataset, records
 from input_pipeline.training_data.cartoon import (
     Speaker,
     draw_face,
@@ -34,7 +34,8 @@ from input_pipeline.training_data.cartoon import (
 
 
 class SyntheticClips(Sequence):
-    """The interface of dataset.Clips: len, [i] -> Clip, lengths, speakers, clip_ids.
+    """The interface of dataset.Clips: len, [i] -> Clip, lengths, speakers, clip_ids,
+    corpora.
 
     num_frames: of every clip, or one number for each.  A clip is made when it is first
     indexed, and then kept in memory.
@@ -51,6 +52,7 @@ class SyntheticClips(Sequence):
         self.lengths = np.broadcast_to(np.asarray(num_frames), (num_clips,)).copy()
         self.speakers = [f"cartoon{i % num_speakers}" for i in range(num_clips)]
         self.clip_ids = [f"{who}/{i:04d}" for i, who in enumerate(self.speakers)]
+        self.corpora = ["synthetic"] * num_clips
         self._who = [i % num_speakers for i in range(num_clips)]
         self._kept = {}
 
@@ -153,11 +155,9 @@ def write_dataset(data_dir: str | pathlib.Path, **splits: SyntheticClips) -> Non
     or as many as the frames of `train`, to which it is fitted, allow.
     """
     shards = {name: [lambda c=clips: iter(c)] for name, clips in splits.items()}
-    folder = dataset.write_shards(pathlib.Path(data_dir), "folder", shards)
+    folder = records.write_shards(pathlib.Path(data_dir), "folder", shards)
     train = splits["train"]
-    most = min(20, int(np.sum(train.lengths)) - 1)
-    model, variance = landmarks.fit_pca(train._shapes(), most)
-    np.savez(folder / "pca.npz", variance=variance, **model._asdict())
+    dataset.write_pca(folder / "pca.npz", train._shapes(), 20)
     index = {
         f"{name}/{field}": np.array(getattr(clips, field))
         for name, clips in splits.items()

@@ -8,18 +8,19 @@ out is listed with the reason.
 
 from jax_atvg.cli.flags import Flags, Given, chosen_template, template_flags
 
-CORPORA = ("grid", "lrw", "folder")
+CORPORA = ("grid", "lrw", "folder", "portraits")
 
 
 def flags(add: Flags) -> None:
     add.choice(
         "corpus",
         CORPORA,
-        "What the videos are: GRID, LRW, or any videos of one face each, in folders "
-        "that are called as the speakers.",
+        "What the files are: GRID, LRW, any videos of one face each, in folders that "
+        "are called as the speakers, or photos, whose lips are moved as those of the "
+        "videos in --data_dir.",
         required=True,
     )
-    add.path("source", "The folder with the videos.", required=True)
+    add.path("source", "The folder with the videos or photos.", required=True)
     add.path("data_dir", "Where datasets are kept; it is written there.", required=True)
     add.number("workers", "Processes; 0 for one a core.", 0, least=0)
     add.text(

@@ -188,26 +188,13 @@ def read_subject(
     to_landmarks = align.invert(bundle.landmark_to_crop)
     p = align.transform(to_landmarks, in_crop).reshape(1, -1)
     size = bundle.vg_net.image_size
-    matrix = rescale(matrix, CROP_SIZE / size)
+    matrix = align.rescale(matrix, CROP_SIZE / size)
     crop = align.warp(picture, matrix, size)
     return Subject(
         picture,
         matrix,
         Photo(to_float(crop[None]), *bundle.recognise(p)),
     )
-
-
-def rescale(
-    matrix: Float[np.ndarray, "2 3"], factor: float
-) -> Float[np.ndarray, "2 3"]:
-    """Changes the resolution of the crop from which an affine map leads.
-
-    factor: the size of the new crop's pixels in pixels of the given one.  The centres
-    of pixels have whole coordinates: u -> (u + 1/2) factor - 1/2 is applied first.
-    """
-    linear = matrix[:, :2] * factor
-    shift = matrix[:, :2].sum(1) * (factor - 1) / 2 + matrix[:, 2]
-    return np.column_stack([linear, shift])
 
 
 def read_speech(

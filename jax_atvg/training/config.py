@@ -64,11 +64,28 @@ class Optimizer:
 
 
 @dataclasses.dataclass
+class Mix:
+    """Shares of the corpora in the examples, in any unit, of those that `prepare` put
+    into one data_dir.  All zeros: no shares, and all clips are alike; AT-net then does
+    without the portraits.  Otherwise a corpus with 0 is left out."""
+
+    grid: float = 0.0
+    lrw: float = 0.0
+    folder: float = 0.0
+    portraits: float = 0.0
+
+    def shares(self) -> dict[str, float]:
+        """{corpus: its share}, without those that are left out."""
+        return {name: share for name, share in vars(self).items() if share}
+
+
+@dataclasses.dataclass
 class Data:
     """What a run reads.
 
-    num_frames: of a window.  num_coefficients: K, of the landmarks' PCA.  balance:
-    "clips" shows every clip once an epoch; "speakers" every speaker as often as any
+    num_frames: of a window.  num_coefficients: K, of the landmarks' PCA.  mix: how much
+    of each corpus.  balance, within a corpus if they are mixed: "clips" shows every
+    clip once an epoch; "speakers" every speaker as often as any
     other; "sqrt" lies half-way.  augment: how strongly examples are changed.
     validation_clips: how many are scored during training, 0 for all.  num_threads,
     num_workers: threads that make examples, in each of so many processes beside the
@@ -78,6 +95,7 @@ class Data:
 
     num_frames: int = 16
     num_coefficients: int = 6
+    mix: Mix = field(default_factory=Mix)
     balance: str = "clips"
     augment: Strength = field(default_factory=Strength)
     validation_clips: int = 64
@@ -153,6 +171,7 @@ AT_LEAST = {
     "data.synthetic": 0,
     "gan_loss.pixel_steps": 0,
     **{f"data.augment.{one.name}": 0.0 for one in dataclasses.fields(Strength)},
+    **{f"data.mix.{one.name}": 0.0 for one in dataclasses.fields(Mix)},
 }
 AT_MOST = {
     "seed": 2**31 - 1,  # JAX's keys are made of 32 bits with a sign

@@ -82,8 +82,12 @@ def open_data(experiment: Experiment, data_dir: str | os.PathLike | None):
             "data_dir is missing; give the folder that `prepare` wrote, or train on "
             "drawn clips with config.data.synthetic"
         )
+    corpora = list(data.mix.shares())
+    if not corpora and experiment.network == "vg":
+        corpora = list(dataset.all_datasets(data_dir))  # photos that talk as well
     clips, held_out = (
-        dataset.open_clips(data_dir, split) for split in ("train", "validation")
+        dataset.open_clips(data_dir, split, corpora)
+        for split in ("train", "validation")
     )
     return clips, held_out, dataset.open_pca(data_dir, data.num_coefficients)
 
@@ -108,6 +112,7 @@ def training_batches(experiment: Experiment, clips, pca: Pca):
         pca=pca,
         num_frames=data.num_frames,
         balance=data.balance,
+        mix=data.mix.shares(),
         augment=data.augment,
         num_workers=data.num_workers,
         **this_process(experiment),
