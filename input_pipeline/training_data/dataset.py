@@ -77,7 +77,7 @@ def pca_with_variance(data_dir: DataDir) -> tuple[Pca, Float64[np.ndarray, "136"
     if len(folders) == 1:
         with np.load(folders[0] / "pca.npz") as arrays:
             model = Pca(arrays["mean"], arrays["components"])
-            return model, arrays.get("variance")
+            return model, arrays["variance"]
     together = sum_of_moments(folders)
     return landmarks.fit_pca(together, min(MOST_COEFFICIENTS, together.count - 1))
 

@@ -182,7 +182,7 @@ def test_what_cannot_be_walked_is_an_input_error(tmp_path):
     for arguments, message in [
         (("avspeech", tmp_path), "corpus='avspeech'; choose one of grid, lrw, folder"),
         (("grid", tmp_path / "none"), "no such folder"),
-        (("lrw", tmp_path), "no videos found; looked for WORD/train"),
+        (("lrw", tmp_path), "nothing found; looked for WORD/train"),
         (("folder", tmp_path, "by_sentence"), "folder has by_clip, by_speaker"),
         (("lrw", tmp_path, "by_speaker"), "lrw has own"),
         (("folder", tmp_path, "by_clip", ["anna"]), "only by_speaker holds speakers"),

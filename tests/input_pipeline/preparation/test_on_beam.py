@@ -8,7 +8,7 @@ import pytest
 
 from input_pipeline.clip import InputError
 from input_pipeline.preparation.prepare import prepare
-from input_pipeline.training_data import dataset
+from input_pipeline.training_data import records
 from tests.conftest import ROOT
 from tests.input_pipeline.face_videos import assert_same
 
@@ -24,7 +24,7 @@ def test_beams_dataset_equals_the_local_one_byte_for_byte(lrw, prepared, tmp_pat
     command = [sys.executable, "main.py", "prepare", *flags, *beam]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert_same(tmp_path / dataset.NAME / "lrw" / dataset.VERSION, prepared)
+    assert_same(tmp_path / records.NAME / "lrw" / records.VERSION, prepared)
 
 
 def test_a_missing_beam_is_an_input_error(lrw, tmp_path, monkeypatch):

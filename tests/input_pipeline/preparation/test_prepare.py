@@ -21,7 +21,7 @@ from input_pipeline.preparation import prepare as job
 from input_pipeline.preparation import results, workers
 from input_pipeline.preparation.prepare import prepare
 from input_pipeline.preparation.recording import Options
-from input_pipeline.training_data import dataset
+from input_pipeline.training_data import dataset, records
 from tests.conftest import ROOT
 from tests.input_pipeline.face_videos import assert_same, contents
 
@@ -46,7 +46,7 @@ def test_lrw_becomes_a_dataset(prepared, lrw):
     assert list(train.lengths) == [29, 29, 29]
     assert sorted(path.name for path in prepared.parent.iterdir()) == [
         ".lock",
-        dataset.VERSION,
+        records.VERSION,
     ]
 
 
@@ -144,7 +144,7 @@ def test_killed_at_three_random_points_the_result_is_the_same(lrw, prepared, tmp
     seed = random.randrange(1000)
     print("seed", seed)
     rng = random.Random(seed)
-    work = tmp_path / dataset.NAME / "lrw" / "work"
+    work = tmp_path / records.NAME / "lrw" / "work"
     kept = set()
 
     def done():
@@ -172,7 +172,7 @@ def test_killed_at_three_random_points_the_result_is_the_same(lrw, prepared, tmp
             assert path.stat().st_mtime_ns == before.st_mtime_ns
     _, error = process.communicate()
     assert process.returncode == 0, error
-    assert_same(tmp_path / dataset.NAME / "lrw" / dataset.VERSION, prepared)
+    assert_same(tmp_path / records.NAME / "lrw" / records.VERSION, prepared)
 
 
 def test_a_finished_dataset_is_left_alone(lrw, tmp_path, capsys):
@@ -214,7 +214,7 @@ def interrupted(*_):
 
 
 def test_a_second_run_into_the_same_folder_stops(lrw, tmp_path):
-    home = tmp_path / dataset.NAME / "lrw"
+    home = tmp_path / records.NAME / "lrw"
     home.mkdir(parents=True)
     with open(home / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -225,14 +225,14 @@ def test_a_second_run_into_the_same_folder_stops(lrw, tmp_path):
 
 def test_two_processes_at_once_one_result(lrw, prepared, tmp_path):
     one = start(lrw, tmp_path)
-    wait_for(one, (tmp_path / dataset.NAME / "lrw" / "work").exists)
+    wait_for(one, (tmp_path / records.NAME / "lrw" / "work").exists)
     other = start(lrw, tmp_path)
     _, error = other.communicate()
     assert other.returncode == 2
     assert "another run is preparing it" in error
     assert len(error.strip().splitlines()) == 1
     assert one.wait() == 0, one.communicate()
-    assert_same(tmp_path / dataset.NAME / "lrw" / dataset.VERSION, prepared)
+    assert_same(tmp_path / records.NAME / "lrw" / records.VERSION, prepared)
 
 
 def full(*_, **__):
@@ -249,7 +249,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
             yield item, function(item)
         full()
 
-    work = tmp_path / dataset.NAME / "lrw" / "work"
+    work = tmp_path / records.NAME / "lrw" / "work"
     message = "the disk is full; make room and run the same command again"
     with monkeypatch.context() as patched:
         patched.setattr(workers, "for_each", two_then_full)
@@ -257,7 +257,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
             prepare("lrw", lrw, tmp_path)
     assert len(list(work.glob("clips/*/*"))) == 2
     with monkeypatch.context() as patched:
-        patched.setattr(dataset, "write_shards", full)
+        patched.setattr(job.records, "write_shards", full)
         with pytest.raises(InputError, match=message):
             prepare("lrw", lrw, tmp_path, num_workers=2)
     assert len(list(work.glob("clips/*/*"))) == 8

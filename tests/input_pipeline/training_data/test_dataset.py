@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.clip import Clip, InputError
-from input_pipeline.training_data import dataset
+from input_pipeline.training_data import dataset, records
 
 
 def clips(count, speaker="s1"):
@@ -49,7 +49,7 @@ def folder(tmp_path):
         "train": [lambda: iter(train[:3]), lambda: iter(train[3:])],
         "test": [lambda: iter(test)],
     }
-    folder = dataset.write_shards(tmp_path, "grid", shards)
+    folder = records.write_shards(tmp_path, "grid", shards)
     np.savez(folder / "index.npz", **index(train=train, test=test))
     return folder
 
@@ -80,17 +80,19 @@ def test_a_pickled_copy_reads_for_itself(folder):
 
 def test_the_dataset_is_found_from_where_prepare_was_sent(folder, tmp_path):
     for place in (folder, folder.parent, tmp_path, str(tmp_path)):
-        assert dataset.find_dataset(place) == folder
-    unfinished = tmp_path / dataset.NAME / "lrw" / "work"
+        assert dataset.find_datasets(place) == {"grid": folder}
+    unfinished = tmp_path / records.NAME / "lrw" / "work"
     unfinished.mkdir(parents=True)
     (unfinished / "index.npz").touch()
-    assert dataset.find_dataset(tmp_path) == folder
+    assert dataset.find_datasets(tmp_path) == {"grid": folder}
     with pytest.raises(InputError, match="no prepared dataset; run"):
         dataset.open_clips(tmp_path / "elsewhere", "train")
-    other = tmp_path / dataset.NAME / "lrw" / dataset.VERSION
+    with pytest.raises(InputError, match="no lrw, portraits; it holds grid; prepare"):
+        dataset.open_clips(tmp_path, "train", ["portraits", "grid", "lrw"])
+    other = tmp_path / "copy" / "grid" / records.VERSION
     other.mkdir(parents=True)
     (other / "index.npz").touch()
-    with pytest.raises(InputError, match=r"2 datasets; give one of .*grid.*, .*lrw"):
+    with pytest.raises(InputError, match=r"two datasets of grid, .* give the folder"):
         dataset.open_clips(tmp_path, "train")
 
 
@@ -101,7 +103,8 @@ def test_a_split_that_is_not_there_is_an_input_error(folder):
 
 def test_the_pca_gives_as_many_components_as_asked_for(folder):
     components = np.linalg.qr(np.random.default_rng(0).normal(size=(136, 8)))[0]
-    np.savez(folder / "pca.npz", mean=np.zeros(136), components=components)
+    model = {"mean": np.zeros(136), "components": components}
+    np.savez(folder / "pca.npz", variance=np.ones(136), **model)
     assert dataset.open_pca(folder).components.shape == (136, 8)
     pca = dataset.open_pca(folder, 3)
     np.testing.assert_array_equal(pca.components, components[:, :3])
@@ -128,7 +131,7 @@ def test_the_bytes_do_not_depend_on_the_process(tmp_path):
     """TFDS alone writes the fields in an order that differs from run to run."""
     program = (
         "import sys, pathlib\n"
-        "from input_pipeline.training_data.dataset import write_shards\n"
+        "from input_pipeline.training_data.records import write_shards\n"
         "from tests.input_pipeline.training_data.test_dataset import clips\n"
         "write_shards(pathlib.Path(sys.argv[1]), 'grid', {'train': [lambda: clips(3)]})"
     )

@@ -119,9 +119,9 @@ def test_words_and_a_single_frame_are_plotted_too(tmp_path):
     assert read_image(tmp_path / "one.png").std() > 0
 
 
-def test_the_default_folder_is_inside_the_dataset(data_dir):
+def test_the_default_folder_is_inside_the_data_dir(data_dir):
     folder = inspection.default_folder(data_dir)
-    assert folder.parent == dataset.find_dataset(data_dir)
+    assert folder.parent == data_dir
     folder.mkdir()
     dataset.open_clips(data_dir, "train")  # not taken for another dataset
 

@@ -63,14 +63,14 @@ def assert_same(batches, others):
 def test_batches_are_the_examples_in_the_order_of_the_epochs(
     open_loader, clips, pca, kind, balance
 ):
-    speakers = np.array(clips.speakers)
-    want = []
+    corpora, speakers, want = clips.corpora, clips.speakers, []
     for epoch in range(2):
-        order = {
-            "clips": sampling.shuffled(N, 5, epoch),
-            "sqrt": sampling.speaker_balanced(speakers, 5, epoch, 0.5),
-            "speakers": sampling.speaker_balanced(speakers, 5, epoch),
-        }[balance]
+        if balance == "clips":
+            order = sampling.shuffled(N, 5, epoch)
+        else:
+            exponent = {"sqrt": 0.5, "speakers": 0.0}[balance]
+            groups = sampling.groups_of(corpora, speakers, exponent, {})
+            order = sampling.in_shares(*groups, 5, epoch)
         for place, i in enumerate(map(int, order)):
             key = 5, epoch, place
             want.append(

@@ -83,10 +83,17 @@ def test_epochs_are_different_permutations_of_all_clips():
     assert not np.array_equal(first, second)
 
 
+def balanced(speakers, exponent, seed, epoch=0):
+    """The order of one corpus in which a speaker's share is its clips^exponent."""
+    corpora = ["grid"] * len(speakers)
+    groups = sampling.groups_of(corpora, speakers.tolist(), exponent, {})
+    return sampling.in_shares(*groups, seed, epoch)
+
+
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=5), seed=st.integers(0))
 def test_balanced_rounds_hold_every_speaker_once(counts, seed):
     speakers = np.repeat([f"s{i}" for i in range(len(counts))], counts)
-    order = sampling.speaker_balanced(speakers, seed, 0)
+    order = balanced(speakers, 0.0, seed)
     assert len(order) == len(speakers)
     for first in range(0, len(order) - len(counts) + 1, len(counts)):
         one_round = speakers[order[first : first + len(counts)]]
@@ -100,7 +107,7 @@ def test_the_exponent_shares_the_epoch_among_speakers():
         (0.5, (48, 24, 12)),
         (1.0, (64, 16, 4)),
     ]:
-        order = sampling.speaker_balanced(speakers, 3, 0, exponent)
+        order = balanced(speakers, exponent, 3)
         counts = np.array([np.sum(speakers[order] == name) for name in "abc"])
         np.testing.assert_allclose(counts, want, atol=1)
         half = speakers[order[: len(order) // 2]]  # evenly spread
@@ -113,10 +120,25 @@ def test_the_exponent_shares_the_epoch_among_speakers():
 
 def test_balanced_epochs_reach_every_clip_in_the_end():
     speakers = np.array(["many"] * 9 + ["few"])
-    seen = {
-        i for epoch in range(20) for i in sampling.speaker_balanced(speakers, 0, epoch)
-    }
+    seen = {i for epoch in range(20) for i in balanced(speakers, 0.0, 0, epoch)}
     assert seen == set(range(10))
+
+
+def test_a_mix_gives_each_corpus_its_share_and_balances_within_it():
+    """Speaker s1 of one corpus is not s1 of the other; a name may hold slashes."""
+    corpora = ["grid"] * 60 + ["folder"] * 20
+    speakers = ["s1"] * 50 + ["a/b"] * 10 + ["s1"] * 10 + ["s2"] * 10
+    mix = {"grid": 3.0, "folder": 1.0}
+    group_of, shares = sampling.groups_of(corpora, speakers, 0.0, mix)
+    whose = dict(zip(zip(corpora, speakers, strict=True), group_of, strict=True))
+    want = {("grid", "s1"): 3 / 8, ("grid", "a/b"): 3 / 8}
+    want |= {("folder", "s1"): 1 / 8, ("folder", "s2"): 1 / 8}
+    assert {key: shares[group] for key, group in whose.items()} == pytest.approx(want)
+    order = sampling.in_shares(group_of, shares, 0, 0)
+    counts = np.bincount(np.array(group_of)[order], minlength=4) / len(order)
+    np.testing.assert_allclose(counts, shares, atol=1 / 80)
+    group_of, shares = sampling.groups_of(corpora, speakers, None, mix)
+    np.testing.assert_allclose(shares[group_of[[0, -1]]], [0.75, 0.25])
 
 
 # --- windows ---

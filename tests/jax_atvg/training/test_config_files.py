@@ -105,6 +105,7 @@ def test_a_config_of_schema_1_loads_and_does_what_it_did(tmp_path):
     assert added == {
         "report_to": ("jsonl", "tensorboard"),
         "discriminator.example_widths": (256, 512),
+        **{f"data.mix.{name}": 0.0 for name in ("grid", "lrw", "folder", "portraits")},
     }
     assert not AS_BEFORE.keys() - flatten(Experiment()).keys()
 
