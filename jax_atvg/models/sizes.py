@@ -1,4 +1,4 @@
-"""The sizes and options of the three networks that a config can set.
+"""The sizes and options of the networks that a config can set.
 
 The modules inherit these fields, so that `VGNet(width=16)` and
 `--config.vg_net.width=16` mean the same and every default is written once.  The
@@ -68,3 +68,15 @@ class DiscriminatorSizes:
     lstm_width: int = 256
     lstm_layers: int = 3
     spectral_norm: bool = False
+
+
+@dataclasses.dataclass
+class MouthDiscriminatorSizes:
+    """The options of the discriminator of mouths (not in the paper).
+
+    width: channels of the first convolution, doubled by each of the next two.  side: of
+    the square around the mouth that it sees, in pixels.
+    """
+
+    width: int = 32
+    side: int = 48

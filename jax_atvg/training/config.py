@@ -12,9 +12,14 @@ import functools
 from dataclasses import field
 from typing import Any
 
-from input_pipeline.clip import InputError
+from input_pipeline.clip import CROP_SIZE, InputError
 from input_pipeline.training_data.augment import Strength
-from jax_atvg.models.sizes import AtNetSizes, DiscriminatorSizes, VgNetSizes
+from jax_atvg.models.sizes import (
+    AtNetSizes,
+    DiscriminatorSizes,
+    MouthDiscriminatorSizes,
+    VgNetSizes,
+)
 
 
 @dataclasses.dataclass
@@ -31,18 +36,31 @@ class AtLoss:
 @dataclasses.dataclass
 class GanLoss:
     """pixel_weight: lambda.  texture_weight: tau, of losses.texture_loss, 0 for none.
-    dynamic: weigh the pixel loss by attention + beta; else plain L1.  score, landmark:
-    the terms of D_s and D_p.  mouth_weight: of the mouth's pixels.  pixel_steps: so
-    many first steps train on the pixel and texture losses alone."""
+    pyramid_weight: of losses.pyramid_loss, 0 for none.  dynamic: weigh the pixel loss
+    by attention + beta; else plain L1.  score, landmark: the terms of D_s and D_p.
+    landmark_on_generated: train D_p on generated frames as well, as the authors' code
+    does; the paper trains it on real ones.  mouth_weight: of the mouth's pixels in all
+    losses of pictures.  mouth_score, mouth_features: weights of the hinge loss and of
+    feature matching, both of the discriminator of mouths; 0 and 0: there is none.
+    pixel_steps: so many first steps train on the losses of pictures alone."""
 
     pixel_weight: float = 10.0
     texture_weight: float = 0.0
+    pyramid_weight: float = 0.0
     beta: float = 0.5
     dynamic: bool = True
     score: bool = True
     landmark: bool = True
+    landmark_on_generated: bool = False
     mouth_weight: float = 1.0
+    mouth_score: float = 0.0
+    mouth_features: float = 0.0
     pixel_steps: int = 0
+
+    @property
+    def judges_mouths(self) -> bool:
+        """Whether there is a discriminator of mouths."""
+        return bool(self.mouth_score or self.mouth_features)
 
 
 @dataclasses.dataclass
@@ -134,6 +152,9 @@ class Experiment:
     at_net: AtNetSizes = field(default_factory=AtNetSizes)
     vg_net: VgNetSizes = field(default_factory=VgNetSizes)
     discriminator: DiscriminatorSizes = field(default_factory=DiscriminatorSizes)
+    mouth_discriminator: MouthDiscriminatorSizes = field(
+        default_factory=MouthDiscriminatorSizes
+    )
     at_loss: AtLoss = field(default_factory=AtLoss)
     gan_loss: GanLoss = field(default_factory=GanLoss)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -162,6 +183,8 @@ AT_LEAST = {
     "at_net.members": 1,
     "vg_net.num_blocks": 0,
     "vg_net.width": 2,
+    "mouth_discriminator.width": 1,
+    "mouth_discriminator.side": 8,
     "optimizer.accumulate": 1,
     "optimizer.learning_rate": 0.0,
     "optimizer.clip_norm": 0.0,
@@ -170,11 +193,15 @@ AT_LEAST = {
     "data.num_coefficients": 1,
     "data.synthetic": 0,
     "gan_loss.pixel_steps": 0,
+    "gan_loss.mouth_score": 0.0,
+    "gan_loss.mouth_features": 0.0,
+    "gan_loss.pyramid_weight": 0.0,
     **{f"data.augment.{one.name}": 0.0 for one in dataclasses.fields(Strength)},
     **{f"data.mix.{one.name}": 0.0 for one in dataclasses.fields(Mix)},
 }
 AT_MOST = {
     "seed": 2**31 - 1,  # JAX's keys are made of 32 bits with a sign
+    "mouth_discriminator.side": CROP_SIZE,
     **{
         f"data.augment.{name}": 1.0
         for name in ("mirror", "keep_shape", "smile", "first_photo")
@@ -269,7 +296,7 @@ REMOVED = {"ema": 0.0}
 RENAMED = {"network": {"gan": "vg"}}
 # Fields that were added since and whose default is not what was done before: the value
 # that is.  (A field that is in neither table takes its default, which is.)
-AS_BEFORE: dict[str, Any] = {}
+AS_BEFORE: dict[str, Any] = {"gan_loss.landmark_on_generated": True}
 
 
 def upgraded(flat: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -313,7 +340,12 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def beside_defaults(experiment: Experiment) -> str:
     """ "network=at, seed=1": what the experiment sets otherwise than the defaults."""
     defaults = flatten(Experiment())
-    idle = ("vg_net.", "discriminator.", "gan_loss.")  # the other network's
+    idle = (
+        "vg_net.",
+        "discriminator.",
+        "mouth_discriminator.",
+        "gan_loss.",
+    )  # the other network's
     if experiment.network == "vg":
         idle = ("at_net.", "at_loss.")
     changed = {

@@ -1,27 +1,36 @@
 """One training step of VG-net and its discriminator.  CVPR 2019, section 3.3.
 
-    L_D = BCE(D_s(real), 1) + BCE(D_s(fake), 0) + L_p(real) + L_p(fake)
-    L_G = lambda L_pix + tau L_tex + BCE(D_s(fake), 1) + L_p(fake)
+    L_D = BCE(D_s(real), 1) + BCE(D_s(fake), 0) + L_p(real)
+    L_G = lambda L_pix + BCE(D_s(fake), 1) + L_p(fake)
 
 with L_p the squared, mouth-weighted error of the landmarks that D_p reads off the
 frames.  D is updated first, and VG-net (G) is judged by the updated D, as in the
-authors' code.  VG-net runs forward once; the authors run it twice, with new dropout
-masks.
+authors' code.  That code adds L_p(fake) to L_D, against the paper: VG-net then learns
+to write landmarks into the frames that only D_p can read.  VG-net runs forward once;
+the authors run it twice, with new dropout masks.
+
+Not in the paper: other losses of pictures, and a discriminator of mouths, see
+config.GanLoss.
 """
 
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from input_pipeline.clip import VgBatch
 from jax_atvg.arrays import Attention, Video
+from jax_atvg.models.mouth_discriminator import mouth_crops
 from jax_atvg.training.losses import (
     dynamic_pixel_loss,
+    feature_loss,
+    hinge_loss,
     landmark_loss,
     mouth_mask,
     mouth_pixels,
     pixel_loss,
+    pyramid_loss,
     score_loss,
     texture_loss,
 )
@@ -39,31 +48,33 @@ class Fake(NamedTuple):
 def gan_step(
     nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array
 ) -> tuple[VgState, dict[str, Array]]:
-    """Discriminator, then generator.  Pure; `nets` is static.
+    """Discriminators, then generator.  Pure; `nets` is static.
 
     Returns the new state and the losses, f32[] each, named "disc/..." and "vg/...".
     """
     fake, pull_back, batch_stats = generate(nets, state, batch, seed)
     disc, d = discriminator_update(nets, state.disc, fake, batch)
+    mouth, m = mouth_update(nets, state.mouth, fake, batch)
+    state = state._replace(disc=disc, mouth=mouth)
     (_, g), cotangent = jax.value_and_grad(vg_loss, 2, has_aux=True)(
-        nets, disc, fake, batch
+        nets, state, fake, batch
     )
     (gradients,) = pull_back(cotangent)
-    return moved(nets, state, disc, gradients, batch_stats), d | g
+    return moved(nets, state, gradients, batch_stats), d | m | g
 
 
 def pixel_step(
     nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array
 ) -> tuple[VgState, dict[str, Array]]:
-    """A step of VG-net alone, on lambda L_pix + tau L_tex, without the discriminator:
-    a run may begin with such steps (not in the paper)."""
+    """A step of VG-net alone, on the losses of pictures, without discriminators: a run
+    may begin with such steps (not in the paper)."""
     fake, pull_back, batch_stats = generate(nets, state, batch, seed)
     (_, terms), cotangent = jax.value_and_grad(likeness_loss, 1, has_aux=True)(
         nets, fake, batch
     )
     (gradients,) = pull_back(cotangent)
     terms |= {"vg/attention": fake.attention.mean()}
-    return moved(nets, state, state.disc, gradients, batch_stats), terms
+    return moved(nets, state, gradients, batch_stats), terms
 
 
 def generate(nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array):
@@ -100,12 +111,23 @@ def discriminator_update(
     return disc.apply_gradients(gradients, batch_stats, nets.disc_optimizer), terms
 
 
-def moved(
-    nets: VgNets, state: VgState, disc: NetState, gradients, batch_stats
-) -> VgState:
+def mouth_update(
+    nets: VgNets, mouth: NetState | None, fake: Fake, batch: VgBatch
+) -> tuple[NetState | None, dict[str, Array]]:
+    """The update of the discriminator of mouths, if there is one: (it, its losses)."""
+    if mouth is None:
+        return None, {}
+    (loss, batch_stats), gradients = jax.value_and_grad(mouth_loss, 1, has_aux=True)(
+        nets, mouth.params, mouth.batch_stats, fake.frames, batch
+    )
+    mouth = mouth.apply_gradients(gradients, batch_stats, nets.disc_optimizer)
+    return mouth, {"disc/mouth": loss}
+
+
+def moved(nets: VgNets, state: VgState, gradients, batch_stats) -> VgState:
     """The state after VG-net's update."""
     vg = state.vg.apply_gradients(gradients, batch_stats, nets.vg_optimizer)
-    return VgState(state.step + 1, vg, disc)
+    return state._replace(step=state.step + 1, vg=vg)
 
 
 def discriminator_loss(nets: VgNets, params, batch_stats, fake: Video, batch: VgBatch):
@@ -132,18 +154,42 @@ def discriminator_loss(nets: VgNets, params, batch_stats, fake: Video, batch: Vg
         }
     if nets.loss.landmark:
         truth = batch.landmarks
-        terms |= {
-            "disc/landmark_real": landmark_loss(on_real.landmarks, truth, mask),
-            "disc/landmark_fake": landmark_loss(on_fake.landmarks, truth, mask),
-        }
+        terms["disc/landmark_real"] = landmark_loss(on_real.landmarks, truth, mask)
+        if nets.loss.landmark_on_generated:
+            terms["disc/landmark_fake"] = landmark_loss(on_fake.landmarks, truth, mask)
     loss = sum(terms.values())
     return loss, (batch_stats, terms | {"disc/loss": loss})
 
 
-def vg_loss(nets: VgNets, disc: NetState, fake: Fake, batch: VgBatch):
-    """(L_G, its terms), L_G as VG-net is judged.  The discriminator is frozen: neither
-    its parameters nor its running statistics change."""
+def mouth_loss(nets: VgNets, params, batch_stats, fake: Video, batch: VgBatch):
+    """(the hinge loss of the discriminator of mouths, its new running statistics)."""
+    judged, batch_stats = judge_mouths(nets, params, batch_stats, fake, batch)
+    real, fake = judged
+    return hinge_loss(real.logits, fake.logits), batch_stats
+
+
+def judge_mouths(nets: VgNets, params, batch_stats, fake: Video, batch: VgBatch):
+    """((Judgement of the real mouths, of the generated ones), running statistics): one
+    pass, because in this discriminator crops do not influence each other."""
+    crops = [
+        mouth_crops(frames, batch.landmarks, nets.mouth_discriminator.side)
+        for frames in (batch.frames, fake)
+    ]
+    both = jnp.concatenate(crops)
+    net = nets.mouth_discriminator
+    judged, batch_stats = run(net, params, batch_stats, both, compute=nets.compute)
+
+    def half(i: int):
+        return jax.tree.map(lambda x: jnp.split(x, 2)[i], judged)
+
+    return (half(0), half(1)), batch_stats
+
+
+def vg_loss(nets: VgNets, state: VgState, fake: Fake, batch: VgBatch):
+    """(L_G, its terms), L_G as VG-net is judged.  The discriminators are frozen:
+    neither their parameters nor their running statistics change."""
     loss, terms = likeness_loss(nets, fake, batch)
+    disc, mouth = state.disc, state.mouth
     if nets.loss.score or nets.loss.landmark:
         judged, _ = run(
             nets.discriminator,
@@ -161,11 +207,20 @@ def vg_loss(nets: VgNets, disc: NetState, fake: Fake, batch: VgBatch):
             judged.landmarks, batch.landmarks, mouth_mask()
         )
         loss += terms["vg/landmark"]
+    if mouth is not None:
+        (on_real, on_fake), _ = judge_mouths(
+            nets, mouth.params, mouth.batch_stats, fake.frames, batch
+        )
+        score = -on_fake.logits.mean()
+        match = feature_loss(on_fake.features, on_real.features)
+        terms |= {"vg/mouth_score": score, "vg/mouth_features": match}
+        loss += nets.loss.mouth_score * score + nets.loss.mouth_features * match
     return loss, terms | {"vg/attention": fake.attention.mean(), "vg/loss": loss}
 
 
 def likeness_loss(nets: VgNets, fake: Fake, batch: VgBatch):
-    """(lambda L_pix + tau L_tex, its terms unweighted); L_pix dynamic or plain L1."""
+    """(the weighted sum of the losses of pictures, its terms unweighted); L_pix is
+    dynamic or plain L1."""
     weight = 1.0
     if nets.loss.mouth_weight != 1.0:
         size = fake.frames.shape[2]
@@ -181,4 +236,7 @@ def likeness_loss(nets: VgNets, fake: Fake, batch: VgBatch):
     if nets.loss.texture_weight:
         terms["vg/texture"] = texture_loss(*pictures, weight=weight)
         loss += nets.loss.texture_weight * terms["vg/texture"]
+    if nets.loss.pyramid_weight:
+        terms["vg/pyramid"] = pyramid_loss(*pictures, weight=weight)
+        loss += nets.loss.pyramid_weight * terms["vg/pyramid"]
     return loss, terms

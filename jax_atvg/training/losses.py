@@ -4,6 +4,8 @@ apply the weights.
 Source: CVPR 2019, section 3, and the authors' trainers (docs/reference.md, section 2).
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
@@ -11,6 +13,8 @@ from jaxtyping import Float
 
 from input_pipeline.clip import MOUTH, NUM_POINTS
 from jax_atvg.arrays import Array, Attention, Coefficients, Landmarks, Scalar, Video
+
+LEVELS = 4  # of the Laplacian pyramid
 
 
 def at_landmark_loss(
@@ -101,6 +105,43 @@ def texture_loss(
     return loss
 
 
+def pyramid_loss(
+    fake: Video, real: Video, *, weight: Attention | float = 1.0
+) -> Scalar:
+    """sum over LEVELS of a Laplacian pyramid of mean W |band(fake) - band(real)|, each
+    times 2^-level (Bojanowski et al. 2018).  Not in the paper.
+
+    The bands are linear in the frames, so that of the difference is taken.  A level has
+    half the size of the one before, by means of four; a band is a level less what the
+    next one, smoothed, tells of it.  weight: of each pixel, see mouth_pixels.
+    """
+    error = (fake - real).reshape(-1, *fake.shape[2:])
+    weight = jnp.broadcast_to(weight, (*fake.shape[:-1], 1))
+    weight, loss = weight.reshape(-1, *weight.shape[2:]), 0.0
+    for level in range(LEVELS):
+        smaller = block_means(error, 2)
+        band = error - enlarged(smaller)
+        loss += 2.0**-level * jnp.mean(weight * jnp.abs(band))
+        error, weight = smaller, block_means(weight, 2)
+    return loss
+
+
+def enlarged(pictures: Array) -> Array:
+    """f[N,H,W,C] -> f[N,2H,2W,C], linearly between the pixels' centres."""
+    for axis in (1, 2):
+        pads = [(0, 0)] * pictures.ndim
+        pads[axis] = (1, 1)
+        wide = jnp.pad(pictures, pads, mode="edge")
+        count = pictures.shape[axis]
+        before = lax.slice_in_dim(wide, 0, count, axis=axis)
+        after = lax.slice_in_dim(wide, 2, count + 2, axis=axis)
+        both = [0.75 * pictures + 0.25 * x for x in (before, after)]
+        shape = list(pictures.shape)
+        shape[axis] *= 2
+        pictures = jnp.stack(both, axis + 1).reshape(shape)
+    return pictures
+
+
 def block_means(pictures: Array, side: int) -> Array:
     """f[N,H,W,C] -> f[N,H/side,W/side,C]."""
     n, height, width, channels = pictures.shape
@@ -157,6 +198,19 @@ def mouth_mask(weight: float = 100.0) -> Float[Array, "136"]:
     The authors' mask; squared, the mouth's heights weigh 10^4.
     """
     return jnp.ones((NUM_POINTS, 2)).at[MOUTH, 1].set(weight).reshape(-1)
+
+
+def hinge_loss(on_real: Array, on_fake: Array) -> Scalar:
+    """mean max(0, 1 - D(real)) + mean max(0, 1 + D(fake)): a discriminator's loss (Lim
+    and Ye 2017).  Not in the paper."""
+    return jnp.mean(nn.relu(1 - on_real)) + jnp.mean(nn.relu(1 + on_fake))
+
+
+def feature_loss(of_fake: Sequence[Array], of_real: Sequence[Array]) -> Scalar:
+    """Feature matching: mean over layers of mean |f(fake) - f(real)| (Wang et al.
+    2018).  Not in the paper."""
+    pairs = zip(of_fake, of_real, strict=True)
+    return sum(jnp.mean(jnp.abs(a - b)) for a, b in pairs) / len(of_fake)
 
 
 def landmark_loss(

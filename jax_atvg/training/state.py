@@ -12,6 +12,7 @@ from jax import Array
 from input_pipeline.clip import Pca
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
+from jax_atvg.models.mouth_discriminator import MouthDiscriminator
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.training.config import AtLoss, GanLoss
 from jax_atvg.training.optim import adam
@@ -43,11 +44,13 @@ class AtState(NamedTuple):
 
 
 class VgState(NamedTuple):
-    """vg: VG-net, the generator.  disc: its discriminator."""
+    """vg: VG-net, the generator.  disc: its discriminator.  mouth: the discriminator of
+    mouths, if there is one."""
 
     step: Array
     vg: NetState
     disc: NetState
+    mouth: NetState | None = None
 
 
 # Names in checkpoints that are older than the fields' names: runs of before resume.
@@ -57,13 +60,18 @@ STORED_AS = {"vg": "gen"}
 def to_stored(state: AtState | VgState) -> dict[str, Any]:
     """The tree that checkpoints hold, in the names of the first versions."""
     tree = {STORED_AS.get(k, k): v for k, v in state._asdict().items()}
-    return tree if isinstance(state, AtState) else tree | {"ema": None}
+    if isinstance(state, AtState):
+        return tree
+    if state.mouth is None:
+        del tree["mouth"]
+    return tree | {"ema": None}
 
 
 def from_stored(tree: dict[str, Any]) -> AtState | VgState:
     """The inverse of to_stored."""
     kind = AtState if "net" in tree else VgState
-    return kind(*(tree[STORED_AS.get(name, name)] for name in kind._fields))
+    names = {name: STORED_AS.get(name, name) for name in kind._fields}
+    return kind(**{k: tree[name] for k, name in names.items() if name in tree})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +92,9 @@ class AtNets:
 
 @dataclasses.dataclass(frozen=True)
 class VgNets:
-    """VG-net, its discriminator, their optimisers and loss.  compute: the precision
-    of the networks' products, "float32" or "bfloat16"."""
+    """VG-net, its discriminators, their optimisers and loss.  compute: the precision
+    of the networks' products, "float32" or "bfloat16".  disc_optimizer: of both
+    discriminators; each has a state of its own."""
 
     vg_net: VGNet = VGNet()
     discriminator: Discriminator = Discriminator()
@@ -93,13 +102,16 @@ class VgNets:
     disc_optimizer: optax.GradientTransformation = adam()
     loss: GanLoss = dataclasses.field(default_factory=GanLoss)
     compute: str = "float32"
+    mouth_discriminator: MouthDiscriminator = MouthDiscriminator()
 
-    def start(self, vg_net, discriminator) -> VgState:
+    def start(self, vg_net, discriminator, mouth_discriminator=None) -> VgState:
         """Each: {"params", "batch_stats"} of the network."""
+        mouth = mouth_discriminator
         return VgState(
             jnp.zeros((), jnp.int32),
             net_state(vg_net, self.vg_optimizer),
             net_state(discriminator, self.disc_optimizer),
+            mouth and net_state(mouth, self.disc_optimizer),
         )
 
 

@@ -26,6 +26,7 @@ from input_pipeline.clip import (
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.layers import BatchNorm, Norm
+from jax_atvg.models.mouth_discriminator import MouthDiscriminator
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.sharding import check_batch_size, replicated, split, split_evenly
 from jax_atvg.training.at_step import at_step
@@ -180,6 +181,7 @@ def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:
         optimizer(max(steps - experiment.gan_loss.pixel_steps, 1)),
         experiment.gan_loss,
         experiment.compute,
+        MouthDiscriminator(**attributes(experiment.mouth_discriminator)),
     )
 
 
@@ -225,7 +227,13 @@ def initial_state(nets: Nets, shapes: AtBatch | VgBatch, seed) -> State:
         return nets.start(nets.net.init(keys[0], example, audio))
     image, example = zeros(shapes.image, 0), zeros(shapes.example, 0)
     frames, landmarks = zeros(shapes.frames, 0, 1), zeros(shapes.landmarks, 0, 1)
+    mouth = None
+    if nets.loss.judges_mouths:
+        side = nets.mouth_discriminator.side
+        key = jax.random.fold_in(keys[1], 1)
+        mouth = nets.mouth_discriminator.init(key, jnp.zeros((1, side, side, 3)))
     return nets.start(
         nets.vg_net.init(keys[0], image, landmarks, example),
         nets.discriminator.init(keys[1], frames, example),
+        mouth,
     )

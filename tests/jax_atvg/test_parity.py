@@ -17,6 +17,7 @@ from jax_atvg.inference.torch_import import convert
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
+from jax_atvg.training.config import GanLoss
 from jax_atvg.training.gan_step import gan_step
 from jax_atvg.training.state import VgNets
 from tests import formula
@@ -142,6 +143,7 @@ def ours(form, variables, inputs):
     nets = VgNets(
         VGNet(recurrence="batch", dropout=0.0, norm=FrameNorm),
         Discriminator(norm=FrameNorm),
+        loss=GanLoss(landmark_on_generated=True),
     )
     batch = VgBatch(
         nhwc(inputs.vg_image),

@@ -105,6 +105,12 @@ def test_a_config_of_schema_1_loads_and_does_what_it_did(tmp_path):
     assert added == {
         "report_to": ("jsonl", "tensorboard"),
         "discriminator.example_widths": (256, 512),
+        "gan_loss.landmark_on_generated": True,
+        "gan_loss.pyramid_weight": 0.0,
+        "gan_loss.mouth_score": 0.0,
+        "gan_loss.mouth_features": 0.0,
+        "mouth_discriminator.width": 32,
+        "mouth_discriminator.side": 48,
         **{f"data.mix.{name}": 0.0 for name in ("grid", "lrw", "folder", "portraits")},
     }
     assert not AS_BEFORE.keys() - flatten(Experiment()).keys()

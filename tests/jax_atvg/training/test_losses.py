@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from jax_atvg.training import losses
 
@@ -156,3 +156,52 @@ def test_texture_loss_tells_stripes_across_from_stripes_along():
     along = across.swapaxes(2, 3)
     both = losses.texture_loss(across, along), losses.texture_loss(0 * along, along)
     assert both[0] > 1.5 * both[1]
+
+
+# --- pyramid, mouths ---
+
+
+def laplacian_bands(picture, levels):
+    """The bands of f[H,W], by scipy's linear interpolation."""
+    bands = []
+    for _ in range(levels):
+        height, width = picture.shape
+        small = picture.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
+        at = np.meshgrid(
+            *((np.arange(n) + 0.5) / 2 - 0.5 for n in (height, width)), indexing="ij"
+        )
+        bands.append(picture - map_coordinates(small, at, order=1, mode="nearest"))
+        picture = small
+    return bands
+
+
+def test_pyramid_loss_is_the_sum_of_the_weighted_bands():
+    random = np.random.default_rng(0)
+    fake, real = random.uniform(-1, 1, (2, 1, 1, 32, 48, 3))
+    weight = random.uniform(1, 3, (1, 1, 32, 48, 1))
+    want, share = 0.0, weight[0, 0, ..., 0]
+    channels = [
+        laplacian_bands((fake - real)[0, 0, ..., i], losses.LEVELS) for i in range(3)
+    ]
+    for level, bands in enumerate(zip(*channels, strict=True)):
+        want += np.mean(share * np.abs(bands)) / 2**level
+        share = share.reshape(len(share) // 2, 2, -1, 2).mean((1, 3))
+    arrays = [x.astype(np.float32) for x in (fake, real, weight)]
+    loss = losses.pyramid_loss(*arrays[:2], weight=arrays[2])
+    np.testing.assert_allclose(loss, want, rtol=1e-5)
+    assert losses.pyramid_loss(arrays[0], arrays[0]) == 0
+    even = losses.pyramid_loss(arrays[0], arrays[0] + 0.25)
+    np.testing.assert_allclose(even, 0, atol=1e-6)
+
+
+def test_hinge_loss_is_zero_beyond_the_margin():
+    far = np.array([1.5, 2.0], np.float32)
+    assert losses.hinge_loss(far, -far) == 0
+    np.testing.assert_allclose(losses.hinge_loss(0 * far, 0 * far), 2)
+    np.testing.assert_allclose(losses.hinge_loss(-far, -far), 2.75)
+
+
+def test_feature_loss_weighs_layers_alike():
+    real = [np.zeros((2, 8, 8, 4), np.float32), np.zeros((2, 2, 2, 16), np.float32)]
+    fake = [real[0] + 1, real[1] - 3]
+    np.testing.assert_allclose(losses.feature_loss(fake, real), 2)

@@ -17,6 +17,7 @@ from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.training import gan_step as gan
 from jax_atvg.training.at_step import at_step
+from jax_atvg.training.config import GanLoss
 from jax_atvg.training.losses import dynamic_pixel_loss
 from jax_atvg.training.state import AtNets, VgNets
 from tests.conftest import optimised
@@ -99,6 +100,7 @@ def test_five_adam_steps_of_at_net(at_case):
 GAN = VgNets(
     VGNet(recurrence="batch", dropout=0.0, norm=PerFrameBatchNorm),
     Discriminator(norm=PerFrameBatchNorm),
+    loss=GanLoss(landmark_on_generated=True),
 )
 
 
@@ -170,16 +172,16 @@ def test_gan_step_gradients(gan_case):
     assert_block_norms("vg_net", total, stored, "f64/gen_step/grad_norm/", 1e-2)
 
     @jax.jit
-    def cotangents(disc, fake, batch):
+    def cotangents(state, fake, batch):
         def terms(fake):
-            _, terms = gan.vg_loss(GAN, disc, fake, batch)
+            _, terms = gan.vg_loss(GAN, state, fake, batch)
             return terms["vg/score"], terms["vg/landmark"]
 
         return jax.jacrev(terms)(fake)
 
     fake, pull_back = generate(state, batch)
     score, landmark = (
-        pull(pull_back, cotangent) for cotangent in cotangents(after.disc, fake, batch)
+        pull(pull_back, cotangent) for cotangent in cotangents(after, fake, batch)
     )
     pixel = jax.tree.map(lambda x, a, b: (x - a - b) / 10, total, score, landmark)
     for name, gradient in (("pix", pixel), ("gen", score), ("lmark", landmark)):

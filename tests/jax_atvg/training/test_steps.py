@@ -88,7 +88,7 @@ def test_both_networks_and_their_statistics_move_once(state, after):
 
 def test_generator_loss_is_the_weighted_sum_of_its_terms(judge, state, batch):
     fake = gan.Fake(-batch.frames, 0.5 * np.ones((*batch.frames.shape[:-1], 1)))
-    loss, terms = judge(state.disc, fake, batch)
+    loss, terms = judge(state, fake, batch)
     expected = 10 * terms["vg/pixel"] + terms["vg/score"] + terms["vg/landmark"]
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
@@ -111,8 +111,8 @@ def test_generator_is_judged_by_the_updated_discriminator(
     judge, state, batch, after, fake
 ):
     moved, metrics = after
-    _, by_new = judge(moved.disc, fake, batch)
-    _, by_old = judge(state.disc, fake, batch)
+    _, by_new = judge(moved, fake, batch)
+    _, by_old = judge(state, fake, batch)
     np.testing.assert_allclose(metrics["vg/landmark"], by_new["vg/landmark"], rtol=1e-4)
     assert abs(by_old["vg/landmark"] / by_new["vg/landmark"] - 1) > 1e-3
 
@@ -120,7 +120,7 @@ def test_generator_is_judged_by_the_updated_discriminator(
 def test_landmark_gradient_of_the_discriminator_flows_to_the_frames(nets, state, batch):
     def landmark(frames):
         fake = gan.Fake(frames, jnp.zeros((BATCH, FRAMES, SIZE, SIZE, 1)))
-        return gan.vg_loss(nets, state.disc, fake, batch)[1]["vg/landmark"]
+        return gan.vg_loss(nets, state, fake, batch)[1]["vg/landmark"]
 
     gradient = jax.jit(jax.grad(landmark))(jnp.asarray(batch.frames))
     assert float(jnp.abs(gradient).max()) > 0
