@@ -14,7 +14,6 @@ from configs import ablation, smoke, vg_default
 from input_pipeline.clip import MOUTH, AtBatch, InputError, Pca
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
-from jax_atvg.models.mouth_discriminator import MouthDiscriminator
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.sharding import data_mesh
 from jax_atvg.training import config as configuration
@@ -30,20 +29,8 @@ from jax_atvg.training.config import (
     Strength,
 )
 from jax_atvg.training.optim import adam, make_optimizer, schedule
-from jax_atvg.training.state import (
-    AtNets,
-    VgNets,
-    from_stored,
-    net_state,
-    run,
-    to_stored,
-)
-from jax_atvg.training.train_step import (
-    batch_shapes,
-    build,
-    initial_state,
-    make_nets,
-)
+from jax_atvg.training.state import AtNets, VgNets, run
+from jax_atvg.training.train_step import build, make_nets
 from tests.random_variables import random_variables, random_vg_batch
 
 SIZE, BATCH, FRAMES = 32, 2, 3
@@ -206,73 +193,6 @@ def test_landmarks_are_learnt_from_real_frames_unless_the_authors_way_is_asked_f
     assert bool(np.any(towards)) == generated
     named = {"disc/landmark_real", "disc/loss"}
     assert set(terms) == named | ({"disc/landmark_fake"} if generated else set())
-
-
-# --- the discriminator of mouths ---
-
-
-@pytest.fixture(scope="module")
-def with_mouths():
-    """Alone, without the paper's discriminator, and with plain descent."""
-    loss = GanLoss(score=False, landmark=False, mouth_score=2.0, mouth_features=3.0)
-    return small_gan(
-        loss=loss,
-        mouth_discriminator=MouthDiscriminator(width=4, side=16),
-        disc_optimizer=adam(3e-3),
-    )
-
-
-def start_with_mouths(nets, batch):
-    crops = jnp.zeros((1, 16, 16, 3))
-    mouth = nets.mouth_discriminator.init(jax.random.key(0), crops)
-    return start(nets, batch)._replace(mouth=net_state(mouth, nets.disc_optimizer))
-
-
-def test_the_discriminator_of_mouths_adds_its_two_terms(with_mouths, batch):
-    state = start_with_mouths(with_mouths, batch)
-    after, terms = jax.jit(functools.partial(gan.gan_step, with_mouths))(
-        state, batch, 0
-    )
-    want = 10 * terms["vg/pixel"]
-    want += 2 * terms["vg/mouth_score"] + 3 * terms["vg/mouth_features"]
-    np.testing.assert_allclose(terms["vg/loss"], want, rtol=1e-5)
-    same = jax.tree.map(lambda a, b: bool(np.all(a == b)), state.disc, after.disc)
-    assert all(jax.tree.leaves(same))
-    alone, _ = jax.jit(functools.partial(gan.pixel_step, with_mouths))(state, batch, 0)
-    same = jax.tree.map(lambda a, b: bool(np.all(a == b)), state.mouth, alone.mouth)
-    assert all(jax.tree.leaves(same))
-
-
-def test_the_discriminator_of_mouths_learns_to_tell_them_apart(with_mouths, batch):
-    state = start_with_mouths(with_mouths, batch)
-    fake = gan.Fake(0.3 * batch.frames, np.zeros((*batch.frames.shape[:-1], 1)))
-    update = jax.jit(functools.partial(gan.mouth_update, with_mouths))
-    mouth, losses = state.mouth, []
-    for _ in range(80):
-        mouth, terms = update(mouth, fake, batch)
-        losses.append(float(terms["disc/mouth"]))
-    assert losses[0] > 1.5 and losses[-1] < 0.5 * losses[0]
-
-
-def test_a_run_with_mouths_is_stored_and_loaded_and_others_as_before(
-    with_mouths, batch
-):
-    plain, state = start(with_mouths, batch), start_with_mouths(with_mouths, batch)
-    assert "mouth" not in to_stored(plain)
-    for one in (plain, state):
-        back = from_stored(to_stored(one))
-        assert jax.tree.structure(back) == jax.tree.structure(one)
-    assert build_state("mouth_score").mouth is not None
-    assert build_state("pixel_weight").mouth is None
-
-
-def build_state(weight: str):
-    """The shapes of the state of an experiment in which this weight is 1."""
-    experiment = Experiment()
-    setattr(experiment.gan_loss, weight, 1.0)
-    nets = make_nets(experiment)
-    shapes = batch_shapes(experiment, 1)
-    return jax.eval_shape(functools.partial(initial_state, nets, shapes), 0)
 
 
 @pytest.fixture(scope="module")
