@@ -171,30 +171,6 @@ def test_a_term_switched_off_is_in_neither_loss(batch, term):
     np.testing.assert_allclose(terms["disc/loss"], sum(others), rtol=1e-6)
 
 
-@pytest.mark.parametrize("generated", [False, True])
-def test_landmarks_are_learnt_from_real_frames_unless_the_authors_way_is_asked_for(
-    batch, generated
-):
-    """By the loss and by its gradient: D_s is off, so that D_p alone is trained."""
-    loss = GanLoss(score=False, landmark_on_generated=generated)
-    nets = small_gan(loss=loss)
-    state = start(nets, batch)
-
-    @jax.jit
-    @functools.partial(jax.grad, argnums=2, has_aux=True)
-    def gradient(params, batch_stats, fake):
-        loss, (_, terms) = gan.discriminator_loss(
-            nets, params, batch_stats, fake, batch
-        )
-        return loss, terms
-
-    disc, fake = state.disc, jnp.asarray(-0.5 * batch.frames)
-    towards, terms = gradient(disc.params, disc.batch_stats, fake)
-    assert bool(np.any(towards)) == generated
-    named = {"disc/landmark_real", "disc/loss"}
-    assert set(terms) == named | ({"disc/landmark_fake"} if generated else set())
-
-
 @pytest.fixture(scope="module")
 def likeness(batch):
     """A step on the pixel and texture terms alone: (before, after, losses).  With plain

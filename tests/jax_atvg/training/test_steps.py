@@ -1,5 +1,6 @@
 """The training steps by their claims; against the authors' in test_reference_steps."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,7 @@ from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.training import gan_step as gan
 from jax_atvg.training.at_step import at_step
+from jax_atvg.training.config import GanLoss
 from jax_atvg.training.optim import adam
 from jax_atvg.training.rng import stream
 from jax_atvg.training.state import AtNets, VgNets
@@ -137,6 +139,29 @@ def test_real_and_generated_frames_are_normalised_apart(nets, state, batch):
     a, b = terms(batch.frames), terms(-0.1 * batch.frames)
     assert a["disc/score_real"] == b["disc/score_real"]
     assert a["disc/score_fake"] != b["disc/score_fake"]
+
+
+@pytest.mark.parametrize("generated", [False, True])
+def test_landmarks_are_learnt_from_real_frames_unless_the_authors_way_is_asked_for(
+    nets, state, batch, generated
+):
+    """By the loss and by its gradient: D_s is off, so that D_p alone is trained."""
+    loss = GanLoss(score=False, landmark_on_generated=generated)
+    nets = dataclasses.replace(nets, loss=loss)
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=2, has_aux=True)
+    def gradient(params, batch_stats, fake):
+        loss, (_, terms) = gan.discriminator_loss(
+            nets, params, batch_stats, fake, batch
+        )
+        return loss, terms
+
+    disc, fake = state.disc, jnp.asarray(-0.5 * batch.frames)
+    towards, terms = gradient(disc.params, disc.batch_stats, fake)
+    assert bool(np.any(towards)) == generated
+    named = {"disc/landmark_real", "disc/loss"}
+    assert set(terms) == named | ({"disc/landmark_fake"} if generated else set())
 
 
 def test_the_same_seed_repeats_a_step_and_another_does_not(step, state, batch, after):
