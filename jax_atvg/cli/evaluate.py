@@ -18,6 +18,11 @@ def flags(add: Flags) -> None:
     add.path("out", "The report's folder.", required=True)
     bundle_flag(add)
     add.choice("split", SPLITS, "Which clips.", "validation")
+    add.word_list(
+        "corpora",
+        "Only their clips, as grid,portraits. Unless named: those of all videos, and "
+        "no portraits.",
+    )
     add.word_list("speakers", "Only their clips, as s1,s2.")
     add.number(
         "limit", "Only so many clips, evenly over the split; 0 for all.", 0, least=0
@@ -45,7 +50,7 @@ def run(given: Given) -> int:
     tell_compilations()
     bundle = load_bundle(given.bundle)
     say_what_runs(networks=bundle.variables)
-    clips = dataset.open_clips(given.data_dir, given.split)
+    clips = dataset.open_clips(given.data_dir, given.split, given.corpora)
     say(f"data: {given.data_dir}, {len(clips)} clips of the split {given.split}")
     results = evaluate(
         bundle,

@@ -33,6 +33,7 @@ POINTS = {
     "r": "r of opening ↑",
     "velocity_error": "velocity error px/frame ↓",
     "jitter_ratio": "jitter / real (1)",
+    "closing": "closed lips too far open px (0)",
 }
 PIXELS = {
     "psnr": "PSNR dB ↑",
@@ -41,6 +42,7 @@ PIXELS = {
     "mouth_psnr": "mouth PSNR ↑",
     "mouth_ssim": "mouth SSIM ↑",
     "mouth_sharpness": "mouth sharpness / real (1)",
+    "checkerboard": "mouth checkerboard / real (1)",
     "csim_dlib": "CSIM-dlib ↑",
 }
 COMPAT = {
@@ -65,7 +67,9 @@ HOW_TO_READ = (
     "real: points found again on the real frames, against the true landmarks: the "
     "detector's error, below which an LMD of frames means nothing. LMD: error of the "
     "mouth's points in pixels of the 128x128 crop. r: correlation of the inner lips' "
-    "opening. Brackets: 95 % bootstrap interval over clips."
+    "opening. Closed lips: how much further apart these are where the true ones are "
+    "less than 1 px apart. Checkerboard: what alternates from pixel to pixel both "
+    "ways. Brackets: 95 % bootstrap interval over clips."
 )
 
 

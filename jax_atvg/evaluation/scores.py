@@ -27,6 +27,7 @@ from jax_atvg.evaluation.metrics import (
 IDENTITY_EVERY = 5  # frames between two that are compared with the photo
 MARGIN = 6  # pixels around the mouth's points
 LEAST_OVERLAP = 3  # frames that a correlation needs
+CLOSED = 1.0  # px: lips whose true points are less far apart are closed
 EMBEDDING = "dlib_face_recognition_resnet_model_v1.dat"
 TRUE = PROTOCOLS["true"]
 
@@ -36,14 +37,14 @@ Scores = dict[str, float]
 # --- points ---
 
 
-def point_scores(real: Points, fake: Points) -> Scores:
+def point_scores(real: Points, fake: Points, truth: Points | None = None) -> Scores:
     """How well points follow the true ones.
 
     lmd, f_lmd: of the mouth and of the face, pixels per point.  r: correlation of the
     inner lips' opening; r_lag_+k: that of fake frame t + k with real frame t, so that a
     peak at +2 means 80 ms late.  velocity_error: of the mouth, pixels per frame.
     jitter_ratio: mean acceleration of the fake points over that of the real ones; above
-    1 they tremble.
+    1 they tremble.  closing: see there; truth: the true points, `real` if not given.
     """
     a, b = opening(real), opening(fake)
     return {
@@ -52,6 +53,7 @@ def point_scores(real: Points, fake: Points) -> Scores:
         "r": correlation(a, b),
         "velocity_error": velocity_error(real, fake),
         "jitter_ratio": jitter(fake) / max(jitter(real), 1e-9),
+        "closing": closing(real, fake, real if truth is None else truth),
     } | {f"r_lag_{k:+d}": lagged_correlation(a, b, k) for k in LAGS}
 
 
@@ -78,6 +80,15 @@ def velocity_error(real: Points, fake: Points) -> float:
     """Mean |(p_t - p_{t-1}) - (p'_t - p'_{t-1})| over the mouth's points."""
     steps = np.diff(real[:, MOUTH].astype(np.float64) - fake[:, MOUTH], axis=0)
     return float(np.linalg.norm(steps, axis=-1).mean())
+
+
+def closing(real: Points, fake: Points, truth: Points) -> float:
+    """How much further open fake lips are than real ones, px, where lips are closed:
+    the mean over the frames in which the true points are; NaN if there are none."""
+    closed = opening(truth) < CLOSED
+    if not closed.any():
+        return np.nan
+    return float((opening(fake) - opening(real))[closed].mean())
 
 
 def jitter(points: Points) -> float:
@@ -128,6 +139,7 @@ class Face:
             **point_scores(self.points, self.found),
             "cpbd": float(TRUE.sharpness["cpbd"](self.frames).mean()),
             "mouth_sharpness": 1.0,
+            "checkerboard": 1.0,
             "csim_dlib": self.likeness(self.frames, self.found),
         }
 
@@ -147,7 +159,8 @@ def frame_scores(face: Face, fake: Frames, protocol: Protocol | None = None) -> 
             for k, f in TRUE.frames.items()
         },
         "mouth_sharpness": sharpness(fake_lips) / max(sharpness(lips), 1e-9),
-        **point_scores(face.found, found),
+        "checkerboard": checkerboard(fake_lips) / max(checkerboard(lips), 1e-9),
+        **point_scores(face.found, found, face.points),
         "csim_dlib": face.likeness(fake, found),
     }
     if protocol is not None:
@@ -169,8 +182,19 @@ def mouth_box(points: Points) -> tuple[slice, slice]:
 
 def sharpness(frames: UInt8[np.ndarray, "T H W 3"]) -> float:
     """Gradient energy of the luma: mean of dx^2 + dy^2."""
-    grays = np.stack([luma(frame) for frame in frames]).astype(np.float64)
+    grays = lumas(frames)
     return float(sum(np.square(g) for g in np.gradient(grays, axis=(1, 2))).mean())
+
+
+def checkerboard(frames: UInt8[np.ndarray, "T H W 3"]) -> float:
+    """Root mean square of the luma under the filter [[1, -1], [-1, 1]], which answers
+    to patterns that alternate from pixel to pixel both ways."""
+    crosswise = np.diff(np.diff(lumas(frames), axis=1), axis=2)
+    return float(np.sqrt(np.square(crosswise).mean()))
+
+
+def lumas(frames: UInt8[np.ndarray, "T H W 3"]) -> Float[np.ndarray, "T H W"]:
+    return np.stack([luma(frame) for frame in frames]).astype(np.float64)
 
 
 # --- identity ---

@@ -45,6 +45,29 @@ def test_velocity_error_and_jitter_of_known_motion():
     assert scores.jitter(np.where(t % 2, moving * 0 + [3, 4], 0)) == pytest.approx(10)
 
 
+def test_closing_is_how_far_open_lips_stay_where_the_true_ones_are_closed():
+    truth, fake = np.zeros((2, 4, 68, 2))
+    truth[2:, [65, 66, 67], 1] = 0.5 * scores.CLOSED, 3 * scores.CLOSED, 6
+    fake[:, [65, 66, 67], 1] = np.array([[1.0], [3.0], [9.0], [9.0]])
+    found = truth + 0.0
+    found[:2, [65, 66, 67], 1] = 0.5  # the detector's own error is taken off
+    assert scores.closing(found, fake, truth) == pytest.approx((0.5 + 2.5) / 2)
+    assert scores.point_scores(truth, fake)["closing"] == pytest.approx(2)
+    assert scores.point_scores(found, fake, truth)["closing"] == pytest.approx(1.5)
+    assert np.isnan(scores.closing(truth, fake, truth + fake + 9 * fake))
+
+
+def test_a_checkerboard_is_what_alternates_both_ways():
+    rows, columns = np.mgrid[:12, :12]
+    stripes, board = 20 * (rows % 2), 20 * ((rows + columns) % 2)
+
+    def of(gray):
+        return scores.checkerboard(np.repeat(gray[None, ..., None], 3, -1).astype("u1"))
+
+    assert of(stripes) == of(stripes.T) == of(7 * rows) == 0
+    assert of(board) == pytest.approx(40)  # 20 - 0 - 0 + 20
+
+
 def test_blur_lowers_sharpness_and_contrast_scales_it():
     frame = np.random.default_rng(2).integers(0, 100, (1, 16, 16, 1), np.uint8)
     gray = frame.repeat(3, -1)
