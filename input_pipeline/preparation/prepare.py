@@ -49,6 +49,7 @@ from input_pipeline.preparation.stills import (
     choose_lenders,
     find_drivers,
 )
+from input_pipeline.preparation.sync import MODES, Listener
 from input_pipeline.progress import Progress
 from input_pipeline.training_data import dataset, records
 
@@ -68,13 +69,15 @@ def prepare(
     num_workers: int = 0,
     runner: str = "local",
     beam_options: Sequence[str] = (),
+    listener: Listener | None = None,
 ) -> pathlib.Path:
     """Prepares every video of a corpus and returns the dataset's folder.
 
     limit: only so many files, the first ones, for a trial; 0: all.
     num_workers: processes; 0: one per core.
     runner: "local" for processes on this machine, or "beam" for Apache Beam, with its
-    beam_options.
+    beam_options.  listener: who hears whether the sound is in step; needed unless
+    options.sync is off.
     InputError: see corpora.walk; another run uses the folder; it was made with other
     flags or files; there is no training clip; the disk is full.
     """
@@ -85,9 +88,11 @@ def prepare(
             f"workers={num_workers} limit={limit}: must not be negative; "
             "leave them out for all cores and all files"
         )
+    if options.sync not in MODES:
+        raise InputError(f"sync={options.sync}: choose one of {', '.join(MODES)}")
     sources = corpora.walk(corpus, source, split_rule, test_speakers)
     sources = sources[: limit or None]
-    make = Recordings(options)
+    make = Recordings(options, listener if options.sync != "off" else None)
     if corpus in records.STILLS:
         make = stills_of(sources, data_dir, options)
     home = pathlib.Path(data_dir).expanduser().absolute() / records.NAME / corpus
@@ -162,12 +167,16 @@ def _compare(settings: dict, folder: pathlib.Path, keys: Sequence[str]) -> None:
         old, new = before[key], now[key]
         if isinstance(old, str):
             old, new = {key: old}, {key: new}
+        # What is missing was not yet known, or is left out because it does nothing.
+        old, new = (
+            {"sync": "off"} | one if key == "options" else one for one in (old, new)
+        )
         differences += [
             f"another {name}"
-            if isinstance(new[name], dict)
-            else f"{name}={old.get(name)} (now {new[name]})"
-            for name in new
-            if old.get(name) != new[name]
+            if isinstance(new.get(name), dict)
+            else f"{name}={old.get(name)} (now {new.get(name)})"
+            for name in old | new
+            if old.get(name) != new.get(name)
         ]
     if differences:
         raise InputError(
@@ -277,7 +286,7 @@ def _assemble(
             )
         rejects += finished.rejects
         splits[source.split] += [
-            (source, i, *clip) for i, clip in enumerate(finished.clips)
+            (source, i, *clip, finished.sync) for i, clip in enumerate(finished.clips)
         ]
     if not splits["train"]:
         counts = collections.Counter(reject.reason for reject in rejects)
@@ -301,7 +310,10 @@ def _assemble(
     statistics = summary.describe(
         folder,
         {
-            split: [(clip_id, source.speaker, n) for source, _, clip_id, n, _ in clips]
+            split: [
+                (clip_id, source.speaker, n, sync)
+                for source, _, clip_id, n, _, sync in clips
+            ]
             for split, clips in splits.items()
         },
         sorted(rejects, key=lambda reject: (reject.path, reject.start)),
@@ -314,7 +326,7 @@ def _assemble(
 def _shards(clips: Iterable[tuple]) -> list[list[tuple[Source, int]]]:
     """Distributes clips in order; a new shard begins whenever one is full."""
     shards, size = [[]], 0
-    for source, i, _, _, num_bytes in clips:
+    for source, i, _, _, num_bytes, _ in clips:
         if size + num_bytes > SHARD_BYTES and shards[-1]:
             shards.append([])
             size = 0

@@ -11,21 +11,21 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, UInt8
+from jaxtyping import Bool, Float, Float64, UInt8
 
 from input_pipeline.clip import (
     FRAME_RATE,
     NUM_POINTS,
-    ROWS_PER_FRAME,
     SAMPLE_RATE,
-    WINDOW_ROWS,
     Clip,
     InputError,
 )
 from input_pipeline.faces import align, detection, landmarks
 from input_pipeline.media import audio, video
+from input_pipeline.preparation import sound
 from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.scenes import Notes, jaw_width, scene_cuts
+from input_pipeline.preparation.sync import Listener, Sync, find_lag
 
 JPEG_QUALITY = 95
 CUTTABLE = {"folder"}  # corpora whose files may be cut; in others a file is a clip
@@ -39,7 +39,8 @@ class Options(NamedTuple):
     or follow the "largest" face.  sigma: smoothing of the alignment, frames.
     max_gap: most frames in a row without the face that are interpolated.
     min_frames: shortest clip.  min_face: least width of the jaw, source pixels.
-    length_error: most frames by which sound and pictures may differ.
+    length_error: most frames by which sound and pictures may differ.  sync: what to do
+    with sound out of step: "off" nothing, "check" reject it, "fix" move it
     """
 
     max_seconds: float = 10.0
@@ -50,14 +51,14 @@ class Options(NamedTuple):
     min_frames: int = 17  # a window of 16 frames and another as the reference
     min_face: float = 46.0
     length_error: int = 5
+    sync: str = "off"
 
     def as_json(self) -> dict:
         """The options as plain values, which are equal for equal options."""
-        return self._asdict() | {"template": align.template_as_json(self.template)}
-
-    def key(self) -> str:
-        """A hash of the options."""
-        return hashlib.sha256(json.dumps(self.as_json()).encode()).hexdigest()[:16]
+        values = self._asdict() | {"template": align.template_as_json(self.template)}
+        if self.sync == "off":  # as before there was a choice
+            del values["sync"]
+        return values
 
 
 DEFAULT_OPTIONS = Options()
@@ -75,6 +76,8 @@ REASONS = {
     "several faces": "times they were seen",
     "face too small": "the jaw's width, pixels of the source",
     "too short": "frames",
+    "out of step": "by how many frames the sound is late",
+    "sound not judged": "how well the mouths heard and seen agree at best, 1 is full",
     "turned": "how far the nose is off the middle of the face, in its widths",
     "grey": "mean difference of the largest and smallest colour, 0..255",
     "error": "the error: please report it",
@@ -91,10 +94,11 @@ class Reject(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a file yields."""
+    """What a file yields.  sync: of its sound, where that was looked at."""
 
     clips: list[Clip]
     rejects: list[Reject]
+    sync: Sync | None = None
 
 
 class _Unusable(Exception):
@@ -102,30 +106,35 @@ class _Unusable(Exception):
 
 
 class Recordings(NamedTuple):
-    """Prepares videos: called with a Source, it returns a Prepared."""
+    """Prepares videos: called with a Source, it returns a Prepared.  listener: who
+    judges whether the sound is in step, unless options.sync is off."""
 
     options: Options
+    listener: Listener | None = None
 
     def as_json(self) -> dict:
         """The options as plain values."""
-        return self.options.as_json()
+        heard = {"listener": self.listener.key()} if self.listener else {}
+        return self.options.as_json() | heard
 
     def key(self) -> str:
         """A hash of all that the result depends on beside the file."""
-        return self.options.key()
+        return hashlib.sha256(json.dumps(self.as_json()).encode()).hexdigest()[:16]
 
     def __call__(self, source: Source) -> Prepared:
         """The file's clips and rejects: see prepare_clip."""
-        return prepare_clip(source, self.options)
+        return prepare_clip(source, self.options, self.listener)
 
 
-def prepare_clip(source: Source, options: Options) -> Prepared:
+def prepare_clip(
+    source: Source, options: Options, listener: Listener | None = None
+) -> Prepared:
     """A file's clips and rejects; a bad file is a reject, never an exception.
 
     InputError: the installation lacks something, which is not the file's fault.
     """
     try:
-        return _prepare(source, options)
+        return _prepare(source, options, listener)
     except _Unusable as error:
         return Prepared([], [Reject(source.name, *error.args)])
     except InputError:
@@ -135,7 +144,7 @@ def prepare_clip(source: Source, options: Options) -> Prepared:
         return Prepared([], [Reject(source.name, "error", message)])
 
 
-def _prepare(source: Source, options: Options) -> Prepared:
+def _prepare(source: Source, options: Options, listener: Listener | None) -> Prepared:
     samples, sound_start = _sound(source)
     frames = _Frames(source)
     notes = Notes(options.several_faces == "reject")
@@ -149,13 +158,30 @@ def _prepare(source: Source, options: Options) -> Prepared:
 
     kept = []
     for first, last, matrices, px in pieces:
-        sound = _cut(samples, sound_start, first, last - first)
-        why = _complaint(first, last, px, sound, notes.several, options)
+        heard = sound.of_frames(samples, sound_start, first, last - first)
+        why = _complaint(first, last, px, heard, notes.several, options)
         if why:
             rejects.append(Reject(source.name, *why, first / FRAME_RATE))
         else:
             kept.append((first, last, matrices, px))
-    return Prepared(_clips(source, frames, kept, samples, sound_start), rejects)
+    clips = _clips(source, frames, kept, samples, sound_start)
+    if options.sync == "off" or not clips:
+        return Prepared(clips, rejects)
+    sync = find_lag(listener, clips)
+    if options.sync == "check" and not sync.in_step:
+        why = ("out of step", sync.lag)
+        if not sync.judged:
+            why = "sound not judged", round(sync.r, 3)
+        return Prepared([], [*rejects, Reject(source.name, *why)], sync)
+    if options.sync == "fix" and sync.judged and not sync.in_step:
+        start = sound_start - sync.lag / FRAME_RATE
+        clips = [
+            clip._replace(
+                mfcc=sound.rows_of_frames(samples, start, first, last - first)
+            )
+            for clip, (first, last, *_) in zip(clips, kept, strict=True)
+        ]
+    return Prepared(clips, rejects, sync)
 
 
 # --- reading ---
@@ -327,7 +353,7 @@ def _clips(
             Clip(
                 frames=pictures,
                 landmarks=marks,
-                mfcc=sound_rows(samples, sound_start, first, last - first),
+                mfcc=sound.rows_of_frames(samples, sound_start, first, last - first),
                 transforms=matrices.astype(np.float32),
                 corpus=source.corpus,
                 speaker=source.speaker,
@@ -351,36 +377,3 @@ def _words(words, first: int, last: int):
     return tuple(
         (w, a - start, b - start) for w, a, b in words if start <= (a + b) / 2 < end
     )
-
-
-def _cut(
-    samples: Float[np.ndarray, "N"], start: float, first: int, count: int
-) -> Float32[np.ndarray, "n"]:
-    """The sound of the frames first <= t < first + count."""
-    begin = first * audio.FRAME_SAMPLES
-    return _between(samples, start, begin, begin + count * audio.FRAME_SAMPLES)
-
-
-def _between(samples: np.ndarray, start: float, begin: int, end: int) -> np.ndarray:
-    """Samples begin <= n < end on the frames' clock; zeros outside the recording."""
-    result = np.zeros(end - begin, np.float32)
-    shift = round(start * SAMPLE_RATE)  # samples[0] is sound number `shift`
-    a, b = max(begin, shift), min(end, shift + len(samples))
-    if a < b:
-        result[a - begin : b - begin] = samples[a - shift : b - shift]
-    return result
-
-
-def sound_rows(
-    samples: Float[np.ndarray, "N"], start: float, first: int, count: int
-) -> Float32[np.ndarray, "M 13"]:
-    """MFCC rows of the frames first <= t < first + count: M = 4 count + 24, see Clip.
-
-    samples: of the whole file, beginning `start` seconds after its first frame, so that
-    the first and last windows of a piece contain the sound around it.
-    """
-    rows = (count - 1) * ROWS_PER_FRAME + WINDOW_ROWS
-    # One row more before: pre-emphasis y[n] = x[n] - .97 x[n-1] needs x[n-1].
-    begin = first * audio.FRAME_SAMPLES - audio.PADDING - audio.HOP
-    end = begin + rows * audio.HOP + audio.ROW_SAMPLES
-    return audio.mfcc(_between(samples, start, begin, end))[1:]

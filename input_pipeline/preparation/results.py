@@ -16,17 +16,20 @@ from input_pipeline.files import replacing
 from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.recording import Prepared, Recordings, Reject
 from input_pipeline.preparation.stills import Stills
+from input_pipeline.preparation.sync import Sync
 from input_pipeline.training_data import records
 
 
 class Finished(NamedTuple):
     """What is known of a finished file without reading its clips.
 
-    clips: (clip_id, number of frames, bytes) of each.
+    clips: (clip_id, number of frames, bytes) of each.  sync: of the file's sound, where
+    that was looked at.
     """
 
     clips: list[tuple[str, int, int]]
     rejects: list[Reject]
+    sync: Sync | None = None
 
 
 class Job(NamedTuple):
@@ -78,7 +81,7 @@ def store(job: Job, source: Source, prepared: Prepared) -> Finished:
         (clip.clip_id, len(clip.frames), sum(map(len, clip.frames)))
         for clip in prepared.clips
     ]
-    finished = Finished(clips, prepared.rejects)
+    finished = Finished(clips, prepared.rejects, prepared.sync)
     body = pickle.dumps(prepared.clips)
     write_atomically(_place(job, source), pickle.dumps((finished, len(body))) + body)
     return finished

@@ -16,7 +16,9 @@ from input_pipeline.clip import FRAME_RATE, MFCC_SIZE, Clip
 from input_pipeline.faces import landmarks
 from input_pipeline.faces.drawing import draw_dots
 from input_pipeline.media import image
+from input_pipeline.preparation import sync
 from input_pipeline.preparation.recording import REASONS, Reject
+from input_pipeline.preparation.sync import Sync
 from input_pipeline.training_data import dataset, records
 
 SHEET_ROWS, SHEET_COLUMNS, SHEET_SCALE = 32, 8, 2
@@ -24,13 +26,14 @@ SHEET_ROWS, SHEET_COLUMNS, SHEET_SCALE = 32, 8, 2
 
 def describe(
     folder: pathlib.Path,
-    splits: Mapping[str, Sequence[tuple[str, str, int]]],
+    splits: Mapping[str, Sequence[tuple[str, str, int, Sync | None]]],
     rejects: Sequence[Reject],
     options: Mapping[str, Any],
 ) -> dict:
     """Writes all of a dataset but its shards; returns the statistics.
 
-    splits: (clip_id, speaker, number of frames) of each clip, in the shards' order.
+    splits: (clip_id, speaker, number of frames, sync) of each clip, in the shards'
+    order.
     """
     _write_index(folder, splits)
     _write_json(folder / "options.json", options)
@@ -51,10 +54,13 @@ def describe(
 def _write_index(folder: pathlib.Path, splits: Mapping[str, Sequence]) -> None:
     arrays = {}
     for split, clips in splits.items():
-        clip_ids, speakers, lengths = zip(*clips, strict=True)
+        clip_ids, speakers, lengths, syncs = zip(*clips, strict=True)
         arrays[f"{split}/clip_ids"] = np.array(clip_ids)
         arrays[f"{split}/speakers"] = np.array(speakers)
         arrays[f"{split}/lengths"] = np.array(lengths, np.int64)
+        if None not in syncs:
+            named = sync.columns(syncs)
+            arrays |= {f"{split}/{name}": values for name, values in named.items()}
     np.savez(folder / "index.npz", **arrays)
 
 
@@ -108,13 +114,13 @@ def _count(splits: Mapping[str, Sequence], rejects: Sequence[Reject]) -> dict:
 
     everything = [clip for clips in splits.values() for clip in clips]
     speakers = collections.defaultdict(list)
-    for _, speaker, length in everything:
+    for _, speaker, length, _ in everything:
         speakers[speaker].append(length)
     reasons = collections.Counter(reject.reason for reject in rejects)
     return {
-        "total": tally([length for _, _, length in everything]),
+        "total": tally([length for _, _, length, _ in everything]),
         "splits": {
-            split: tally([length for _, _, length in clips])
+            split: tally([length for _, _, length, _ in clips])
             for split, clips in splits.items()
         },
         "speakers": {name: tally(speakers[name]) for name in sorted(speakers)},

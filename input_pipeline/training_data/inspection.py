@@ -1,6 +1,7 @@
 """Shows a prepared dataset: a table, a contact sheet, and a plot of one clip."""
 
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import UInt8
@@ -68,7 +69,30 @@ def table(data_dir: str | pathlib.Path) -> str:
     counts = [k for k in (1, 2, 3, 6, 10, 20, 40) if k < most] + [most]
     pca = [["PCA coefficients", *map(str, counts)]]
     pca.append(["variance explained", *(f"{shares[k - 1]:.2%}" for k in counts)])
-    return f"{aligned(rows)}\n\n{aligned(pca)}"
+    return "\n\n".join(aligned(one) for one in (rows, pca, *lags(data_dir)))
+
+
+def lags(data_dir: str | pathlib.Path) -> Iterator[list[list[str]]]:
+    """For each corpus whose sound was looked at, rows of a table: how many of its clips
+    have which lag, and how well the mouths heard and seen agree there."""
+    for corpus, folder in dataset.all_datasets(data_dir).items():
+        parts = [dataset.Clips(folder, split) for split in dataset.splits_of(folder)]
+        if not all("lag" in part.columns for part in parts):
+            continue
+        known = {
+            name: np.concatenate([part.columns[name] for part in parts])
+            for name in ("lag", "r", "judged")
+        }
+        rows = [[f"{corpus}: sound late by, frames", "clips", "mean r"]]
+        groups = {
+            f"{lag:+d}" if lag else "0": known["judged"] & (known["lag"] == lag)
+            for lag in np.unique(known["lag"][known["judged"]])
+        } | {"cannot be told": ~known["judged"]}
+        yield rows + [
+            [name, str(mine.sum()), f"{known['r'][mine].mean():.2f}"]
+            for name, mine in groups.items()
+            if mine.any()
+        ]
 
 
 def summary(clips) -> list[str]:

@@ -6,7 +6,15 @@ Interrupted, it goes on where it was; the result does not depend on that.  What 
 out is listed with the reason.
 """
 
-from jax_atvg.cli.flags import Flags, Given, chosen_template, template_flags
+import os
+
+from jax_atvg.cli.flags import (
+    Flags,
+    Given,
+    bundle_flag,
+    chosen_template,
+    template_flags,
+)
 
 CORPORA = ("grid", "lrw", "folder", "portraits")
 
@@ -37,6 +45,15 @@ def flags(add: Flags) -> None:
         "largest.",
         "reject",
     )
+    add.choice(
+        "sync",
+        ("off", "check", "fix"),
+        "What to do with sound out of step, which a bundle's AT-net hears: nothing; "
+        "leave out files whose sound is more than a frame early or late, or cannot be "
+        "judged; or move such sound by whole frames, where it can be judged.",
+        "off",
+    )
+    bundle_flag(add)
     template_flags(add)
     add.number(
         "limit", "Only the first so many files, for a trial; 0 for all.", 0, least=0
@@ -56,12 +73,22 @@ def run(given: Given) -> int:
     from input_pipeline.preparation import recording
     from input_pipeline.preparation.prepare import prepare
 
+    listener = None
+    if given.sync != "off":
+        from jax_atvg.evaluation.listening import BundleListener
+
+        # AT-net is small, and every worker would reserve an accelerator's memory.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        listener = BundleListener(str(given.bundle))
     prepare(
         given.corpus,
         given.source,
         given.data_dir,
         recording.Options(
-            given.max_seconds, given.several_faces, chosen_template(given)
+            given.max_seconds,
+            given.several_faces,
+            chosen_template(given),
+            sync=given.sync,
         ),
         split_rule=given.split_rule or "",
         test_speakers=given.test_speakers,
@@ -69,5 +96,6 @@ def run(given: Given) -> int:
         num_workers=given.workers,
         runner=given.runner,
         beam_options=given.beam_options,
+        listener=listener,
     )
     return 0

@@ -156,12 +156,7 @@ def load_bundle(path: str | pathlib.Path = DEFAULT_BUNDLE) -> Bundle:
     InputError: there is no bundle, or it is damaged, of another format version, or made
     for other audio settings.
     """
-    path = pathlib.Path(path).absolute()
-    if not (path / "bundle.json").is_file():
-        raise InputError(
-            f"{path}: no bundle there (a folder with bundle.json); make one with "
-            "`python main.py export`, or from the authors' files with `import_torch`"
-        )
+    path = existing(path)
     try:
         text = json.loads((path / "bundle.json").read_text())
         version = text["format_version"]
@@ -208,6 +203,17 @@ def load_bundle(path: str | pathlib.Path = DEFAULT_BUNDLE) -> Bundle:
         photo_landmarks=found.get("photo_landmarks"),
         seen=SeenFaces(**found["seen"]) if "seen" in found else None,
     )
+
+
+def existing(path: str | pathlib.Path) -> pathlib.Path:
+    """The absolute path of a bundle.  InputError: there is none."""
+    path = pathlib.Path(path).absolute()
+    if not (path / "bundle.json").is_file():
+        raise InputError(
+            f"{path}: no bundle there (a folder with bundle.json); make one with "
+            "`python main.py export`, or from the authors' files with `import_torch`"
+        )
+    return path
 
 
 def damaged(path: pathlib.Path, error: Exception) -> InputError:

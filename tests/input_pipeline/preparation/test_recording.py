@@ -9,7 +9,7 @@ import pytest
 from input_pipeline.clip import InputError
 from input_pipeline.faces import align, detection, landmarks
 from input_pipeline.media import video
-from input_pipeline.preparation import recording
+from input_pipeline.preparation import recording, sound
 from input_pipeline.preparation.recording import Options, prepare_clip
 from tests.input_pipeline import face_videos
 from tests.input_pipeline.face_videos import hum, picture, source, write
@@ -78,12 +78,12 @@ def test_a_clip_hears_what_animate_hears(shared):
 def test_rows_of_a_cut_are_those_of_the_whole():
     """A piece hears its real neighbours; outside the recording there is nothing."""
     samples = np.random.default_rng(0).normal(0, 0.1, 64000).astype(np.float32)
-    whole = recording.sound_rows(samples, 0.0, 0, 100)
-    part = recording.sound_rows(samples, 0.0, 30, 20)
+    whole = sound.rows_of_frames(samples, 0.0, 0, 100)
+    part = sound.rows_of_frames(samples, 0.0, 30, 20)
     np.testing.assert_allclose(part, whole[120 : 120 + 104], atol=1e-5)
-    late = recording.sound_rows(samples, 0.4, 10, 100)
+    late = sound.rows_of_frames(samples, 0.4, 10, 100)
     np.testing.assert_array_equal(late, whole)
-    early = recording.sound_rows(samples, -0.4, 0, 90)
+    early = sound.rows_of_frames(samples, -0.4, 0, 90)
     np.testing.assert_allclose(early[12:], whole[52:], atol=1e-5)
 
 

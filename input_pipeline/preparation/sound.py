@@ -1,0 +1,46 @@
+"""Cuts a file's sound to the frames that it belongs to.
+
+The clock is that of the frames: sample 0 is at the beginning of frame 0.  A file's
+sound begins `start` seconds after it, or before it where that is negative.
+"""
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from input_pipeline.clip import ROWS_PER_FRAME, SAMPLE_RATE, WINDOW_ROWS
+from input_pipeline.media import audio
+
+
+def of_frames(
+    samples: Float[np.ndarray, "N"], start: float, first: int, count: int
+) -> Float32[np.ndarray, "n"]:
+    """The sound of the frames first <= t < first + count."""
+    begin = first * audio.FRAME_SAMPLES
+    return between(samples, start, begin, begin + count * audio.FRAME_SAMPLES)
+
+
+def rows_of_frames(
+    samples: Float[np.ndarray, "N"], start: float, first: int, count: int
+) -> Float32[np.ndarray, "M 13"]:
+    """MFCC rows of the frames first <= t < first + count: M = 4 count + 24, see Clip.
+
+    samples: of the whole file, so that the first and last windows of a piece contain
+    the sound around it.
+    """
+    rows = (count - 1) * ROWS_PER_FRAME + WINDOW_ROWS
+    # One row more before: pre-emphasis y[n] = x[n] - .97 x[n-1] needs x[n-1].
+    begin = first * audio.FRAME_SAMPLES - audio.PADDING - audio.HOP
+    end = begin + rows * audio.HOP + audio.ROW_SAMPLES
+    return audio.mfcc(between(samples, start, begin, end))[1:]
+
+
+def between(
+    samples: Float[np.ndarray, "N"], start: float, begin: int, end: int
+) -> Float32[np.ndarray, "n"]:
+    """Samples begin <= n < end of the clock; zeros outside the recording."""
+    result = np.zeros(end - begin, np.float32)
+    shift = round(start * SAMPLE_RATE)  # samples[0] is sound number `shift`
+    a, b = max(begin, shift), min(end, shift + len(samples))
+    if a < b:
+        result[a - begin : b - begin] = samples[a - shift : b - shift]
+    return result
