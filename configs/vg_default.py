@@ -27,7 +27,7 @@ def get_config() -> Experiment:
     return Experiment(
         network="vg",
         batch_size=6,
-        steps=7500,
+        steps=4800,
         save_every=250,
         validate_every=1500,
         image_every=500,
@@ -39,11 +39,11 @@ def get_config() -> Experiment:
         gan_loss=GanLoss(
             dynamic=False,
             mouth_weight=16.0,
-            mouth_score=0.1,
-            mouth_features=1.0,
+            mouth_score=0.3,
+            mouth_features=20.0,
             score=False,
             landmark=False,
-            pixel_steps=3000,
+            pixel_steps=2000,
         ),
         optimizer=Optimizer(learning_rate=3e-4, schedule="wsd", warmup=100),
         data=Data(

@@ -43,10 +43,10 @@ def to_pixels(
 
 
 def as_points(
-    landmarks: Float[np.ndarray, "T 136"],
-) -> Float[np.ndarray, "T 68 2"]:
+    landmarks: Float[np.ndarray, "*batch 136"],
+) -> Float[np.ndarray, "*batch 68 2"]:
     """Landmarks x0, y0, x1, y1, ... -> points (x, y), in the same unit."""
-    return landmarks.reshape(len(landmarks), NUM_POINTS, 2)
+    return landmarks.reshape(*landmarks.shape[:-1], NUM_POINTS, 2)
 
 
 def opening(points: Float[np.ndarray, "T 68 2"]) -> Float[np.ndarray, "T"]:

@@ -24,6 +24,7 @@ from input_pipeline.clip import (
     UPPER_RIM,
 )
 from input_pipeline.faces.landmarks import opening
+from input_pipeline.faces.rest import JAW, closed
 
 ENLARGED = 2
 SIZE = ENLARGED * CROP_SIZE
@@ -38,15 +39,10 @@ UPPER_EDGE, LOWER_EDGE = (50, 51, 52), (58, 57, 56)  # outer points over the rim
 # between them.)
 ROWS = np.array([[48, 49, 50, 51, 52, 53, 54], [48, 59, 58, 57, 56, 55, 54]])
 OUTLINE = (*range(17), *range(26, 16, -1))  # jaw, and back along the brows
-# How far these points of the jaw follow the chin.
-JAW = {3: 0.25, 4: 0.5, 5: 0.75, **dict.fromkeys(range(6, 11), 1.0)}
-JAW |= {11: 0.75, 12: 0.5, 13: 0.25}
 
 CLOSED_SHARE = 0.2  # of a speaker's frames: those with the least open lips are at rest
-MEETING = 0.25  # lips meet so far down from the upper one towards the lower one
 LEAST_SPACING = 0.5  # of neighbouring points of the lips, of that at rest
 LEAST_THICKNESS = 0.8  # of a lip, of that at rest
-CHIN_AT_REST = 0.5  # the chin's share of the lower lip's way to its rest
 GRID_STEP = 4  # pixels between the places at which the splines are evaluated
 STILL_BEYOND = 14.0  # pixels outside the face's outline from which nothing moves
 LIPS_OVERLAP = 0.8  # pixels by which each lip covers what is behind it
@@ -70,26 +66,6 @@ class Behind(NamedTuple):
 
 
 # --- shapes ---
-
-
-def closed(p: Float[np.ndarray, "68 2"]) -> Float64[np.ndarray, "68 2"]:
-    """The points of a face, closed at the lips; its corners stay where they are.
-
-    The inner lips meet a quarter of the way from the upper one to the lower one; the
-    outer lips go with them, and the chin goes half of the lower lip's way.
-    """
-    rest = p.astype(np.float64)
-    gap = np.maximum(p[LOWER_RIM, 1] - p[UPPER_RIM, 1], 0)
-    down, up = MEETING * gap, (1 - MEETING) * gap
-    rest[UPPER_RIM, 1] += down
-    rest[LOWER_RIM, 1] -= up
-    rest[(50, 51, 52), 1] += down
-    rest[(58, 57, 56), 1] -= up
-    rest[(49, 53), 1] += down[[0, 2]] / 2
-    rest[(59, 55), 1] -= up[[0, 2]] / 2
-    for point, share in JAW.items():
-        rest[point, 1] -= CHIN_AT_REST * share * up.mean()
-    return rest
 
 
 def movement(speaker: Float[np.ndarray, "T 68 2"]) -> Float64[np.ndarray, "T 68 2"]:

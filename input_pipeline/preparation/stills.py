@@ -26,6 +26,7 @@ from input_pipeline.clip import (
     InputError,
 )
 from input_pipeline.faces import align, detection, landmarks
+from input_pipeline.faces.rest import closed
 from input_pipeline.media import image
 from input_pipeline.preparation import lips
 from input_pipeline.preparation.corpora import Source
@@ -95,7 +96,7 @@ class Stills(NamedTuple):
         photo = _read(source.path, source.name, self.options)
         driver, gain = self._driver(source.name)
         shapes = landmarks.to_pixels(sampling.flat_landmarks(driver)).astype(np.float64)
-        q = lips.moved(lips.closed(photo.p), gain * lips.movement(to_enlarged(shapes)))
+        q = lips.moved(closed(photo.p), gain * lips.movement(to_enlarged(shapes)))
         still = lips.Still(photo.crop, photo.p, self._behind(source, photo))
         pictures = [lips.reduced(photo.crop), *(still.frame(one) for one in q[1:])]
         points = to_crop(np.concatenate([photo.p[None], q[1:]]))

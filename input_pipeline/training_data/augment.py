@@ -1,8 +1,9 @@
 """Training augmentation: one random change for photo, frames, landmarks and sound.
 
-Faces are mirrored, moved and given another shape, mouth, colour and light; voices get
-another tempo, vocal tract length and noise.  A change is drawn once per example, so
-that everything in the example stays consistent; only a smile is for the photo alone.
+Faces are mirrored, moved and given another shape, mouth, colour and light, here; voices
+get another tempo, vocal tract length, noise and room, in augment_sound.py.  A change is
+drawn once per example, so that everything in the example stays consistent; only a smile
+is for the photo alone.
 Positions are in the unit of landmarks: 0 at the crop's centre, -1 and 1 at its edges.
 """
 
@@ -12,15 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
 
-from input_pipeline.clip import (
-    CONTEXT_FRAMES,
-    CROP_SIZE,
-    INNER_LIPS,
-    ROWS_PER_FRAME,
-    SAMPLE_RATE,
-    WINDOW_ROWS,
-    WINDOW_SIZE,
-)
+from input_pipeline.clip import CROP_SIZE, INNER_LIPS
 
 
 @dataclasses.dataclass
@@ -43,6 +36,10 @@ class Strength:
     tempo: logarithm of the factor by which the speech of AT-net's examples is faster.
     voice: logarithm of the factor by which the speaker's resonances are higher.
     first_photo: probability that the photo is the clip's first frame, not any frame.
+    background: energy of the loudest noise behind the speech, relative to it.  In half
+    of the examples; its logarithm is uniform, from a thousandth of that on.
+    room: seconds in which the longest echoes fall by 60 dB; from 0 to x in half of the
+    examples, otherwise none.
     """
 
     mirror: float = 0.0
@@ -65,15 +62,17 @@ class Strength:
     tempo: float = 0.0
     voice: float = 0.0
     first_photo: float = 0.0
+    background: float = 0.0
+    room: float = 0.0
 
 
 GRID = 5  # control points on each side
-INVERSIONS = 24  # iterations; each at least halves the error
 PIXEL = 2 / CROP_SIZE  # a crop pixel's width, in positions
+INVERSIONS = 24  # iterations at most; each at least halves the error
+EXACT = 1e-4 * PIXEL  # the error at which they end
 MOUTH_CENTRE = np.array([0.0, 0.18])
 MOUTH_REACH = 26 * PIXEL, 18 * PIXEL  # standard deviations, to the side and up
 MOUTH_CORNER = 17 * PIXEL  # from the mouth's centre
-NUM_FILTERS, LIFTER = 26, 22  # of python_speech_features.mfcc
 SMILE = {"width": 0.22, "curl": -4.0, "opening": 0.3}  # of mouth_field, at most
 
 
@@ -85,8 +84,8 @@ class Augmentation(NamedTuple):
     (position q then shows what was at q - field(q)), or None.  smile: see smiling.
     A colour c in [0,1] becomes gain tint c^gamma + offset; its distance to grey is then
     multiplied by saturation.  teeth: see brighten_mouth.  noise: see Strength;
-    noise_seed: of the noise.  tempo: see change_tempo.  voice: see other_voice.
-    first_photo: whether the photo is the clip's first frame.
+    noise_seed: of the noise.  first_photo: whether the photo is the clip's first frame.
+    tempo, voice, background, room: see augment_sound.py.
     """
 
     mirror: bool
@@ -104,6 +103,8 @@ class Augmentation(NamedTuple):
     tempo: float
     voice: float
     first_photo: bool
+    background: float = 0.0
+    room: float = 0.0
 
 
 def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
@@ -117,6 +118,7 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
     teeth, smile, shape = random.random(3)
     tempo, voice = random.uniform(-1, 1, 2)
     first_photo = random.random()
+    loud, noisy, echo, echoing = random.random(4)
     scale = 1 + strength.scale * grow
     a = scale * np.exp(1j * np.deg2rad(strength.rotation * turn))
     shift = strength.shift * PIXEL
@@ -150,6 +152,8 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
         tempo=float(np.exp(strength.tempo * tempo)),
         voice=float(np.exp(strength.voice * voice)),
         first_photo=bool(first_photo < strength.first_photo),
+        background=strength.background * 1000 ** (loud - 1) * (noisy < 0.5),
+        room=strength.room * echo * (echoing < 0.5),
     )
 
 
@@ -224,7 +228,9 @@ def change_landmarks(
     moved = shown = landmarks @ linear.T + shift
     if change.field is not None:
         for _ in range(INVERSIONS):
-            shown = moved + at_positions(change.field, shown)
+            last, shown = shown, moved + at_positions(change.field, shown)
+            if np.abs(shown - last).max() < EXACT:
+                break
     return shown.astype(np.float32)
 
 
@@ -318,81 +324,3 @@ def brighten_mouth(
         mixed = frame + inside * (cv2.LUT(frame, curve).astype(np.float32) - frame)
         changed.append(np.round(mixed).astype(np.uint8))
     return np.stack(changed)
-
-
-def change_sound(
-    change: Augmentation, mfcc: Float32[np.ndarray, "M 13"]
-) -> Float32[np.ndarray, "M 13"]:
-    """Applies another vocal tract length and adds noise to the cepstra.
-
-    There is no change of loudness: a sound g times as loud has all log mel energies
-    raised by 2 ln g, a constant over the bands, which the cosine transform puts into
-    coefficient 0 alone.  Column 0 is not part of an audio window.
-    """
-    if change.voice != 1:
-        mfcc = mfcc.copy()
-        mfcc[:, 1:] = mfcc[:, 1:] @ other_voice(change.voice).T
-    if not change.noise:
-        return mfcc
-    random = np.random.Generator(np.random.Philox(change.noise_seed))
-    hiss = random.standard_normal(mfcc.shape, dtype=np.float32)
-    return mfcc + np.float32(change.noise) * mfcc.std(0) * hiss
-
-
-def other_voice(factor: float) -> Float32[np.ndarray, "12 12"]:
-    """The matrix that turns cepstra 1..12 into those of a voice whose resonances are
-    `factor` times as high: vocal tract length normalisation (Pitz and Ney 2005).
-
-    The cepstra stand for a sum of cosines over the mel filters, which is evaluated at
-    the frequencies f / factor and transformed again.  Factor 1 gives the identity.
-    """
-    filters, cepstra = np.arange(NUM_FILTERS), np.arange(1, WINDOW_SIZE + 1)
-    top = mel(SAMPLE_RATE / 2) / (NUM_FILTERS + 1)
-    heard = mel(hertz((filters + 1) * top) / factor) / top - 1
-    heard = np.minimum(heard, NUM_FILTERS - 0.5)
-
-    def cosines(at):
-        return np.cos(np.pi * cepstra * (at[:, None] + 0.5) / NUM_FILTERS)
-
-    lifter = 1 + LIFTER / 2 * np.sin(np.pi * cepstra / LIFTER)
-    warped = 2 / NUM_FILTERS * cosines(filters).T @ cosines(heard)
-    return (lifter[:, None] * warped / lifter).astype(np.float32)
-
-
-def mel(frequency):
-    """Hertz to mel."""
-    return 2595 * np.log10(1 + frequency / 700)
-
-
-def hertz(pitch):
-    """Mel to hertz."""
-    return 700 * (10 ** (pitch / 2595) - 1)
-
-
-def change_tempo(
-    tempo: float,
-    landmarks: Float32[np.ndarray, "T 68 2"],
-    mfcc: Float32[np.ndarray, "M 13"],
-) -> tuple[Float32[np.ndarray, "n 68 2"], Float32[np.ndarray, "m 13"]]:
-    """The same words spoken `tempo` times as fast, at the same pitch.  n is (T - 1) /
-    tempo + 1, rounded down.  Frames and rows are interpolated linearly; the first and
-    last rows are repeated beyond the sound's ends."""
-    if tempo == 1:
-        return landmarks, mfcc
-    count = int((len(landmarks) - 1) / tempo) + 1
-    rows = np.arange((count + 2 * CONTEXT_FRAMES) * ROWS_PER_FRAME)
-    middle = (WINDOW_ROWS - 1) / 2  # of frame 0's audio window
-    return (
-        between(landmarks, tempo * np.arange(count)),
-        between(mfcc, tempo * (rows - middle) + middle),
-    )
-
-
-def between(
-    x: Float32[np.ndarray, "N *rest"], at: Float[np.ndarray, "n"]
-) -> Float32[np.ndarray, "n *rest"]:
-    """x at fractional indices of its first axis, by linear interpolation."""
-    at = np.clip(at, 0, len(x) - 1)
-    low = np.minimum(at.astype(int), max(len(x) - 2, 0))
-    share = (at - low).astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
-    return x[low] + share * (x[np.minimum(low + 1, len(x) - 1)] - x[low])

@@ -37,6 +37,7 @@ def training_batches(
     balance: str = "clips",
     mix: Mapping[str, float] | None = None,
     augment: Strength | None = None,
+    from_rest: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = NUM_THREADS,
@@ -51,6 +52,7 @@ def training_batches(
     mix: {corpus: its share of the examples}; balance is then within each corpus, and an
     epoch has as many examples as there are clips.  None: no shares.
     augment: the strength of training augmentation; None, or all zeros: there is none.
+    from_rest: see rest.photo_coefficients.
     num_workers: processes beside this one that make the examples; 0: this process does.
     They need `if __name__ == "__main__"` in the program.  num_threads: in each.
     InputError: no clip is long enough, or a setting is invalid.
@@ -75,7 +77,7 @@ def training_batches(
         index = int(order(epoch)[place])
         clip, key = sampling.read(clips, index), (seed, epoch, place)
         if kind == "at":
-            return sampling.at_example(clip, pca, key, num_frames, strength)
+            return sampling.at_example(clip, pca, key, num_frames, strength, from_rest)
         return sampling.vg_example(clip, key, num_frames, strength)
 
     def open_at(first: int) -> grain.IterDataset:
@@ -89,6 +91,8 @@ def training_batches(
     data |= {"augment": strength and dataclasses.asdict(strength)}
     if mix:
         data |= {"mix": dict(mix)}
+    if from_rest:
+        data |= {"from_rest": True}
     return Batches(open_at, data)
 
 
@@ -98,6 +102,7 @@ def evaluation_batches(
     batch_size: int,
     pca: Pca | None = None,
     frames: bool = True,
+    from_rest: bool = False,
     limit: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -107,7 +112,8 @@ def evaluation_batches(
 
     All have one shape: T is the length of the longest clip used.  The last batch is
     filled with rows of valid = 0, so that all processes get equally many batches.
-    pca: if given, `at` is filled.  frames: whether `vg` is filled.
+    pca: if given, `at` is filled.  frames: whether `vg` is filled.  from_rest: see
+    rest.photo_coefficients.
     limit: use only so many clips, evenly spread over the split; 0: all.
     InputError: the split is empty, or a setting is invalid.
     """
@@ -122,7 +128,9 @@ def evaluation_batches(
     def example(place: int) -> EvaluationBatch:
         index = int(chosen[min(place, count - 1)])
         clip = sampling.read(clips, index)
-        whole = sampling.evaluation_example(clip, index, pca, frames, longest)
+        whole = sampling.evaluation_example(
+            clip, index, pca, frames, longest, from_rest
+        )
         return whole if place < count else sampling.blank(whole)
 
     def open_at(first: int) -> grain.IterDataset:

@@ -24,8 +24,10 @@ from input_pipeline.clip import (
     Pca,
     VgBatch,
 )
+from input_pipeline.faces.rest import photo_coefficients
 from input_pipeline.media.image import to_float
 from input_pipeline.training_data import augment as augmenting
+from input_pipeline.training_data import augment_sound
 
 Key = tuple[int, int, int]  # seed, epoch, place in the epoch's order
 
@@ -134,27 +136,29 @@ def at_example(
     key: Key,
     num_frames: int,
     augment: augmenting.Strength | None = None,
+    from_rest: bool = False,
 ) -> AtBatch:
     """An example for AT-net; decodes no frame.
 
     example f32[K], audio f32[T,28,12], coefficients f32[T,K].
-    augment: how strongly face and sound change, see augment.py.
+    augment: how strongly face and sound change, see augment.py.  from_rest: see
+    rest.photo_coefficients.
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
     change = augmentation(key, augment) if augment else None
     if change:
-        landmarks, mfcc = augmenting.change_tempo(
+        landmarks, mfcc = augment_sound.change_tempo(
             min(change.tempo, (len(clip.frames) - 1) / max(num_frames - 1, 1)),
             augmenting.change_landmarks(change, clip.landmarks),
-            augmenting.change_sound(change, clip.mfcc),
+            augment_sound.change_sound(change, clip.mfcc),
         )
         clip = clip._replace(landmarks=landmarks, mfcc=mfcc)
     reference, first = draw(len(clip.landmarks), key, num_frames, change)
     window = slice(first, first + num_frames)
     landmarks = flat_landmarks(clip)
     return AtBatch(
-        example=pca.project(landmarks[reference]),
+        example=photo_coefficients(pca, landmarks[reference], from_rest),
         audio=audio_windows(clip)[window],
         coefficients=pca.project(landmarks[window]),
     )
@@ -196,11 +200,17 @@ def vg_example(
 
 
 def evaluation_example(
-    clip: Clip, index: int, pca: Pca | None, with_frames: bool, num_frames: int
+    clip: Clip,
+    index: int,
+    pca: Pca | None,
+    with_frames: bool,
+    num_frames: int,
+    from_rest: bool = False,
 ) -> EvaluationBatch:
     """A whole clip, padded with zeros to num_frames; the photo is its first frame.
 
-    `at` is None without a PCA, `vg` is None without frames.
+    `at` is None without a PCA, `vg` is None without frames.  from_rest: see
+    rest.photo_coefficients.
     InputError: the clip is longer than num_frames, or damaged.
     """
     check(clip, 1)
@@ -218,7 +228,8 @@ def evaluation_example(
     at = vg = None
     if pca is not None:
         coefficients = pca.project(landmarks)
-        at = AtBatch(coefficients[0], pad(audio_windows(clip)), pad(coefficients))
+        example = photo_coefficients(pca, landmarks[0], from_rest)
+        at = AtBatch(example, pad(audio_windows(clip)), pad(coefficients))
     if with_frames:
         frames = to_float(decode(clip, range(length)))
         vg = VgBatch(frames[0], landmarks[0], pad(frames), pad(landmarks))

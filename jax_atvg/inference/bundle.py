@@ -28,6 +28,7 @@ from input_pipeline.clip import (
     Pca,
 )
 from input_pipeline.faces.landmarks import as_points, opening
+from input_pipeline.faces.rest import photo_coefficients
 from input_pipeline.files import replacing
 from jax_atvg.models import convolutions
 from jax_atvg.models.at_net import ATNet
@@ -99,22 +100,24 @@ class Bundle:
         holds this face's own shape and the jitter of detection, which training faces
         have as well; r is therefore shrunk by max(0, 1 - residual / |r|^2), the
         positive-part James-Stein estimate, and p_p = PCA_R(h_p) + r.  own is r with the
-        lips closed: frames keep the shape of the face, but not an open mouth.
+        lips closed: frames keep the shape of the face, but not an open mouth.  With
+        at_net.from_rest the h_p that is returned is of the face with its lips closed.
         """
         if self.photo_landmarks is not None:
             landmarks = np.broadcast_to(self.photo_landmarks, landmarks.shape)
         landmarks = landmarks.astype(np.float32)
         h = self.pca.project(landmarks)
+        spoken = photo_coefficients(self.pca, landmarks, self.at_net.from_rest)
         if self.seen is None:
-            return h, self.pca.reconstruct(h), np.zeros_like(landmarks, np.float32)
-        h = np.clip(h, self.seen.low, self.seen.high)
+            return spoken, self.pca.reconstruct(h), np.zeros_like(landmarks, np.float32)
+        h, spoken = (np.clip(x, self.seen.low, self.seen.high) for x in (h, spoken))
         shape = self.pca.reconstruct(h)
         r = landmarks - shape
         energy = np.maximum(np.sum(r**2, -1, keepdims=True), 1e-12)
         share = np.maximum(1 - self.seen.residual / energy, 0)
         r *= share
         own = r - opening(as_points(r))[:, None] * self.seen.opening
-        return h, (shape + r).astype(np.float32), own.astype(np.float32)
+        return spoken, (shape + r).astype(np.float32), own.astype(np.float32)
 
 
 def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:

@@ -17,6 +17,8 @@ class AtNetSizes:
     fc_widths: widths of the linear layers after them.  lstm_width, lstm_layers: width
     and depth of the recurrence.  relative: the output is added to the photo's
     coefficients, so that an unknown face keeps its own shape (not in the paper).
+    from_rest: these are of the photo's face with its lips closed, so that how far they
+    are open there is not taken for its shape (not in the paper).
     members: number of networks that are trained side by side and whose outputs are
     averaged (not in the paper); `export` does the same with runs trained separately.
     """
@@ -27,6 +29,7 @@ class AtNetSizes:
     lstm_width: int = 256
     lstm_layers: int = 3
     relative: bool = False
+    from_rest: bool = False
     members: int = 1
 
 

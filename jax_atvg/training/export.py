@@ -95,7 +95,13 @@ def calibrated_boost(
     else:
         say("boost w: 1, not calibrated; give --data_dir to calibrate it")
         return None
-    batches = loader.evaluation_batches(clips, batch_size=4, pca=at.pca, frames=False)
+    batches = loader.evaluation_batches(
+        clips,
+        batch_size=4,
+        pca=at.pca,
+        frames=False,
+        from_rest=at.experiment.at_net.from_rest,
+    )
     predicted, true = coefficients(at, batches)
     w = calibrate(predicted, true)
     say(f"boost w, factors of AT-net's coefficients, from {len(clips)} clips: {row(w)}")

@@ -114,6 +114,7 @@ def training_batches(experiment: Experiment, clips, pca: Pca):
         balance=data.balance,
         mix=data.mix.shares(),
         augment=data.augment,
+        from_rest=experiment.at_net.from_rest,
         num_workers=data.num_workers,
         **this_process(experiment),
     )
@@ -129,6 +130,7 @@ def validation_pass(
         batch_size=batch_size,
         pca=pca if at else None,
         frames=not at,
+        from_rest=experiment.at_net.from_rest,
         limit=experiment.data.validation_clips,
         **this_process(experiment),
     )

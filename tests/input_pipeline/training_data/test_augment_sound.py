@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.fft
 from scipy.signal import lfilter
 
 from input_pipeline.media import audio
-from input_pipeline.training_data import augment, sampling, synthetic
+from input_pipeline.training_data import augment, augment_sound, sampling, synthetic
 
 OFF = augment.Strength()
 
@@ -29,7 +30,7 @@ def test_noise_is_a_share_of_every_columns_spread():
     random = np.random.default_rng(0)
     mfcc = (random.normal(size=(4000, 13)) * np.arange(1, 14)).astype(np.float32)
     change = drawn(0)._replace(noise=0.1)
-    added = augment.change_sound(change, mfcc) - mfcc
+    added = augment_sound.change_sound(change, mfcc) - mfcc
     np.testing.assert_allclose(added.std(0), 0.1 * mfcc.std(0), rtol=0.1)
     assert np.abs(added.mean(0) / added.std(0)).max() < 0.1
 
@@ -56,21 +57,91 @@ def timbre(sound: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_another_voice_is_nearly_that_of_shifted_resonances(factor):
     plain, wanted = timbre(vowel(1.0)), timbre(vowel(factor))
-    made = augment.other_voice(factor) @ plain
+    made = augment_sound.other_voice(factor) @ plain
     apart = np.linalg.norm(made - wanted)
     assert apart < 0.5 * np.linalg.norm(plain - wanted)
-    other_way = augment.other_voice(1 / factor) @ plain
+    other_way = augment_sound.other_voice(1 / factor) @ plain
     assert apart < np.linalg.norm(other_way - wanted) / 3
 
 
 def test_the_same_voice_is_the_unit_matrix_and_energy_stays():
-    np.testing.assert_allclose(augment.other_voice(1.0), np.eye(12), atol=1e-6)
+    np.testing.assert_allclose(augment_sound.other_voice(1.0), np.eye(12), atol=1e-6)
     mfcc = np.random.default_rng(0).normal(size=(40, 13)).astype(np.float32)
     before = mfcc.copy()
-    changed = augment.change_sound(drawn(0)._replace(voice=1.1), mfcc)
+    changed = augment_sound.change_sound(drawn(0)._replace(voice=1.1), mfcc)
     np.testing.assert_array_equal(mfcc, before)
     np.testing.assert_array_equal(changed[:, 0], mfcc[:, 0])
     assert not np.allclose(changed[:, 1:], mfcc[:, 1:])
+
+
+# --- noise and rooms ---
+
+
+def noisy(speech: np.ndarray, background: float) -> np.ndarray:
+    """The speech with a noise, whose energy is `background` of the speech's where both
+    are measured, after pre-emphasis: of a spectrum that is even then."""
+    noise = np.random.default_rng(1).normal(size=len(speech))
+    heard = lfilter([1, -0.97], [1], speech)
+    noise = lfilter([1], [1, -0.97], noise) * heard.std() * background**0.5
+    return (speech + noise).astype(np.float32)
+
+
+def test_the_energies_of_the_bands_are_those_of_the_cepstra():
+    """Their logarithms' cosine transform gives the cepstra, their sum column 0."""
+    mfcc = audio.mfcc(vowel(1.0))[5:-5]
+    energies = augment_sound.band_energies(mfcc)
+    np.testing.assert_allclose(np.log(energies.sum(1)), mfcc[:, 0], atol=1e-4)
+    logs = scipy.fft.dct(np.log(energies), norm="ortho", axis=1)[:, 1:13]
+    np.testing.assert_allclose(
+        augment_sound.lifter()[1:] * logs, mfcc[:, 1:], atol=1e-4
+    )
+
+
+def test_a_background_is_like_noise_that_is_mixed_in(monkeypatch):
+    """Nearer to the cepstra of speech and white noise than the speech's own are."""
+    monkeypatch.setattr(augment_sound, "TILT", 0.0)
+    speech = vowel(1.0)
+    plain = audio.mfcc(speech)
+    wanted = timbre(noisy(speech, 0.1))
+    random = np.random.default_rng(0)
+    made = augment_sound.in_a_place(plain, 0.1, 0.0, random)[5:-5, 1:].mean(0)
+    before = np.linalg.norm(timbre(speech) - wanted)
+    assert np.linalg.norm(made - wanted) < 0.5 * before
+
+
+def test_pauses_are_filled_and_speech_stays():
+    """A noise of a hundredth of the speech's energy is all that is heard in a pause."""
+    speech = np.concatenate([vowel(1.0), 1e-4 * vowel(1.0)])
+    plain = audio.mfcc(speech)
+    made = augment_sound.in_a_place(plain, 0.01, 0.0, np.random.default_rng(0))
+    assert np.abs(made[5:95, 0] - plain[5:95, 0]).max() < 0.2
+    pause = made[105:-5, 0]
+    np.testing.assert_allclose(pause - plain[5:95, 0].mean(), np.log(0.01), atol=0.5)
+
+
+def test_a_room_keeps_sound_for_a_while():
+    """After the sound ends its echoes fall by 60 dB in the room's time."""
+    speech = np.concatenate([vowel(1.0), np.zeros(16000, np.float32)])
+    plain = audio.mfcc(speech)
+    made = augment_sound.in_a_place(plain, 0.0, 0.5, np.random.default_rng(0))
+    first, last = made[110, 0], made[135, 0]  # a quarter of a second: 30 dB
+    assert first - last == pytest.approx(np.log(10**3), rel=0.05)
+    energies = np.random.default_rng(0).random((3000, 26))
+    gone = augment_sound.echoes(energies, 0.3)
+    np.testing.assert_allclose(gone[200:].mean(0), energies.mean(0), rtol=0.05)
+
+
+def test_no_noise_and_no_room_change_nothing():
+    mfcc = audio.mfcc(vowel(1.0))
+    same = augment_sound.in_a_place(mfcc, 0.0, 0.0, np.random.default_rng(0))
+    np.testing.assert_array_equal(same, mfcc)
+    off = augment_sound.change_sound(drawn(0), mfcc)
+    np.testing.assert_array_equal(off, mfcc)
+    backgrounds = [drawn(seed, background=0.1, room=0.4) for seed in range(200)]
+    assert 60 < sum(one.background > 0 for one in backgrounds) < 140
+    assert 60 < sum(one.room > 0 for one in backgrounds) < 140
+    assert max(one.background for one in backgrounds) <= 0.1
+    assert max(one.room for one in backgrounds) <= 0.4
 
 
 # --- another tempo ---
@@ -88,7 +159,7 @@ def ramp(frames: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("tempo", [0.8, 1.0, 1.25])
 def test_face_and_sound_keep_in_step_at_another_tempo(tempo):
     """Frame n shows time tempo n, and its window is centred there."""
-    landmarks, mfcc = augment.change_tempo(tempo, *ramp(41))
+    landmarks, mfcc = augment_sound.change_tempo(tempo, *ramp(41))
     count = {0.8: 51, 1.0: 41, 1.25: 33}[tempo]
     assert landmarks.shape == (count, 68, 2) and mfcc.shape == (4 * (count + 6), 13)
     assert landmarks.dtype == mfcc.dtype == np.float32
