@@ -7,11 +7,22 @@ import cv2
 import numpy as np
 import skimage.data
 
+from input_pipeline.faces import detection
 from input_pipeline.media import video
 from input_pipeline.preparation.corpora import Source
 from tests.input_pipeline.whole_files import read_video
 
 WIDTH, HEIGHT = 400, 288
+
+
+def astronaut() -> np.ndarray:
+    """The whole picture: a woman who smiles and shows her teeth."""
+    return skimage.data.astronaut()
+
+
+def shape() -> np.ndarray:
+    """f64[68,2]: points of her face in pixels of the picture, as dlib finds them."""
+    return detection.photo_points(astronaut()).astype(np.float64)
 
 
 @functools.cache
