@@ -36,6 +36,8 @@ class Strength:
     tempo: logarithm of the factor by which the speech of AT-net's examples is faster.
     voice: logarithm of the factor by which the speaker's resonances are higher.
     first_photo: probability that the photo is the clip's first frame, not any frame.
+    channel: standard deviation of the log energy by which a microphone colours each
+    cosine over the bands of the mel filters, see other_microphone.
     background: energy of the loudest noise behind the speech, relative to it.  In half
     of the examples; its logarithm is uniform, from a thousandth of that on.
     room: seconds in which the longest echoes fall by 60 dB; from 0 to x in half of the
@@ -62,6 +64,7 @@ class Strength:
     tempo: float = 0.0
     voice: float = 0.0
     first_photo: float = 0.0
+    channel: float = 0.0
     background: float = 0.0
     room: float = 0.0
 
@@ -85,7 +88,7 @@ class Augmentation(NamedTuple):
     A colour c in [0,1] becomes gain tint c^gamma + offset; its distance to grey is then
     multiplied by saturation.  teeth: see brighten_mouth.  noise: see Strength;
     noise_seed: of the noise.  first_photo: whether the photo is the clip's first frame.
-    tempo, voice, background, room: see augment_sound.py.
+    tempo, voice, channel, background, room: see augment_sound.py.
     """
 
     mirror: bool
@@ -103,6 +106,7 @@ class Augmentation(NamedTuple):
     tempo: float
     voice: float
     first_photo: bool
+    channel: float = 0.0
     background: float = 0.0
     room: float = 0.0
 
@@ -152,6 +156,7 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
         tempo=float(np.exp(strength.tempo * tempo)),
         voice=float(np.exp(strength.voice * voice)),
         first_photo=bool(first_photo < strength.first_photo),
+        channel=strength.channel,
         background=strength.background * 1000 ** (loud - 1) * (noisy < 0.5),
         room=strength.room * echo * (echoing < 0.5),
     )

@@ -30,8 +30,8 @@ WET = 0.5  # energy of the echoes of a room, relative to the sound's
 def change_sound(
     change: Augmentation, mfcc: Float32[np.ndarray, "M 13"]
 ) -> Float32[np.ndarray, "M 13"]:
-    """Applies another vocal tract length, echoes and a noise in the background, and
-    adds noise to the cepstra.
+    """Applies another vocal tract length, another microphone, echoes and a noise in the
+    background, and adds noise to the cepstra.
 
     There is no change of loudness: a sound g times as loud has all log mel energies
     raised by 2 ln g, a constant over the bands, which the cosine transform puts into
@@ -41,12 +41,27 @@ def change_sound(
         mfcc = mfcc.copy()
         mfcc[:, 1:] = mfcc[:, 1:] @ other_voice(change.voice).T
     random = np.random.Generator(np.random.Philox(change.noise_seed))
+    if change.channel:
+        mfcc = other_microphone(mfcc, change.channel, random)
     if change.background or change.room:
         mfcc = in_a_place(mfcc, change.background, change.room, random)
     if not change.noise:
         return mfcc
     hiss = random.standard_normal(mfcc.shape, dtype=np.float32)
     return mfcc + np.float32(change.noise) * mfcc.std(0) * hiss
+
+
+def other_microphone(
+    mfcc: Float32[np.ndarray, "M 13"], channel: float, random: np.random.Generator
+) -> Float32[np.ndarray, "M 13"]:
+    """The cepstra as a microphone with another frequency response gives them: the same
+    is added to those of every row.  The response's log energy is a sum of cosines over
+    the bands, of normally distributed amplitudes: the n-th with channel / sqrt(n)."""
+    order = np.arange(1, WINDOW_SIZE + 1)
+    amplitudes = channel / np.sqrt(order) * random.standard_normal(WINDOW_SIZE)
+    changed = mfcc.copy()
+    changed[:, 1:] += lifter()[1:] * np.sqrt(NUM_FILTERS / 2) * amplitudes
+    return changed
 
 
 def in_a_place(

@@ -150,17 +150,19 @@ def at_example(
     if change:
         landmarks, mfcc = augment_sound.change_tempo(
             min(change.tempo, (len(clip.frames) - 1) / max(num_frames - 1, 1)),
-            augmenting.change_landmarks(change, clip.landmarks),
+            clip.landmarks,
             augment_sound.change_sound(change, clip.mfcc),
         )
         clip = clip._replace(landmarks=landmarks, mfcc=mfcc)
     reference, first = draw(len(clip.landmarks), key, num_frames, change)
-    window = slice(first, first + num_frames)
-    landmarks = flat_landmarks(clip)
+    points = clip.landmarks[[reference, *range(first, first + num_frames)]]
+    if change:  # of these frames alone: a field takes long to invert
+        points = augmenting.change_landmarks(change, points)
+    landmarks = points.reshape(len(points), -1)
     return AtBatch(
-        example=photo_coefficients(pca, landmarks[reference], from_rest),
-        audio=audio_windows(clip)[window],
-        coefficients=pca.project(landmarks[window]),
+        example=photo_coefficients(pca, landmarks[0], from_rest),
+        audio=audio_windows(clip)[first : first + num_frames],
+        coefficients=pca.project(landmarks[1:]),
     )
 
 

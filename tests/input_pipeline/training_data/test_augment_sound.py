@@ -74,7 +74,32 @@ def test_the_same_voice_is_the_unit_matrix_and_energy_stays():
     assert not np.allclose(changed[:, 1:], mfcc[:, 1:])
 
 
-# --- noise and rooms ---
+# --- microphones, noise and rooms ---
+
+
+def test_another_microphone_adds_the_same_to_every_row():
+    """As a filter does: the bands' log energies change by a sum of cosines."""
+    mfcc = audio.mfcc(vowel(1.0))
+    random = np.random.default_rng(3)
+    made = augment_sound.other_microphone(mfcc, 0.4, random)
+    added = made - mfcc
+    np.testing.assert_allclose(added, np.tile(added[:1], (len(mfcc), 1)), atol=1e-4)
+    assert not added[:, 0].any()
+    before, after = (np.log(mfcc_shape(cepstra)) for cepstra in (mfcc, made))
+    amplitudes = 0.4 * np.random.default_rng(3).standard_normal(12)
+    bands = (np.arange(26) + 0.5) / 26
+    wanted = sum(
+        a / np.sqrt(n) * np.cos(np.pi * n * bands)
+        for n, a in enumerate(amplitudes, start=1)
+    )
+    response = (after - before)[50]
+    np.testing.assert_allclose(response - response.mean(), wanted, atol=1e-4)
+
+
+def mfcc_shape(mfcc: np.ndarray) -> np.ndarray:
+    """The bands' energies, relative to each other."""
+    energies = augment_sound.band_energies(mfcc)
+    return energies / energies.sum(1, keepdims=True)
 
 
 def noisy(speech: np.ndarray, background: float) -> np.ndarray:
