@@ -2,8 +2,7 @@
 
 Faces are mirrored, moved and given another shape, mouth, colour and light, here; voices
 get another tempo, vocal tract length, noise and room, in augment_sound.py.  A change is
-drawn once per example, so that everything in the example stays consistent; only a smile
-is for the photo alone.
+drawn once per example, so that everything in the example stays consistent.
 Positions are in the unit of landmarks: 0 at the crop's centre, -1 and 1 at its edges.
 """
 
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
 
-from input_pipeline.clip import CROP_SIZE, INNER_LIPS
+from input_pipeline.clip import CROP_SIZE
 
 
 @dataclasses.dataclass
@@ -26,12 +25,8 @@ class Strength:
     warp: standard deviation of the displacements of control points, crop pixels.
     mouth_width, mouth_rise, mouth_curl: the arguments of mouth_field.
     keep_shape: probability that an example keeps its shape, without warp and mouth_*.
-    smile: how broadly VG-net's photo smiles where its frames do not, see smiling; at
-    most 1.  From 0 to x in a third of the examples, 0 in the others.
     gain, tint, saturation: relative.  offset: share of the full range.  gamma: the
     exponent's logarithm.
-    teeth: how much brighter an open mouth becomes, see brighten_mouth; below 1.  From 0
-    to x in a third of the examples, 0 in the others.
     noise: standard deviation, relative to that of each cepstral column; from 0 to x.
     tempo: logarithm of the factor by which the speech of AT-net's examples is faster.
     voice: logarithm of the factor by which the speaker's resonances are higher.
@@ -53,13 +48,11 @@ class Strength:
     mouth_rise: float = 0.0
     mouth_curl: float = 0.0
     keep_shape: float = 0.0
-    smile: float = 0.0
     gain: float = 0.0
     tint: float = 0.0
     offset: float = 0.0
     gamma: float = 0.0
     saturation: float = 0.0
-    teeth: float = 0.0
     noise: float = 0.0
     tempo: float = 0.0
     voice: float = 0.0
@@ -76,7 +69,6 @@ EXACT = 1e-4 * PIXEL  # the error at which they end
 MOUTH_CENTRE = np.array([0.0, 0.18])
 MOUTH_REACH = 26 * PIXEL, 18 * PIXEL  # standard deviations, to the side and up
 MOUTH_CORNER = 17 * PIXEL  # from the mouth's centre
-SMILE = {"width": 0.22, "curl": -4.0, "opening": 0.3}  # of mouth_field, at most
 
 
 class Augmentation(NamedTuple):
@@ -84,9 +76,9 @@ class Augmentation(NamedTuple):
 
     mirror: left and right are exchanged.  motion: f64[2,3], similarity of positions,
     applied after the mirror.  field: f32[H,W,2], displacements applied after the motion
-    (position q then shows what was at q - field(q)), or None.  smile: see smiling.
+    (position q then shows what was at q - field(q)), or None.
     A colour c in [0,1] becomes gain tint c^gamma + offset; its distance to grey is then
-    multiplied by saturation.  teeth: see brighten_mouth.  noise: see Strength;
+    multiplied by saturation.  noise: see Strength;
     noise_seed: of the noise.  first_photo: whether the photo is the clip's first frame.
     tempo, voice, channel, background, room: see augment_sound.py.
     """
@@ -94,13 +86,11 @@ class Augmentation(NamedTuple):
     mirror: bool
     motion: Float64[np.ndarray, "2 3"]
     field: Float32[np.ndarray, "H W 2"] | None
-    smile: float
     gain: float
     tint: Float64[np.ndarray, "3"]
     offset: float
     gamma: float
     saturation: float
-    teeth: float
     noise: float
     noise_seed: int
     tempo: float
@@ -119,7 +109,7 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
     tint = random.uniform(-1, 1, 3)
     noise_seed = int(random.integers(1 << 62))
     width, rise, curl = random.uniform(-1, 1, 3)
-    teeth, smile, shape = random.random(3)
+    shape = random.random()
     tempo, voice = random.uniform(-1, 1, 2)
     first_photo = random.random()
     loud, noisy, echo, echoing = random.random(4)
@@ -144,13 +134,11 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
         mirror=bool(mirror < strength.mirror),
         motion=np.array([[a.real, -a.imag, shift * x], [a.imag, a.real, shift * y]]),
         field=field,
-        smile=strength.smile * in_a_third(smile),
         gain=1 + strength.gain * gain,
         tint=1 + strength.tint * tint,
         offset=strength.offset * offset,
         gamma=float(np.exp(strength.gamma * gamma)),
         saturation=1 + strength.saturation * colour,
-        teeth=strength.teeth * in_a_third(teeth),
         noise=strength.noise * noise,
         noise_seed=noise_seed,
         tempo=float(np.exp(strength.tempo * tempo)),
@@ -159,21 +147,6 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
         channel=strength.channel,
         background=strength.background * 1000 ** (loud - 1) * (noisy < 0.5),
         room=strength.room * echo * (echoing < 0.5),
-    )
-
-
-def in_a_third(share: float) -> float:
-    """Uniform in [0,1] -> uniform in [0,1] in a third of the cases, otherwise 0."""
-    return max(3 * share - 2, 0.0)
-
-
-def smiling(change: Augmentation) -> Augmentation:
-    """The change for the photo: that of the frames, and the smile in addition."""
-    if not change.smile:
-        return change
-    smile = mouth_field(**{name: change.smile * x for name, x in SMILE.items()})
-    return change._replace(
-        field=smile if change.field is None else change.field + smile
     )
 
 
@@ -193,18 +166,18 @@ def dense(
 
 
 def mouth_field(
-    width: float = 0.0, rise: float = 0.0, curl: float = 0.0, opening: float = 0.0
+    width: float = 0.0, rise: float = 0.0, curl: float = 0.0
 ) -> Float32[np.ndarray, "H W 2"]:
     """The displacements that make the mouth wider (width > 0), lower (rise > 0), less
-    smiling (curl > 0) or taller (opening > 0).  They fade out around the mouth.
+    smiling (curl > 0).  They fade out around the mouth.
 
-    width, opening: 1 - 1 / (factor of width or height).  rise: crop pixels downwards.
-    curl: crop pixels by which the corners are lowered.
+    width: 1 - 1 / (factor of the width).  rise: crop pixels downwards.  curl: crop
+    pixels by which the corners are lowered.
     """
     u = pixel_centres() - MOUTH_CENTRE
     near = np.exp(-0.5 * np.sum((u / MOUTH_REACH) ** 2, -1))
     lowered = PIXEL * (rise + curl * (u[..., 0] / MOUTH_CORNER) ** 2)
-    field = np.stack([width * u[..., 0], lowered + opening * u[..., 1]], -1)
+    field = np.stack([width * u[..., 0], lowered], -1)
     return (near[..., None] * field).astype(np.float32)
 
 
@@ -302,30 +275,3 @@ def change_colour(
         lit = cv2.transform(lit, change.saturation * np.eye(3) + grey)
     np.clip(lit + np.float32(0.5), 0, 255, out=lit)
     return lit.astype(np.uint8).reshape(frames.shape)
-
-
-def brighten_mouth(
-    change: Augmentation,
-    frames: UInt8[np.ndarray, "T H W 3"],
-    landmarks: Float[np.ndarray, "T 68 2"],
-) -> UInt8[np.ndarray, "T H W 3"]:
-    """Brightens the inside of the mouth, since photos of smiles show more of the teeth
-    than recordings: a colour c in [0,1] between the lips becomes c^(1 - teeth).
-
-    landmarks: those of `frames`, which other changes may have moved.
-    """
-    import cv2
-
-    if not change.teeth:
-        return frames
-    curve = 255 * np.linspace(0, 1, 256) ** (1 - change.teeth)
-    curve = np.round(curve).astype(np.uint8)
-    lips = 16 * ((landmarks[:, INNER_LIPS] + 1) / PIXEL - 0.5)
-    changed = []
-    for frame, polygon in zip(frames, np.round(lips).astype(np.int32), strict=True):
-        inside = np.zeros(frame.shape[:2], np.uint8)
-        cv2.fillPoly(inside, [polygon], 255, cv2.LINE_AA, 4)
-        inside = cv2.GaussianBlur(inside, (3, 3), 0)[..., None] / np.float32(255)
-        mixed = frame + inside * (cv2.LUT(frame, curve).astype(np.float32) - frame)
-        changed.append(np.round(mixed).astype(np.uint8))
-    return np.stack(changed)

@@ -13,9 +13,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from input_pipeline.clip import (
     CONTEXT_FRAMES,
     CROP_SIZE,
-    LOWER_RIM,
     ROWS_PER_FRAME,
-    UPPER_RIM,
     WINDOW_ROWS,
     AtBatch,
     Clip,
@@ -175,23 +173,17 @@ def vg_example(
     """An example for VG-net; decodes only the reference frame and the window's.
 
     image f32[H,W,3], example f32[L], frames f32[T,H,W,3], landmarks f32[T,L].
-    augment: how strongly photo, frames and landmarks change alike, see augment.py.  A
-    photo that is to smile is the frame with the widest open lips, to show teeth.
+    augment: how strongly photo, frames and landmarks change alike, see augment.py.
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
     change = augmentation(key, augment) if augment else None
     reference, first = draw(len(clip.frames), key, num_frames, change)
-    if change and change.smile:
-        reference = widest_open(clip)
     which = [reference, *range(first, first + num_frames)]
     pictures, points = decode(clip, which), clip.landmarks[which]
     if change:
-        photos, frames = slice(1), slice(1, None)
-        for one, rows in (augmenting.smiling(change), photos), (change, frames):
-            pictures[rows] = augmenting.change_frames(one, pictures[rows])
-            points[rows] = augmenting.change_landmarks(one, points[rows])
-        pictures = augmenting.brighten_mouth(change, pictures, points)
+        pictures = augmenting.change_frames(change, pictures)
+        points = augmenting.change_landmarks(change, points)
     frames, landmarks = to_float(pictures), points.reshape(len(which), -1)
     return VgBatch(
         image=frames[0],
@@ -230,7 +222,7 @@ def evaluation_example(
     at = vg = None
     if pca is not None:
         coefficients = pca.project(landmarks)
-        example = photo_coefficients(pca, landmarks[0], from_rest)
+        example = photo_coefficients(pca, landmarks, from_rest)[0]
         at = AtBatch(example, pad(audio_windows(clip)), pad(coefficients))
     if with_frames:
         frames = to_float(decode(clip, range(length)))
@@ -283,12 +275,6 @@ def check(clip: Clip, num_frames: int) -> None:
 
 def flat_landmarks(clip: Clip) -> Float32[np.ndarray, "T 136"]:
     return clip.landmarks.reshape(len(clip.landmarks), -1)
-
-
-def widest_open(clip: Clip) -> int:
-    """The index of the frame in which the inner lips are furthest apart."""
-    y = clip.landmarks[:, :, 1]
-    return int(np.argmax(np.sum(y[:, LOWER_RIM] - y[:, UPPER_RIM], 1)))
 
 
 def audio_windows(clip: Clip) -> Float32[np.ndarray, "T 28 12"]:

@@ -13,7 +13,7 @@ from jax_atvg.cli.flags import Flags, Given
 
 def flags(add: Flags) -> None:
     add.config(
-        "The experiment: a name as vg_small, at_default, vg_default:photos, or the "
+        "The experiment: a name as vg_small, at_default, smoke:at, or the "
         "path of a file that ends in .py; see configs/, and for the fields "
         "jax_atvg/training/config.py."
     )

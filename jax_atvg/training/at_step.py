@@ -41,5 +41,6 @@ def at_loss(nets: AtNets, params, batch_stats, batch: AtBatch):
             nets.pca.reconstruct(batch.coefficients),
             mouth_weight=nets.loss.mouth_weight,
             velocity_weight=nets.loss.velocity_weight,
+            closed_weight=nets.loss.closed_weight,
         )
     return loss, batch_stats

@@ -26,11 +26,13 @@ from jax_atvg.models.sizes import (
 class AtLoss:
     """target: "coefficients" (the authors'), or "landmarks": their error, the mouth's
     points weighted by mouth_weight, plus velocity_weight times that of their
-    frame-to-frame differences."""
+    frame-to-frame differences.  closed_weight: how much more frames with closed lips
+    weigh than others, 0: as much."""
 
     target: str = "coefficients"
     mouth_weight: float = 1.0
     velocity_weight: float = 0.0
+    closed_weight: float = 0.0
 
 
 @dataclasses.dataclass
@@ -192,6 +194,7 @@ AT_LEAST = {
     "data.num_frames": 1,
     "data.num_coefficients": 1,
     "data.synthetic": 0,
+    "at_loss.closed_weight": 0.0,
     "gan_loss.pixel_steps": 0,
     "gan_loss.mouth_score": 0.0,
     "gan_loss.mouth_features": 0.0,
@@ -202,17 +205,9 @@ AT_LEAST = {
 AT_MOST = {
     "seed": 2**31 - 1,  # JAX's keys are made of 32 bits with a sign
     "mouth_discriminator.side": CROP_SIZE,
-    **{
-        f"data.augment.{name}": 1.0
-        for name in ("mirror", "keep_shape", "smile", "first_photo")
-    },
+    **{f"data.augment.{name}": 1.0 for name in ("mirror", "keep_shape", "first_photo")},
 }
-BELOW_ONE = (
-    "vg_net.dropout",
-    "optimizer.b1",
-    "optimizer.b2",
-    "data.augment.teeth",
-)
+BELOW_ONE = ("vg_net.dropout", "optimizer.b1", "optimizer.b2")
 
 
 def validate(experiment: Experiment) -> None:
@@ -291,7 +286,7 @@ def from_flat(flat: dict[str, Any]) -> Experiment:
 # --- configs of earlier versions ---
 
 # What was removed since, and the value with which it did nothing.
-REMOVED = {"ema": 0.0}
+REMOVED = {"ema": 0.0, "data.augment.smile": 0.0, "data.augment.teeth": 0.0}
 # Values that are called otherwise now.
 RENAMED = {"network": {"gan": "vg"}}
 # Fields that were added since and whose default is not what was done before: the value

@@ -31,7 +31,7 @@ VERSIONED = ("jax", "flax")
 
 
 def load_config(name: str) -> Experiment:
-    """ "vg_small", "vg_default:photos", "my/config.py", "my/config.py:variant".
+    """ "vg_small", "smoke:at", "my/config.py", "my/config.py:variant".
 
     A name finds a config that comes with the package; whatever ends in .py is a path.
     What follows a colon is given to the file's get_config().

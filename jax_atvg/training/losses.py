@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Float
 
-from input_pipeline.clip import MOUTH, NUM_POINTS
+from input_pipeline.clip import CROP_SIZE, LOWER_RIM, MOUTH, NUM_POINTS, UPPER_RIM
 from jax_atvg.arrays import Array, Attention, Coefficients, Landmarks, Scalar, Video
 
 LEVELS = 4  # of the Laplacian pyramid
+CLOSED = 1.0 * 2 / CROP_SIZE  # a crop pixel, in the unit of landmarks
 
 
 def at_landmark_loss(
@@ -23,18 +24,30 @@ def at_landmark_loss(
     *,
     mouth_weight: float = 1.0,
     velocity_weight: float = 0.0,
+    closed_weight: float = 0.0,
 ) -> Scalar:
-    """mean W |p^ - p| + velocity_weight mean W |d p^ - d p|, d from frame to frame.
+    """mean C W |p^ - p| + velocity_weight mean W |d p^ - d p|, d from frame to frame.
 
     A mean over points, of their distances, as LMD is.  W: mouth_weight for the mouth's
-    points, 1 elsewhere.  Not in the paper.
+    points, 1 elsewhere.  C: 1 + closed_weight where the lips of p are closed, 1
+    elsewhere: of all that a sound may be, a network that is in doubt predicts the
+    median, and lips are closed in few frames.  Not in the paper.
     """
     error = predicted - target
-    loss = jnp.mean(landmark_distance(error, mouth_weight))
+    closed = closed_weight * closed_lips(target)
+    loss = jnp.mean((1 + closed) * landmark_distance(error, mouth_weight))
     if velocity_weight:
         velocity = jnp.diff(error, axis=1)
         loss += velocity_weight * jnp.mean(landmark_distance(velocity, mouth_weight))
     return loss
+
+
+def closed_lips(landmarks: Landmarks) -> Float[Array, "B T"]:
+    """1 in the frames whose inner lips are at most CLOSED apart, 0 in the others."""
+    points = jnp.reshape(landmarks, (*landmarks.shape[:-1], NUM_POINTS, 2))
+    y = points[..., 1]
+    apart = y[..., jnp.array(LOWER_RIM)] - y[..., jnp.array(UPPER_RIM)]
+    return (apart.mean(-1) <= CLOSED).astype(landmarks.dtype)
 
 
 def landmark_distance(

@@ -11,6 +11,7 @@ from jax_atvg.resources import packaged
 from jax_atvg.training import checkpoint, config_files
 from jax_atvg.training.config import (
     AS_BEFORE,
+    REMOVED,
     Experiment,
     Optimizer,
     beside_defaults,
@@ -39,7 +40,7 @@ def test_every_packaged_config_is_found_by_name_and_by_path_and_is_valid(name):
 
 def test_what_follows_a_colon_is_given_to_get_config():
     assert load_config("smoke:at").network == "at"
-    assert load_config("vg_default:plain").steps == 6000
+    assert load_config("smoke:vg").network == "vg"
 
 
 def test_ones_own_config_is_a_path_and_may_start_from_a_packaged_one(
@@ -98,7 +99,8 @@ def test_a_config_of_schema_1_loads_and_does_what_it_did(tmp_path):
     assert len(met) == 1 and "report_to=('jsonl', 'tensorboard')" in str(met[0].message)
     old, new = json.loads(SCHEMA_1.read_text()), flatten(experiment)
     assert old.pop("network") == "gan" and new.pop("network") == "vg"
-    assert old.pop("ema") == 0.0
+    for name in REMOVED:
+        assert old.pop(name) == 0.0
     for name, value in old.items():
         assert new[name] == (tuple(value) if isinstance(value, list) else value), name
     added = {name: new[name] for name in new.keys() - old.keys()}
@@ -109,6 +111,9 @@ def test_a_config_of_schema_1_loads_and_does_what_it_did(tmp_path):
         "gan_loss.pyramid_weight": 0.0,
         "gan_loss.mouth_score": 0.0,
         "gan_loss.mouth_features": 0.0,
+        "at_loss.closed_weight": 0.0,
+        "at_net.from_rest": False,
+        **{f"data.augment.{name}": 0.0 for name in ("channel", "background", "room")},
         "mouth_discriminator.width": 32,
         "mouth_discriminator.side": 48,
         **{f"data.mix.{name}": 0.0 for name in ("grid", "lrw", "folder", "portraits")},

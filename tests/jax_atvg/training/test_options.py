@@ -11,7 +11,14 @@ import optax
 import pytest
 
 from configs import ablation, smoke, vg_default
-from input_pipeline.clip import MOUTH, AtBatch, InputError, Pca
+from input_pipeline.clip import (
+    LOWER_RIM,
+    MOUTH,
+    UPPER_RIM,
+    AtBatch,
+    InputError,
+    Pca,
+)
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.vg_net import VGNet
@@ -81,6 +88,23 @@ def test_landmark_target_of_at_net_is_weighted_position_and_velocity(mouth, velo
     expected = term(p - q) + velocity * term(np.diff(p - q, axis=1))
     loss = losses.at_landmark_loss(p, q, mouth_weight=mouth, velocity_weight=velocity)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_frames_with_closed_lips_can_weigh_more():
+    """Frame 0 is closed, by less than a pixel, frame 1 open: 3 and 1 of 4 shares."""
+    random = np.random.default_rng(0).normal
+    p, q = random(size=(2, 1, 2, 68, 2)).astype(np.float32)
+    q[0, 0, LOWER_RIM, 1] = q[0, 0, UPPER_RIM, 1] + 0.9 / 64
+    q[0, 1, LOWER_RIM, 1] = q[0, 1, UPPER_RIM, 1] + 1.1 / 64
+    p, q = p.reshape(1, 2, 136), q.reshape(1, 2, 136)
+    np.testing.assert_array_equal(losses.closed_lips(q), [[1, 0]])
+    first, second = (
+        losses.at_landmark_loss(p[:, t : t + 1], q[:, t : t + 1]) for t in range(2)
+    )
+    loss = losses.at_landmark_loss(p, q, closed_weight=2.0)
+    np.testing.assert_allclose(loss, (3 * first + second) / 2, rtol=1e-5)
+    plain = losses.at_landmark_loss(p, q, closed_weight=0.0)
+    np.testing.assert_allclose(plain, (first + second) / 2, rtol=1e-5)
 
 
 def test_landmark_target_is_the_landmark_distance():
@@ -369,8 +393,8 @@ def test_spectral_norm_divides_kernels_by_their_largest_singular_value(batch):
         ("report_to", ("wandb",), r"config.report_to"),
         (
             "data",
-            Data(augment=Strength(smile=1.5)),
-            r"config.data.augment.smile=1.5: must be 1.0 at most",
+            Data(augment=Strength(mirror=1.5)),
+            r"config.data.augment.mirror=1.5: must be 1.0 at most",
         ),
         ("compute", "int8", r"config.compute='int8': choose one of float32, bfloat16"),
     ],
