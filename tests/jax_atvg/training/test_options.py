@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import ablation, smoke, vg_default
+from configs import ablation, smoke
 from input_pipeline.clip import (
     LOWER_RIM,
     MOUTH,
@@ -410,7 +410,7 @@ def test_a_generator_without_any_loss_is_an_error():
         configuration.validate(Experiment(gan_loss=nothing))
 
 
-@pytest.mark.parametrize("module", [ablation, smoke, vg_default])
+@pytest.mark.parametrize("module", [ablation, smoke])
 def test_unknown_variants_name_the_known(module):
     with pytest.raises(InputError, match=r":nothing: choose"):
         module.get_config("nothing")
