@@ -198,7 +198,7 @@ README = """# Talking faces: {corpus}
 
 {table}
 
-There are {num_speakers} speakers; `statistics.json` has the counts of each.
+They show {num_speakers} people; `statistics.json` has the counts of each.
 `rejects.jsonl` tells why a file, or the part of one from second `start` on, was left
 out; the meaning of `value` depends on the reason:
 
