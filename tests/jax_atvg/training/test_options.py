@@ -12,12 +12,8 @@ import pytest
 
 from configs import ablation, smoke
 from input_pipeline.clip import (
-    LOWER_RIM,
     MOUTH,
-    UPPER_RIM,
-    AtBatch,
     InputError,
-    Pca,
 )
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
@@ -26,17 +22,15 @@ from jax_atvg.sharding import data_mesh
 from jax_atvg.training import config as configuration
 from jax_atvg.training import gan_step as gan
 from jax_atvg.training import losses
-from jax_atvg.training.at_step import at_loss
 from jax_atvg.training.config import (
-    AtLoss,
     Data,
     Experiment,
     GanLoss,
     Optimizer,
     Strength,
 )
-from jax_atvg.training.optim import adam, make_optimizer, schedule
-from jax_atvg.training.state import AtNets, VgNets, run
+from jax_atvg.training.optim import make_optimizer, schedule
+from jax_atvg.training.state import VgNets, run
 from jax_atvg.training.train_step import build, make_nets
 from tests.random_variables import random_variables, random_vg_batch
 
@@ -71,70 +65,6 @@ def assert_same(a, b, limit=0.0):
 
 
 # --- losses ---
-
-
-@pytest.mark.parametrize(("mouth", "velocity"), [(1.0, 0.0), (4.0, 0.0), (4.0, 2.0)])
-def test_landmark_target_of_at_net_is_weighted_position_and_velocity(mouth, velocity):
-    random = np.random.default_rng(0).normal
-    p, q = random(size=(2, BATCH, 5, 136)).astype(np.float32)
-    weight = np.ones(68, np.float32)
-    weight[MOUTH] = mouth
-
-    def term(error):
-        points = error.reshape(*error.shape[:2], 68, 2)
-        smooth = np.sqrt(np.sum(points**2, -1) + 0.005**2) - 0.005
-        return np.mean(weight * smooth)
-
-    expected = term(p - q) + velocity * term(np.diff(p - q, axis=1))
-    loss = losses.at_landmark_loss(p, q, mouth_weight=mouth, velocity_weight=velocity)
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
-
-
-def test_frames_with_closed_lips_can_weigh_more():
-    """Frame 0 is closed, by less than a pixel, frame 1 open: 3 and 1 of 4 shares."""
-    random = np.random.default_rng(0).normal
-    p, q = random(size=(2, 1, 2, 68, 2)).astype(np.float32)
-    q[0, 0, LOWER_RIM, 1] = q[0, 0, UPPER_RIM, 1] + 0.9 / 64
-    q[0, 1, LOWER_RIM, 1] = q[0, 1, UPPER_RIM, 1] + 1.1 / 64
-    p, q = p.reshape(1, 2, 136), q.reshape(1, 2, 136)
-    np.testing.assert_array_equal(losses.closed_lips(q), [[1, 0]])
-    first, second = (
-        losses.at_landmark_loss(p[:, t : t + 1], q[:, t : t + 1]) for t in range(2)
-    )
-    loss = losses.at_landmark_loss(p, q, closed_weight=2.0)
-    np.testing.assert_allclose(loss, (3 * first + second) / 2, rtol=1e-5)
-    plain = losses.at_landmark_loss(p, q, closed_weight=0.0)
-    np.testing.assert_allclose(plain, (first + second) / 2, rtol=1e-5)
-
-
-def test_landmark_target_is_the_landmark_distance():
-    """Far off, the metric itself; at 0, nothing, with a gradient that is finite."""
-    random = np.random.default_rng(0).normal
-    p, q = random(size=(2, BATCH, 5, 136)).astype(np.float32)
-    distance = np.linalg.norm((p - q).reshape(BATCH, 5, 68, 2), axis=-1).mean()
-    np.testing.assert_allclose(losses.at_landmark_loss(p, q), distance, atol=0.005)
-    value, slope = jax.value_and_grad(losses.at_landmark_loss)(p, p)
-    assert value == 0 and np.all(slope == 0)
-
-
-def test_at_loss_on_landmarks_goes_through_the_pca():
-    random = np.random.default_rng(0).normal
-    components = np.linalg.qr(random(size=(136, 4)))[0].astype(np.float32)
-    net = ATNet((8,), (4,) * 5, (8,), 8, 1, num_coefficients=4)
-    inputs = [random(size=s).astype("f4") for s in [(2, 4), (2, 3, 28, 12), (2, 3, 4)]]
-    variables = random_variables(net, *inputs[:2])
-    by_target = {}
-    for target in ("coefficients", "landmarks"):
-        pca = Pca(np.zeros(136, np.float32), components)
-        nets = AtNets(net, adam(), AtLoss(target=target), pca)
-        by_target[target], _ = jax.jit(functools.partial(at_loss, nets))(
-            variables["params"], variables["batch_stats"], AtBatch(*inputs)
-        )
-    h = net.apply(variables, *inputs[:2], train=True, mutable=["batch_stats"])[0][0]
-    error = h - inputs[2]
-    np.testing.assert_allclose(by_target["coefficients"], np.mean(error**2), rtol=1e-4)
-    expected = losses.at_landmark_loss(error @ components.T, np.zeros((2, 3, 136)))
-    np.testing.assert_allclose(by_target["landmarks"], expected, rtol=1e-4)
 
 
 def test_mouth_pixels_are_those_of_the_box_around_the_mouth(batch):
