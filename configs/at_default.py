@@ -2,7 +2,7 @@
 
     python main.py train --config=at_default --workdir=runs/at_default --data_dir=DATA
 
-DATA holds the corpora grid and folder.  Hardware: one CPU core, about 5 steps a second.
+DATA holds the corpora grid and folder.  Hardware: one CPU core, 7 to 10 steps a second.
 Data, score: docs/default_model.md.
 """
 
@@ -25,7 +25,7 @@ def get_config() -> Experiment:
     return Experiment(
         network="at",
         batch_size=16,
-        steps=8000,
+        steps=14000,
         at_net=AtNetSizes(
             example_widths=(64, 64),
             audio_widths=(),
@@ -36,7 +36,12 @@ def get_config() -> Experiment:
             from_rest=True,
             members=4,
         ),
-        at_loss=AtLoss(target="landmarks", mouth_weight=30.0, velocity_weight=2.0),
+        at_loss=AtLoss(
+            target="landmarks",
+            mouth_weight=30.0,
+            velocity_weight=2.0,
+            closed_weight=1.5,
+        ),
         optimizer=Optimizer(learning_rate=1e-3, b1=0.9, schedule="cosine"),
         data=Data(
             num_coefficients=32,
