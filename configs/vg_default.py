@@ -27,7 +27,7 @@ def get_config() -> Experiment:
     return Experiment(
         network="vg",
         batch_size=6,
-        steps=4800,
+        steps=4400,
         save_every=250,
         validate_every=1500,
         image_every=500,

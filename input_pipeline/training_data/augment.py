@@ -109,7 +109,7 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
     tint = random.uniform(-1, 1, 3)
     noise_seed = int(random.integers(1 << 62))
     width, rise, curl = random.uniform(-1, 1, 3)
-    shape = random.random()
+    shape = random.random(3)[2]  # as earlier versions, whose runs go on, drew it
     tempo, voice = random.uniform(-1, 1, 2)
     first_photo = random.random()
     loud, noisy, echo, echoing = random.random(4)

@@ -45,7 +45,7 @@ class Batches(grain.DatasetIterator):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues from a state of get_state.  InputError: it is of other data."""
-        wrong = [k for k, v in self._data.items() if state.get(k) != v]
+        wrong = [k for k, v in self._data.items() if in_use(state.get(k)) != in_use(v)]
         if wrong or "next_batch" not in state:
             saved = " ".join(f"{k}={state.get(k)}" for k in wrong or ["next_batch"])
             ours = " ".join(f"{k}={self._data[k]}" for k in wrong)
@@ -70,6 +70,13 @@ class Batches(grain.DatasetIterator):
         running, self._running = getattr(self, "_running", None), None
         if running is not None:
             running.close()
+
+
+def in_use(setting: Any) -> Any:
+    """The setting; of a dict, what is not zero: other versions have other zeros."""
+    if not isinstance(setting, dict):
+        return setting
+    return {name: value for name, value in setting.items() if value} or None
 
 
 def pipeline(

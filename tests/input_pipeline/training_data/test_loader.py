@@ -13,6 +13,7 @@ import pytest
 from input_pipeline.clip import InputError
 from input_pipeline.media.image import to_float
 from input_pipeline.training_data import dataset, loader, sampling
+from input_pipeline.training_data.augment import Strength
 from input_pipeline.training_data.batches import Batches
 from input_pipeline.training_data.synthetic import SyntheticClips, write_dataset
 from tests.conftest import ROOT
@@ -364,6 +365,21 @@ def test_an_empty_split_is_refused(open_loader):
         open_loader(of=SyntheticClips(0))
     with pytest.raises(InputError, match="the split holds no clips"):
         loader.evaluation_batches(SyntheticClips(0), batch_size=1)
+
+
+def test_strengths_of_another_version_that_did_nothing_do_not_matter(open_loader):
+    """Its state names strengths that this one lacks, and lacks some of this one's."""
+    ours = open_loader(augment=Strength(mirror=0.5))
+    state = ours.get_state()
+    kept = {"mirror": 0.5, "rotation": 0.0, "smile": 0.0}
+    take(ours, 3)
+    again = open_loader(augment=Strength(mirror=0.5))
+    again.set_state(state | {"next_batch": 3, "augment": kept})
+    assert_same(take(again, 2), take(ours, 2))
+    with pytest.raises(InputError, match="the saved state is of augment="):
+        again.set_state(state | {"augment": kept | {"smile": 0.5}})
+    plain = open_loader()
+    plain.set_state(plain.get_state() | {"augment": {"mirror": 0.0}})
 
 
 def test_the_state_of_other_data_is_refused(open_loader):
