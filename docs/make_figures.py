@@ -4,7 +4,7 @@ python docs/make_figures.py                         # pipeline.png alone
 python docs/make_figures.py --data_dir=DATA         # talking.png as well
 
 pipeline.png shows how a photo is prepared for the networks.  talking.png shows what the
-default model generates; DATA is the dataset of docs/default_model.md.
+default model generates; DATA holds the datasets of docs/default_model.md.
 """
 
 import argparse
@@ -32,7 +32,8 @@ from jax_atvg.resources import DEFAULT_BUNDLE  # noqa: E402
 
 SIDE = 384  # pixels, height and width of one picture of pipeline.png
 COLUMNS = 8  # moments of a clip in talking.png
-SEEN, UNSEEN = "s1", "s20"  # speakers
+UNSEEN = "s9", "KevinMcCarthy"  # speakers of the test split
+PORTRAITS = 0, 20, 41  # clips of the portraits' validation split
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--data_dir",
-        help="a dataset that `prepare` made of GRID; draws talking.png too",
+        help="the datasets of docs/default_model.md; draws talking.png too",
     )
     data_dir = parser.parse_args().data_dir
     write_image(ROOT / "docs" / "pipeline.png", pipeline())
@@ -50,16 +51,21 @@ def main() -> None:
 
 
 def talking(data_dir: str) -> np.ndarray:
-    """Strips of frames from the default model: a speaker of its training clips and one
-    who is not among them (rows: real, generated, attention), then a portrait (rows:
-    generated, attention)."""
+    """Strips of frames from the default model, of people who are not among its training
+    clips: two speakers (rows: real, generated, attention); three portraits, with the
+    sound that their clips came with (generated); and a portrait that says the sentence
+    of `make demo` (generated, attention)."""
     bundle = load_bundle(DEFAULT_BUNDLE)
-    rows = []
-    for split, speaker in (("validation", SEEN), ("test", UNSEEN)):
-        clips = dataset.open_clips(data_dir, split)
+    synthesis, rows = Synthesis(bundle), []
+    for speaker in UNSEEN:
+        clips = dataset.open_clips(data_dir, "test")
         take = read_take(clips, clips.speakers.index(speaker), None)
-        (made,) = Synthesis(bundle)([take])
+        (made,) = synthesis([take])
         rows += strip(take.frames, made.frames["end_to_end"], gray(made.attention))
+    clips = dataset.open_clips(data_dir, "validation", ["portraits"])
+    for i in PORTRAITS:
+        (made,) = synthesis([read_take(clips, i, None)])
+        rows += strip(made.frames["end_to_end"])
     subject = read_subject(astronaut(), bundle, "largest")
     networks = Networks(bundle)
     speech = read_speech(ROOT / "demo" / "speech.flac")

@@ -30,16 +30,19 @@ TABLES = {  # heading: (score in words, its name in the report, modes, decimals)
     "Landmarks that AT-net predicts, against the true ones": (
         ("mouth LMD, px", "lmd", AT, 2),
         ("correlation of lip opening", "r", HEARD, 2),
+        ("closing, px", "closing", HEARD, 2),
         ("jitter / real", "jitter_ratio", ("at",), 2),
     ),
     "Landmarks detected in the generated frames": (
         ("mouth LMD, px", "lmd", (*DRAWN, "static", "real"), 2),
         ("correlation of lip opening", "r", (*DRAWN, "real"), 2),
+        ("closing, px", "closing", DRAWN, 2),
     ),
     "Pixels of the mouth, and identity": (
         ("mouth PSNR, dB", "mouth_psnr", (*DRAWN, "static"), 1),
         ("mouth SSIM", "mouth_ssim", (*DRAWN, "static"), 3),
         ("mouth sharpness / real", "mouth_sharpness", DRAWN, 2),
+        ("checkerboard / real", "checkerboard", DRAWN, 2),
         ("CSIM-dlib", "csim_dlib", (*DRAWN, "real"), 3),
     ),
 }
