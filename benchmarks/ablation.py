@@ -44,6 +44,7 @@ VG_METRICS = {
     "mouth_sharpness": "sharpness (1)",
     "lmd": "LMD px ↓",
     "r": "r ↑",
+    "checkerboard": "checkerboard (1)",
 }
 AT_METRICS = {
     "lmd": "LMD px ↓",
@@ -72,9 +73,7 @@ def main() -> None:
     at = [name for name in names if name.startswith("at_")]
     gan = [name for name in names if name.startswith("gan")]
     rest = [name for name in names if name not in at + gan]
-    if gan:
-        without = [name for name in rest if name == "pixels"]
-        print_table("gan", gan + without, VG_METRICS, options)
+    print_table("gan", gan, VG_METRICS, options)
     print_table("pixels", rest, VG_METRICS, options)
     print_table("at_full", at, AT_METRICS, options)
 
@@ -132,7 +131,7 @@ def vg_scores(name: str, config, options) -> list[dict]:
             nets.vg_net.apply(variables, image, points[None], example).frames[0]
         )
 
-    clips = open_clips(options.data_dir, "validation")
+    clips = open_clips(options.data_dir, "validation", list(config.data.mix.shares()))
     rows = []
     for i in choose(clips.speakers, (), options.clips):
         clip = clips[i]
@@ -173,23 +172,25 @@ def trained(name: str, config, options, mean):
         )
     if name == "gan_generator_twice":
         built = built._replace(step=compiled(two_forwards))
+    mix = config.data.mix.shares()
     batches = loader.training_batches(
-        dataset.open_clips(options.data_dir, "train"),
+        dataset.open_clips(options.data_dir, "train", list(mix)),
         "vg",
         batch_size=config.batch_size,
         seed=config.seed,
         num_frames=config.data.num_frames,
+        mix=mix,
         balance=config.data.balance,
         augment=config.data.augment,
     )
     state, done, shared = built.init(config.seed), 0, first_steps(name, config)
-    if shared in FIRST:
-        state, done, place = FIRST[shared]
-        state = jax.tree.map(jnp.copy, state)
+    if shared in FIRST:  # discriminators have not yet moved then
+        vg, done, place = FIRST[shared]
+        state = state._replace(step=jnp.int32(done), vg=jax.tree.map(jnp.copy, vg))
         batches.set_state(place)
     for i in range(done, config.steps):
-        if i == GAN_BEGINS:
-            FIRST[shared] = jax.tree.map(jnp.copy, state), i, batches.get_state()
+        if i == config.gan_loss.pixel_steps:
+            FIRST[shared] = jax.tree.map(jnp.copy, state.vg), i, batches.get_state()
         batch = next(batches)
         if name == "same_photo_landmarks":
             batch = batch._replace(example=np.broadcast_to(mean, batch.example.shape))
@@ -201,20 +202,25 @@ def trained(name: str, config, options, mean):
     return built.nets, state
 
 
-GAN_BEGINS = ablation.get_config("gan").gan_loss.pixel_steps
-FIRST = {}  # first_steps -> (state, step, position in the data) as the GAN begins
+FIRST = {}  # first_steps -> (VG-net, step, position in the data) as other terms begin
 
 
 def first_steps(name: str, config) -> str:
-    """A key, equal for runs whose steps before GAN_BEGINS are equal."""
-    from jax_atvg.training.config import flatten
+    """A key, equal for runs whose steps on pixels alone are equal."""
+    from jax_atvg.training.config import GanLoss, flatten
 
-    loss = dataclasses.replace(
-        config.gan_loss, pixel_steps=0, score=True, landmark=True
+    loss = config.gan_loss
+    alike = GanLoss(
+        pixel_weight=loss.pixel_weight,
+        texture_weight=loss.texture_weight,
+        pyramid_weight=loss.pyramid_weight,
+        dynamic=loss.dynamic,
+        beta=loss.beta,
+        mouth_weight=loss.mouth_weight,
+        pixel_steps=loss.pixel_steps,
     )
-    same = flatten(dataclasses.replace(config, gan_loss=loss))
     own = name if AUTHORS.get(name) == "pixels" else ""
-    return json.dumps([own, same])
+    return json.dumps([own, flatten(dataclasses.replace(config, gan_loss=alike))])
 
 
 def two_forwards(nets, state, batch, seed):
@@ -225,13 +231,13 @@ def two_forwards(nets, state, batch, seed):
 
     first, _, batch_stats = g.generate(nets, state, batch, seed)
     disc, d = g.discriminator_update(nets, state.disc, first, batch)
-    again = state._replace(vg=state.vg._replace(batch_stats=batch_stats))
+    again = state._replace(disc=disc, vg=state.vg._replace(batch_stats=batch_stats))
     fake, pull_back, batch_stats = g.generate(nets, again, batch, seed + 1_000_003)
     (_, terms), cotangent = jax.value_and_grad(g.vg_loss, 2, has_aux=True)(
-        nets, disc, fake, batch
+        nets, again, fake, batch
     )
     (gradients,) = pull_back(cotangent)
-    return g.moved(nets, state, disc, gradients, batch_stats), d | terms
+    return g.moved(nets, again, gradients, batch_stats), d | terms
 
 
 # --- AT-net ---

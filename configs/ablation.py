@@ -26,10 +26,7 @@ from jax_atvg.training.config_files import load_config
 def small_vg() -> Experiment:
     """VG-net small enough to be trained dozens of times.
 
-    Several clips a step, or a recurrence over the batch would be none.  The pixel loss
-    first: with the discriminator's terms from the first step so small a network does
-    not learn to move the lips in so few steps.  The variants that are not about the
-    discriminator leave it out.
+    Several clips a step, or a recurrence over the batch would be none.
     """
     return Experiment(
         network="vg",
@@ -39,10 +36,22 @@ def small_vg() -> Experiment:
         discriminator=DiscriminatorSizes(
             width=8, fc_width=64, lstm_width=32, lstm_layers=1
         ),
-        gan_loss=GanLoss(mouth_weight=8.0, pixel_steps=450),
+        gan_loss=GanLoss(mouth_weight=8.0, pixel_steps=600),
         optimizer=Optimizer(learning_rate=5e-4, schedule="wsd"),
         data=Data(num_frames=3, balance="sqrt"),
     )
+
+
+def small_gan() -> Experiment:
+    """The same with many faces, half of them portraits, and windows long enough for a
+    discriminator and a recurrence to see something.  The pixel loss first: with other
+    terms from the first step so small a network does not learn to move the lips in so
+    few steps."""
+    config = small_vg()
+    config.gan_loss.pixel_steps = 450
+    config.batch_size, config.data.num_frames = 3, 8
+    config.data.mix = Mix(grid=2.0, folder=1.0, portraits=3.0)
+    return config
 
 
 def small_at() -> Experiment:
@@ -58,11 +67,11 @@ def small_at() -> Experiment:
     return config
 
 
-# --- VG-net, with its discriminator for the last quarter of the steps ---
+# --- VG-net, with discriminators for the last quarter of the steps ---
 
 
 def gan(config: Experiment) -> None:
-    """Both terms, D_s and D_p."""
+    """The paper's discriminator: both terms, D_s and D_p."""
 
 
 def gan_without_landmark(config: Experiment) -> None:
@@ -75,12 +84,44 @@ def gan_without_score(config: Experiment) -> None:
     config.gan_loss.score = False
 
 
-# --- VG-net, without ---
+def gan_landmark_on_generated(config: Experiment) -> None:
+    """D_p learns on generated frames as well, as in the authors' code."""
+    config.gan_loss.landmark_on_generated = True
+
+
+def gan_none(config: Experiment) -> None:
+    """The pixel loss alone, as before."""
+    config.gan_loss.score = config.gan_loss.landmark = False
+
+
+def gan_mouth(config: Experiment) -> None:
+    """A discriminator of mouths in place of the paper's."""
+    gan_none(config)
+    config.gan_loss.mouth_score, config.gan_loss.mouth_features = 0.3, 20.0
+
+
+def gan_with_mouth(config: Experiment) -> None:
+    """A discriminator of mouths beside the paper's."""
+    config.gan_loss.mouth_score, config.gan_loss.mouth_features = 0.3, 20.0
+
+
+def gan_pyramid(config: Experiment) -> None:
+    """L1 on a Laplacian pyramid, from the first step on, and no discriminator."""
+    gan_none(config)
+    config.gan_loss.pyramid_weight = 10.0
+
+
+def gan_texture(config: Experiment) -> None:
+    """The texture loss, lightly, from the first step on, and no discriminator."""
+    gan_none(config)
+    config.gan_loss.texture_weight = 4.0
+
+
+# --- VG-net, on pixels alone ---
 
 
 def pixels(config: Experiment) -> None:
     """The pixel loss alone."""
-    config.gan_loss.pixel_steps = config.steps
 
 
 def no_dynamic_loss(config: Experiment) -> None:
@@ -147,7 +188,17 @@ def by_name(*changes: Change) -> dict[str, Change]:
     return {change.__name__: change for change in changes}
 
 
-GAN_VARIANTS = by_name(gan, gan_without_landmark, gan_without_score)
+GAN_VARIANTS = by_name(
+    gan,
+    gan_without_landmark,
+    gan_without_score,
+    gan_landmark_on_generated,
+    gan_none,
+    gan_mouth,
+    gan_with_mouth,
+    gan_pyramid,
+    gan_texture,
+)
 PIXEL_VARIANTS = by_name(
     pixels,
     no_dynamic_loss,
@@ -171,8 +222,9 @@ def get_config(variant: str = "gan") -> Experiment:
     """InputError: no such variant."""
     if variant not in VARIANTS:
         raise InputError(f"ablation:{variant}: choose one of {', '.join(VARIANTS)}")
-    config = small_at() if variant in AT_VARIANTS else small_vg()
-    if variant in PIXEL_VARIANTS:
-        pixels(config)
+    if variant in GAN_VARIANTS:
+        config = small_gan()
+    else:
+        config = small_at() if variant in AT_VARIANTS else small_vg()
     VARIANTS[variant](config)
     return config
