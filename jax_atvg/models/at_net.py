@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from jax_atvg.arrays import Audio, Coefficients, Example
+from jax_atvg.arrays import Array, Audio, Coefficients, Example
 from jax_atvg.models.layers import (
     BatchNorm,
     ConvNormRelu,
@@ -27,10 +28,13 @@ class AtOutput(NamedTuple):
 
     coefficients: f32[B,T,K], the frames' landmarks as PCA coefficients, not yet
     multiplied by the boost w.  state: the LSTM's after the last frame, for the next.
+    by_member: f32[members,B,T,K], what each predicts, of which coefficients is the
+    mean; None where there is one.
     """
 
     coefficients: Coefficients
     state: LstmState
+    by_member: Float[Array, "members B T K"] | None = None
 
 
 class ATNet(AtNetSizes, nn.Module):
@@ -65,7 +69,7 @@ class ATNet(AtNetSizes, nn.Module):
         """
         if self.members > 1:
             h, state = self.each_member(example, audio, state, train)
-            return AtOutput(h.mean(0), state)
+            return AtOutput(h.mean(0), state, h)
         batch, frames = audio.shape[:2]
         if self.audio_widths:
             encoder = AudioEncoder(self.audio_widths, self.norm, name="audio_encoder")
@@ -91,8 +95,13 @@ class ATNet(AtNetSizes, nn.Module):
         In the state the members come after the batch, f32[layers,B,members,H], so that
         the batch is the same axis as in the state of a single network.
         """
+
+        def one(net: ATNet, state: LstmState | None):
+            output = net(example, audio, state=state, train=train)
+            return output.coefficients, output.state
+
         return nn.vmap(
-            lambda net, state: tuple(net(example, audio, state=state, train=train)),
+            one,
             variable_axes={"params": 0, "batch_stats": 0},
             split_rngs={"params": True},
             in_axes=2,

@@ -19,8 +19,9 @@ class AtNetSizes:
     coefficients, so that an unknown face keeps its own shape (not in the paper).
     from_rest: these are of the photo's face with its lips closed, so that how far they
     are open there is not taken for its shape (not in the paper).
-    members: number of networks that are trained side by side and whose outputs are
-    averaged (not in the paper); `export` does the same with runs trained separately.
+    members: number of networks that are trained side by side, each by itself, and whose
+    outputs are averaged (not in the paper); `export` does the same with runs trained
+    separately.
     """
 
     example_widths: tuple[int, ...] = (256, 512)

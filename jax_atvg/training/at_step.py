@@ -4,6 +4,7 @@ import jax
 from jax import Array
 
 from input_pipeline.clip import AtBatch
+from jax_atvg.arrays import Coefficients, Scalar
 from jax_atvg.training.losses import at_landmark_loss, coefficient_loss
 from jax_atvg.training.state import AtNets, AtState, run
 
@@ -33,14 +34,22 @@ def at_loss(nets: AtNets, params, batch_stats, batch: AtBatch):
         batch.audio,
         compute=nets.compute,
     )
+    if output.by_member is None:
+        return error(nets, output.coefficients, batch.coefficients), batch_stats
+    # Each member by itself: as a mean is better the less their errors agree, they must
+    # not learn to make up for each other's.
+    losses = jax.vmap(lambda h: error(nets, h, batch.coefficients))(output.by_member)
+    return losses.mean(), batch_stats
+
+
+def error(nets: AtNets, predicted: Coefficients, target: Coefficients) -> Scalar:
+    """The loss of coefficients, or of the landmarks they stand for."""
     if nets.loss.target == "coefficients":
-        loss = coefficient_loss(output.coefficients, batch.coefficients)
-    else:
-        loss = at_landmark_loss(
-            nets.pca.reconstruct(output.coefficients),
-            nets.pca.reconstruct(batch.coefficients),
-            mouth_weight=nets.loss.mouth_weight,
-            velocity_weight=nets.loss.velocity_weight,
-            closed_weight=nets.loss.closed_weight,
-        )
-    return loss, batch_stats
+        return coefficient_loss(predicted, target)
+    return at_landmark_loss(
+        nets.pca.reconstruct(predicted),
+        nets.pca.reconstruct(target),
+        mouth_weight=nets.loss.mouth_weight,
+        velocity_weight=nets.loss.velocity_weight,
+        closed_weight=nets.loss.closed_weight,
+    )

@@ -80,3 +80,37 @@ def test_at_loss_on_landmarks_goes_through_the_pca():
     np.testing.assert_allclose(by_target["coefficients"], np.mean(error**2), rtol=1e-4)
     expected = losses.at_landmark_loss(error @ components.T, np.zeros((2, 3, 136)))
     np.testing.assert_allclose(by_target["landmarks"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("target", ["coefficients", "landmarks"])
+def test_every_member_learns_by_itself(target):
+    """The loss is the mean of the members' own, not that of their mean."""
+    random = np.random.default_rng(0).normal
+    net = ATNet((8,), (4,) * 5, (8,), 8, 1, members=3, num_coefficients=4)
+    inputs = [random(size=s).astype("f4") for s in [(2, 4), (2, 3, 28, 12), (2, 3, 4)]]
+    variables = random_variables(net, *inputs[:2])
+    components = np.linalg.qr(random(size=(136, 4)))[0].astype(np.float32)
+    pca = Pca(np.zeros(136, np.float32), components)
+    nets = AtNets(net, adam(), AtLoss(target=target), pca)
+    trees = variables["params"], variables["batch_stats"]
+    loss, _ = jax.jit(functools.partial(at_loss, nets))(*trees, AtBatch(*inputs))
+    output = net.apply(variables, *inputs[:2], train=True, mutable=["batch_stats"])[0]
+    assert output.by_member.shape == (3, 2, 3, 4)
+    mean = output.by_member.mean(0)
+    np.testing.assert_allclose(output.coefficients, mean, atol=1e-6)
+
+    def of(h):
+        if target == "coefficients":
+            return losses.coefficient_loss(h, inputs[2])
+        return losses.at_landmark_loss(h @ components.T, inputs[2] @ components.T)
+
+    expected = np.mean([of(h) for h in output.by_member])
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    assert abs(of(mean) - expected) > 0.01 * expected
+
+
+def test_one_network_has_no_members():
+    net = ATNet((8,), (), (8,), 8, 1, num_coefficients=4)
+    inputs = np.zeros((2, 4), "f4"), np.zeros((2, 3, 28, 12), "f4")
+    output = net.apply(random_variables(net, *inputs), *inputs)
+    assert output.by_member is None
