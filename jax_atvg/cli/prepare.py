@@ -17,6 +17,7 @@ from jax_atvg.cli.flags import (
 )
 
 CORPORA = ("grid", "lrw", "folder", "portraits")
+SYNC = ("off", "check", "fix")
 
 
 def flags(add: Flags) -> None:
@@ -47,7 +48,7 @@ def flags(add: Flags) -> None:
     )
     add.choice(
         "sync",
-        ("off", "check", "fix"),
+        SYNC,
         "What to do with sound out of step, which a bundle's AT-net hears: nothing; "
         "leave out files whose sound is more than a frame early or late, or cannot be "
         "judged; or move such sound by whole frames, where it can be judged.",
@@ -77,9 +78,10 @@ def run(given: Given) -> int:
     if given.sync != "off":
         from jax_atvg.evaluation.listening import BundleListener
 
+        listener = BundleListener(str(given.bundle))
+        listener.key()  # reads the bundle: if there is none, say so now
         # AT-net is small, and every worker would reserve an accelerator's memory.
         os.environ["JAX_PLATFORMS"] = "cpu"
-        listener = BundleListener(str(given.bundle))
     prepare(
         given.corpus,
         given.source,

@@ -13,7 +13,7 @@ import soundfile
 
 import jax_atvg
 from input_pipeline.media.image import write_image
-from input_pipeline.preparation import corpora
+from input_pipeline.preparation import corpora, sync
 from input_pipeline.training_data import dataset
 from jax_atvg.cli import animate, app, evaluate, machine, prepare
 from jax_atvg.cli.flags import Flags
@@ -124,6 +124,10 @@ WRONG = {
     "--basics missing; --template=authors needs it": [
         *("prepare", "--corpus=grid", "--source=.", "--data_dir=new"),
         "--template=authors",
+    ],
+    "nowhere: no bundle there (a folder with bundle.json); make one with": [
+        *("prepare", "--corpus=grid", "--source=.", "--data_dir=new"),
+        *("--sync=check", "--bundle=nowhere"),
     ],
     "nowhere: does not exist": [
         *("import_torch", "--at_net=a", "--vg_net=b", "--out=new"),
@@ -243,6 +247,7 @@ def test_a_job_may_take_up_the_video_of_the_one_before(call, files):
 
 def test_the_choices_that_help_lists_are_the_codes_own():
     assert tuple(corpora.CORPORA) == prepare.CORPORA
+    assert sync.MODES == prepare.SYNC
     assert evaluate.SPLITS == dataset.SPLITS
     assert tuple(metrics.PROTOCOLS) == evaluate.PROTOCOLS
 
