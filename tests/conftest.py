@@ -112,6 +112,7 @@ SECONDS = {
     "test_main": 28,
     "test_stills": 25,
     "test_evaluate": 21,
+    "test_ablation": 20,
     "test_listening": 20,
     "test_reference_networks": 19,
     "test_cost": 16,
