@@ -292,11 +292,11 @@ def test_a_missing_model_is_not_the_files_fault(tmp_path, monkeypatch):
 def test_a_long_video_of_a_folder_is_cut_into_equal_parts(tmp_path):
     one = canvas(tmp_path, [picture(90 + t // 5) for t in range(100)])
     one = one._replace(corpus="folder")
-    clips, rejects = prepare_clip(one, Options(max_seconds=1.5))
+    clips, rejects, _ = prepare_clip(one, Options(max_seconds=1.5))
     assert [clip.clip_id for clip in clips] == ["a@000000", "a@000033", "a@000066"]
     assert [len(clip.frames) for clip in clips] == [33, 33, 34]
     assert rejects == []
-    (whole,), _ = prepare_clip(one, Options(max_seconds=4))
+    (whole,), *_ = prepare_clip(one, Options(max_seconds=4))
     assert [jpeg for clip in clips for jpeg in clip.frames] == whole.frames
     joined = np.concatenate([clip.landmarks for clip in clips])
     np.testing.assert_array_equal(joined, whole.landmarks)
@@ -308,7 +308,7 @@ def test_a_long_video_of_a_folder_is_cut_into_equal_parts(tmp_path):
 def test_a_video_of_a_folder_is_cut_where_the_face_is_lost_and_at_scenes(tmp_path):
     first = hidden([picture(90, 30, 0.7)] * 60, range(25, 33))
     one = canvas(tmp_path, first + [picture(100, 40, ground=250)] * 30)
-    clips, rejects = prepare_clip(one._replace(corpus="folder"), Options())
+    clips, rejects, _ = prepare_clip(one._replace(corpus="folder"), Options())
     starts = [int(clip.clip_id.split("@")[1]) for clip in clips]
     assert len(clips[0].frames) == 25
     assert starts[:2] == [0, 33]
