@@ -94,15 +94,15 @@ def gan_none(config: Experiment) -> None:
     config.gan_loss.score = config.gan_loss.landmark = False
 
 
-def gan_mouth(config: Experiment) -> None:
-    """A discriminator of mouths in place of the paper's."""
-    gan_none(config)
-    config.gan_loss.mouth_score, config.gan_loss.mouth_features = 0.3, 20.0
-
-
 def gan_with_mouth(config: Experiment) -> None:
     """A discriminator of mouths beside the paper's."""
     config.gan_loss.mouth_score, config.gan_loss.mouth_features = 0.3, 20.0
+
+
+def gan_mouth(config: Experiment) -> None:
+    """A discriminator of mouths in place of the paper's."""
+    gan_none(config)
+    gan_with_mouth(config)
 
 
 def gan_pyramid(config: Experiment) -> None:
