@@ -117,6 +117,11 @@ def gan_texture(config: Experiment) -> None:
     config.gan_loss.texture_weight = 4.0
 
 
+def gan_no_recurrence(config: Experiment) -> None:
+    """Every frame for itself."""
+    config.vg_net.recurrence = "none"
+
+
 # --- VG-net, on pixels alone ---
 
 
@@ -198,6 +203,7 @@ GAN_VARIANTS = by_name(
     gan_with_mouth,
     gan_pyramid,
     gan_texture,
+    gan_no_recurrence,
 )
 PIXEL_VARIANTS = by_name(
     pixels,

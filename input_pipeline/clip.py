@@ -25,6 +25,7 @@ NOSE = slice(27, 36)
 MOUTH = slice(48, 68)
 INNER_LIPS = slice(60, 68)
 UPPER_RIM, LOWER_RIM = (61, 62, 63), (67, 66, 65)  # facing points of the inner lips
+CLOSED_LIPS = 1.0  # crop pixels: inner lips that are less far apart are closed
 
 
 class InputError(ValueError):

@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from input_pipeline.clip import CROP_SIZE, MOUTH, InputError
+from input_pipeline.clip import CLOSED_LIPS, CROP_SIZE, MOUTH, InputError
 from input_pipeline.faces import detection
 from input_pipeline.faces.landmarks import opening
 from jax_atvg.evaluation.confidence import LAGS
@@ -27,7 +27,6 @@ from jax_atvg.evaluation.metrics import (
 IDENTITY_EVERY = 5  # frames between two that are compared with the photo
 MARGIN = 6  # pixels around the mouth's points
 LEAST_OVERLAP = 3  # frames that a correlation needs
-CLOSED = 1.0  # px: lips whose true points are less far apart are closed
 EMBEDDING = "dlib_face_recognition_resnet_model_v1.dat"
 TRUE = PROTOCOLS["true"]
 
@@ -85,7 +84,7 @@ def velocity_error(real: Points, fake: Points) -> float:
 def closing(real: Points, fake: Points, truth: Points) -> float:
     """How much further open fake lips are than real ones, px, where lips are closed:
     the mean over the frames in which the true points are; NaN if there are none."""
-    closed = opening(truth) < CLOSED
+    closed = opening(truth) < CLOSED_LIPS
     if not closed.any():
         return np.nan
     return float((opening(fake) - opening(real))[closed].mean())

@@ -11,11 +11,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Float
 
-from input_pipeline.clip import CROP_SIZE, LOWER_RIM, MOUTH, NUM_POINTS, UPPER_RIM
+from input_pipeline.clip import (
+    CLOSED_LIPS,
+    CROP_SIZE,
+    LOWER_RIM,
+    MOUTH,
+    NUM_POINTS,
+    UPPER_RIM,
+)
 from jax_atvg.arrays import Array, Attention, Coefficients, Landmarks, Scalar, Video
 
 LEVELS = 4  # of the Laplacian pyramid
-CLOSED = 1.0 * 2 / CROP_SIZE  # a crop pixel, in the unit of landmarks
 
 
 def at_landmark_loss(
@@ -43,11 +49,11 @@ def at_landmark_loss(
 
 
 def closed_lips(landmarks: Landmarks) -> Float[Array, "B T"]:
-    """1 in the frames whose inner lips are at most CLOSED apart, 0 in the others."""
+    """1 in the frames whose inner lips are less than CLOSED_LIPS apart, otherwise 0."""
     points = jnp.reshape(landmarks, (*landmarks.shape[:-1], NUM_POINTS, 2))
     y = points[..., 1]
     apart = y[..., jnp.array(LOWER_RIM)] - y[..., jnp.array(UPPER_RIM)]
-    return (apart.mean(-1) <= CLOSED).astype(landmarks.dtype)
+    return (apart.mean(-1) < CLOSED_LIPS * 2 / CROP_SIZE).astype(landmarks.dtype)
 
 
 def landmark_distance(

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from input_pipeline.clip import InputError
+from input_pipeline.clip import CLOSED_LIPS, InputError
 from input_pipeline.faces import detection, landmarks
 from input_pipeline.training_data import sampling
 from input_pipeline.training_data.synthetic import SyntheticClips
@@ -47,7 +47,7 @@ def test_velocity_error_and_jitter_of_known_motion():
 
 def test_closing_is_how_far_open_lips_stay_where_the_true_ones_are_closed():
     truth, fake = np.zeros((2, 4, 68, 2))
-    truth[2:, [65, 66, 67], 1] = 0.5 * scores.CLOSED, 3 * scores.CLOSED, 6
+    truth[2:, [65, 66, 67], 1] = 0.5 * CLOSED_LIPS, 3 * CLOSED_LIPS, 6
     fake[:, [65, 66, 67], 1] = np.array([[1.0], [3.0], [9.0], [9.0]])
     found = truth + 0.0
     found[:2, [65, 66, 67], 1] = 0.5  # the detector's own error is taken off
