@@ -35,6 +35,7 @@ def get_config() -> Experiment:
             relative=True,
             from_rest=True,
             members=4,
+            doubt=4.0,
         ),
         at_loss=AtLoss(
             target="landmarks",
@@ -56,6 +57,7 @@ def get_config() -> Experiment:
                 mouth_width=0.2,
                 mouth_rise=5.0,
                 mouth_curl=3.0,
+                keep_shape=0.5,
                 noise=0.3,
                 tempo=0.2,
                 voice=0.1,

@@ -29,7 +29,7 @@ class AtOutput(NamedTuple):
     coefficients: f32[B,T,K], the frames' landmarks as PCA coefficients, not yet
     multiplied by the boost w.  state: the LSTM's after the last frame, for the next.
     by_member: f32[members,B,T,K], what each predicts, of which coefficients is the
-    mean; None where there is one.
+    mean, but see without_doubt; None where there is one.
     """
 
     coefficients: Coefficients
@@ -69,7 +69,8 @@ class ATNet(AtNetSizes, nn.Module):
         """
         if self.members > 1:
             h, state = self.each_member(example, audio, state, train)
-            return AtOutput(h.mean(0), state, h)
+            mean = without_doubt(h, example, self.doubt) if self.doubt else h.mean(0)
+            return AtOutput(mean, state, h)
         batch, frames = audio.shape[:2]
         if self.audio_widths:
             encoder = AudioEncoder(self.audio_widths, self.norm, name="audio_encoder")
@@ -108,6 +109,25 @@ class ATNet(AtNetSizes, nn.Module):
             out_axes=(0, 2),
             axis_size=self.members,
         )(self.clone(parent=self, name="member", members=1), state)
+
+
+def without_doubt(
+    by_member: Float[Array, "members B T K"], example: Example, doubt: float
+) -> Coefficients:
+    """The members' mean, drawn back to the photo's coefficients where they disagree.
+
+        h_p + d |d|^2 / (|d|^2 + doubt s^2),   d = mean - h_p
+
+    s^2: the sum over coefficients of the members' variance, frame by frame.  The factor
+    is a Wiener filter's, if doubt s^2 is the squared error of d; members that have
+    learnt from the same clips err together, so that doubt is above 1.  Not in the
+    paper.
+    """
+    movement = by_member.mean(0) - example[:, None]
+    energy = jnp.sum(movement**2, -1, keepdims=True)
+    spread = jnp.sum(jnp.var(by_member, 0, ddof=1), -1, keepdims=True)
+    share = energy / (energy + doubt * spread + 1e-12)
+    return example[:, None] + share * movement
 
 
 class AudioEncoder(nn.Module):

@@ -22,6 +22,8 @@ class AtNetSizes:
     members: number of networks that are trained side by side, each by itself, and whose
     outputs are averaged (not in the paper); `export` does the same with runs trained
     separately.
+    doubt: how much the members' disagreement in a frame draws their mean back to the
+    photo's coefficients, see at_net.without_doubt; 0: not at all (not in the paper).
     """
 
     example_widths: tuple[int, ...] = (256, 512)
@@ -32,6 +34,7 @@ class AtNetSizes:
     relative: bool = False
     from_rest: bool = False
     members: int = 1
+    doubt: float = 0.0
 
 
 @dataclasses.dataclass

@@ -183,6 +183,7 @@ AT_LEAST = {
     "validate_every": 1,
     "keep": 1,
     "at_net.members": 1,
+    "at_net.doubt": 0.0,
     "vg_net.num_blocks": 0,
     "vg_net.width": 2,
     "mouth_discriminator.width": 1,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.clip import LOWER_RIM, MOUTH, UPPER_RIM, AtBatch, Pca
-from jax_atvg.models.at_net import ATNet
+from jax_atvg.models.at_net import ATNet, without_doubt
 from jax_atvg.training import losses
 from jax_atvg.training.at_step import at_loss
 from jax_atvg.training.config import AtLoss
@@ -107,6 +107,36 @@ def test_every_member_learns_by_itself(target):
     expected = np.mean([of(h) for h in output.by_member])
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
     assert abs(of(mean) - expected) > 0.01 * expected
+
+
+def test_where_members_disagree_the_face_goes_back_to_rest():
+    random = np.random.default_rng(0).normal
+    by_member, example = random(size=(4, 2, 3, 5)), random(size=(2, 5))
+    movement = by_member.mean(0) - example[:, None]
+    energy = (movement**2).sum(-1, keepdims=True)
+    spread = by_member.var(0, ddof=1).sum(-1, keepdims=True)
+    expected = example[:, None] + movement * energy / (energy + 4 * spread)
+    by_member, example = by_member.astype("f4"), example.astype("f4")
+    got = without_doubt(by_member, example, 4.0)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    agreed = np.broadcast_to(by_member[:1], by_member.shape)
+    got = without_doubt(agreed, example, 4.0)
+    np.testing.assert_allclose(got, by_member[0], atol=1e-5)
+    still = np.broadcast_to(example[:, None], (4, 2, 3, 5))
+    np.testing.assert_allclose(without_doubt(still, example, 4.0), still[0])
+
+
+def test_doubt_changes_what_a_network_says_and_not_what_its_members_do():
+    sizes = dict(members=3, num_coefficients=4, relative=True)
+    nets = [ATNet((8,), (), (8,), 8, 1, doubt=doubt, **sizes) for doubt in (0.0, 4.0)]
+    random = np.random.default_rng(0).normal
+    inputs = [random(size=s).astype("f4") for s in [(2, 4), (2, 3, 28, 12)]]
+    variables = random_variables(nets[0], *inputs)
+    plain, doubting = (net.apply(variables, *inputs) for net in nets)
+    np.testing.assert_array_equal(plain.by_member, doubting.by_member)
+    expected = without_doubt(plain.by_member, inputs[0], 4.0)
+    np.testing.assert_allclose(doubting.coefficients, expected, atol=1e-6)
+    assert np.abs(doubting.coefficients - plain.coefficients).max() > 0.01
 
 
 def test_one_network_has_no_members():

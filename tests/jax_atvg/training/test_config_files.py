@@ -113,6 +113,7 @@ def test_a_config_of_schema_1_loads_and_does_what_it_did(tmp_path):
         "gan_loss.mouth_features": 0.0,
         "at_loss.closed_weight": 0.0,
         "at_net.from_rest": False,
+        "at_net.doubt": 0.0,
         **{f"data.augment.{name}": 0.0 for name in ("channel", "background", "room")},
         "mouth_discriminator.width": 32,
         "mouth_discriminator.side": 48,
