@@ -2,6 +2,7 @@
 #   make test      format and lint checks, then all tests
 #   make lint      the checks alone
 #   make demo      a photo and a sentence become demo.mp4: a face that talks
+#   make hostile   ten thousand files that are almost right, an hour
 #   make smoke     the whole path with tiny networks: train, export, evaluate, animate
 #   make format    let ruff format and fix
 #   make clean     remove the environment and what the tests left
@@ -24,7 +25,7 @@ PROGRAM := $(VENV)/program_installed
 # Compiles for a TPU slice, in a folder of its own: next to jax it would look for a TPU.
 LIBTPU := $(VENV)/tpu/installed
 
-.PHONY: demo test lint smoke format clean
+.PHONY: demo test hostile lint smoke format clean
 
 # The astronaut Eileen Collins (NASA, public domain) comes with scikit-image.
 demo: $(PROGRAM)
@@ -37,6 +38,9 @@ test: lint $(LIBTPU)
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+hostile: $(INSTALLED)
+	$(BIN)/python -m tests.hostile.harness --cases=10000 $(ARGS)
 
 smoke: $(INSTALLED)
 	$(BIN)/python -m tests.smoke $(ARGS)

@@ -15,6 +15,8 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from input_pipeline.clip import InputError
+
 
 def in_store(path: str | os.PathLike) -> bool:
     """Whether `path` is in a cloud store, as gs://bucket/run, and not a local path."""
@@ -70,6 +72,26 @@ def _put_folder(unfinished: Any, path: Any) -> None:
     finally:
         if path.exists():
             remove(aside)
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path, doing: str, flag: str) -> Iterator[None]:
+    """Keeps other runs out of a local folder; the lock ends with this process.
+
+    InputError: another run has it.  doing: what that run does, as "preparing it".
+    flag: by which another folder can be chosen.
+    """
+    import fcntl
+
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another run is {doing}; wait until it ends, or choose "
+                f"another {flag}"
+            ) from None
+        yield
 
 
 def same_place(a: str | os.PathLike, b: str | os.PathLike) -> bool:

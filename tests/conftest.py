@@ -102,6 +102,7 @@ def convolution_form(request):
 SECONDS = {
     "test_train_processes": 90,
     "test_reference_steps": 70,
+    "test_hostile": 100,
     "test_loop": 62,
     "test_parity": 59,
     "test_tour": 45,
@@ -119,6 +120,8 @@ SECONDS = {
     "test_on_beam": 16,
     "test_lips": 15,
     "test_recording": 14,
+    "test_restore": 20,
+    "test_workdir": 15,
     "test_sync": 14,
     "test_steps": 14,
     "test_demo": 14,

@@ -7,7 +7,7 @@ python_speech_features.
 """
 
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from input_pipeline.clip import (
     WINDOW_ROWS,
     InputError,
 )
+from input_pipeline.media import container
 
 HOP = SAMPLE_RATE // MFCC_RATE  # 160 samples from one MFCC row to the next
 ROW_SAMPLES = 400  # 25 ms, from which one row is computed
@@ -29,6 +30,10 @@ FRAME_SAMPLES = SAMPLE_RATE // FRAME_RATE  # 640 samples a video frame
 PADDING = CONTEXT_FRAMES * FRAME_SAMPLES  # 1920 zeros on each side, as the authors
 MIN_SAMPLES = WINDOW_ROWS * HOP  # 280 ms, one audio window
 SILENCE = 1e-3  # sound with a lower peak (-60 dB) is silence
+LEAST_RATE, MOST_RATE = 1000, 768_000  # samples a second
+LOUDEST = 16.0  # floats beyond it are no samples in [-1, 1] that were overdriven
+FAR_WEAKER = 0.01  # of a channel's energy
+LIBSNDFILE = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff")  # files begin so
 BLOCK_SAMPLES = 1 << 16
 BLOCK_ROWS = 500  # 5 s of MFCC rows are computed at a time, in 10 MB
 
@@ -37,10 +42,15 @@ IntegerSound = Integer[np.ndarray, "N"] | Integer[np.ndarray, "N C"]
 
 
 class Heard(NamedTuple):
-    """The audio features of a recording.  features: MFCC.  silent: see is_silent."""
+    """The audio features of a recording.
+
+    features: MFCC.  silent: see is_silent.  note: what a user should know of the way in
+    which the recording was read, or "".
+    """
 
     features: Float32[np.ndarray, "M 13"]
     silent: bool
+    note: str = ""
 
     @property
     def windows(self) -> Float32[np.ndarray, "T 28 12"]:
@@ -51,35 +61,57 @@ class Heard(NamedTuple):
 class AudioReader:
     """Reads the sound of a file in blocks; all formats of libsndfile and FFmpeg.
 
-    rate: samples a second.  channels: their number.  blocks(): f32[n, channels] in
-    [-1, 1], from the start at every call.
-    InputError: there is no such file, it is empty, or it holds no sound.
+    rate: samples a second.  channels: 1 or 2; more are mixed to one.  note: see Heard.
+    track: which sound track of the file, counted from 1; 0: the first that is not
+    silent.
+    InputError: there is no such file or track, it is empty, or it holds no sound.
     """
 
-    def __init__(self, path: str | pathlib.Path):
-        import av
+    def __init__(self, path: str | pathlib.Path, track: int = 0):
+        self.path, self.track, self.note = pathlib.Path(path), track, ""
+        with container.open_media(path, "a sound or video file") as media:
+            stream = container.sound_stream(media, path, track)
+            tracks = len(container.sound_streams(media))
+            self.rate, channels = stream.rate, stream.channels
+        if not LEAST_RATE <= self.rate <= MOST_RATE:
+            raise InputError(
+                f"{path}: {self.rate} samples a second; {LEAST_RATE} to {MOST_RATE} "
+                "are read; convert it to 16000"
+            )
+        self.channels = channels if channels <= 2 else 1
+        self._read = self._ffmpeg_blocks
+        if tracks == 1 and channels <= 2 and (rate := self._of_libsndfile()):
+            self.rate, self._read = rate, self._soundfile_blocks
+        if tracks > 1 and not track:
+            self._choose_track(tracks)
+
+    def _of_libsndfile(self) -> int:
+        """The rate, if libsndfile reads the file, or 0.  Of MP3 it would print
+        complaints of its own; sizes of 0 in a WAV's header it believes."""
         import soundfile
 
-        self.path = pathlib.Path(path)
-        if not self.path.is_file():
-            what = "is a folder" if self.path.is_dir() else "no such file"
-            raise InputError(f"{path}: {what}; give the path of a sound or video file")
-        if not self.path.stat().st_size:
-            raise InputError(f"{path}: the file is empty; record or convert it again")
+        with self.path.open("rb") as file:
+            if file.read(4) not in LIBSNDFILE:
+                return 0
         try:
             info = soundfile.info(str(self.path))
-            self.rate, self.channels = info.samplerate, info.channels
-            self._read = self._soundfile_blocks
-        except soundfile.LibsndfileError:
-            try:
-                with av.open(str(self.path)) as container:
-                    stream = container.streams.audio[0]
-                    self.rate, self.channels = stream.rate, stream.channels
-            except (av.FFmpegError, IndexError) as error:
-                raise InputError(
-                    f"{path}: no readable sound; convert it to WAV, FLAC or MP3"
-                ) from error
-            self._read = self._ffmpeg_blocks
+        except (soundfile.LibsndfileError, TypeError):  # TypeError: *.raw
+            return 0
+        usable = info.frames and not info.subtype.startswith("MPEG")
+        return info.samplerate if usable else 0
+
+    def _choose_track(self, tracks: int) -> None:
+        """Takes the first track that is not silent, or the first."""
+        for self.track in range(1, tracks + 1):
+            if any(np.abs(block).max(initial=0) >= SILENCE for block in self.blocks()):
+                break
+        else:
+            self.track = 1
+            return
+        self.note = (
+            f"{self.path}: sound track {self.track} of {tracks} is taken, the first "
+            "that is not silent; --track chooses another"
+        )
 
     def blocks(self) -> Iterator[Float32[np.ndarray, "_ channels"]]:
         """The samples from the start.  InputError: the sound is damaged."""
@@ -89,8 +121,9 @@ class AudioReader:
         try:
             yield from self._read()
         except (av.FFmpegError, soundfile.LibsndfileError) as error:
+            why = getattr(error, "strerror", None) or error
             raise InputError(
-                f"{self.path}: the sound is damaged; convert or record it again"
+                f"{self.path}: the sound is damaged ({why}); convert or record it again"
             ) from error
 
     def _soundfile_blocks(self) -> Iterator[np.ndarray]:
@@ -101,14 +134,17 @@ class AudioReader:
                 yield block
 
     def _ffmpeg_blocks(self) -> Iterator[np.ndarray]:
-        import av
+        with container.open_media(self.path, "a sound or video file") as media:
+            stream = container.sound_stream(media, self.path, self.track)
+            converter = container.SoundConverter(self.rate, self.channels)
+            yield from container.timed_sound(media, stream, converter, self.path)
 
-        with av.open(str(self.path)) as container:
-            stream = container.streams.audio[0]
-            planar = av.AudioResampler("fltp", stream.layout, stream.rate)
-            for frame in container.decode(stream):
-                for part in planar.resample(frame):
-                    yield np.ascontiguousarray(part.to_ndarray().T)
+    def mono_16k(self) -> Iterator[Float32[np.ndarray, "_"]]:
+        """The samples from the start, mixed to one channel, at 16 kHz.
+
+        InputError: the sound is damaged, too loud, or not finite.
+        """
+        return _mixed_16k(self.blocks, self.channels, self.rate, str(self.path))
 
 
 def read_audio(path: str | pathlib.Path) -> Float32[np.ndarray, "N"]:
@@ -116,22 +152,19 @@ def read_audio(path: str | pathlib.Path) -> Float32[np.ndarray, "N"]:
 
     InputError: see AudioReader and check_audio.
     """
-    samples = np.concatenate([np.zeros(0, np.float32), *_read_16k(path)])
+    blocks = AudioReader(path).mono_16k()
+    samples = np.concatenate([np.zeros(0, np.float32), *blocks])
     check_audio(samples, str(path))
     return samples
 
 
-def hear_file(path: str | pathlib.Path) -> Heard:
+def hear_file(path: str | pathlib.Path, track: int = 0) -> Heard:
     """The audio features of a file: hear([read_audio(path)]), but in little memory.
 
-    InputError: see AudioReader and check_audio.
+    track: see AudioReader.  InputError: see AudioReader and check_audio.
     """
-    return hear(_read_16k(path), str(path))
-
-
-def _read_16k(path: str | pathlib.Path) -> Iterator[np.ndarray]:
-    reader = AudioReader(path)
-    return _to_16k(_mono(reader.blocks(), reader.rate, str(path)), reader.rate)
+    reader = AudioReader(path, track)
+    return hear(reader.mono_16k(), str(path))._replace(note=reader.note)
 
 
 def from_array(
@@ -153,11 +186,13 @@ def from_array(
         samples = (samples.astype(np.float64) - (info.min + half)) / half
     columns = samples[:, None] if samples.ndim == 1 else samples
     columns = columns.astype(np.float32)
-    blocks = (
-        columns[i : i + BLOCK_SAMPLES] for i in range(0, len(columns), BLOCK_SAMPLES)
-    )
-    blocks = _to_16k(_mono(blocks, rate, name), rate)
-    result = np.concatenate([np.zeros(0, np.float32), *blocks])
+
+    def blocks() -> Iterator[np.ndarray]:
+        for i in range(0, len(columns), BLOCK_SAMPLES):
+            yield columns[i : i + BLOCK_SAMPLES]
+
+    mixed = _mixed_16k(blocks, columns.shape[1], rate, name)
+    result = np.concatenate([np.zeros(0, np.float32), *mixed])
     check_audio(result, name)
     return result
 
@@ -182,21 +217,51 @@ def is_silent(samples: Float[np.ndarray, "N"]) -> bool:
     return not len(samples) or bool(np.abs(samples).max() < SILENCE)
 
 
-def _mono(blocks: Iterable[np.ndarray], rate: int, name: str) -> Iterator[np.ndarray]:
-    """The blocks' channel means; at the end InputError if a sample was not finite."""
-    seen, bad, first = 0, 0, 0
+def _mixed_16k(
+    blocks: Callable[[], Iterable[np.ndarray]], channels: int, rate: int, name: str
+) -> Iterator[np.ndarray]:
+    """Blocks [n, channels], which can be had repeatedly -> mono at 16 kHz."""
+    alone = _alone(blocks()) if channels == 2 else None
+    return _to_16k(_mono(blocks(), rate, name, alone), rate)
+
+
+def _alone(blocks: Iterable[np.ndarray]) -> int | None:
+    """The louder one of two channels of which one is the other inverted, as a wrongly
+    wired microphone gives it: their mean would be silence.  None: take the mean."""
+    each, mean = np.zeros(2), 0.0
+    with np.errstate(invalid="ignore", over="ignore"):  # reported by _mono
+        for block in blocks:
+            each += np.sum(np.square(block, dtype=np.float64), axis=0)
+            mean += float(np.sum(np.square(block.mean(axis=1), dtype=np.float64)))
+    return int(np.argmax(each)) if mean < FAR_WEAKER * each.max() else None
+
+
+def _mono(
+    blocks: Iterable[np.ndarray], rate: int, name: str, channel: int | None = None
+) -> Iterator[np.ndarray]:
+    """The mean of the blocks' channels, or one channel.
+
+    InputError, at the end: a sample was not finite, or they are not in [-1, 1].
+    """
+    seen, bad, first, peak = 0, 0, 0, 0.0
     for block in blocks:
-        mono = block.mean(axis=1)
+        mono = block.mean(axis=1) if channel is None else block[:, channel].copy()
         wrong = np.flatnonzero(~np.isfinite(mono))
         if len(wrong):
             first = first if bad else seen + int(wrong[0])
             bad += len(wrong)
         seen += len(mono)
+        peak = max(peak, float(mono.max(initial=0)), -float(mono.min(initial=0)))
         yield mono
     if bad:
         raise InputError(
             f"{name}: {bad} samples are NaN or infinite, the first at sample {first}, "
             f"{first / rate:.3f} s; repair or cut the recording"
+        )
+    if peak > LOUDEST:
+        raise InputError(
+            f"{name}: samples reach {peak:.0f}; floats must be in [-1, 1]; divide them "
+            "by their full scale, such as 32768"
         )
 
 

@@ -1,51 +1,85 @@
 """Reads and writes pictures as u8[H,W,3] RGB; converts between bytes and [-1, 1]."""
 
+import contextlib
+import os
 import pathlib
+import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext as nothing
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from input_pipeline.clip import InputError
-
-PNG_START = b"\x89PNG\r\n\x1a\n"
-PNG_END = b"IEND"
+from input_pipeline.media.container import check_size, too_large
 
 
 def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads any picture that OpenCV decodes: RGB, 0..255, upright by its EXIF tag.
+    """Reads any picture that Pillow decodes: RGB, 0..255, upright by its EXIF tag.
 
-    Grey becomes RGB, 16 bits become 8, transparency is laid over white.
-    InputError: there is no such file, or it is a folder, empty or not a picture.
+    Grey becomes RGB, 16 bits become 8, transparency is laid over white.  Of moving
+    pictures the first is taken.
+    InputError: there is no such file, or it is a folder, empty, not a picture, cut off,
+    or, by its header, larger than container.MOST_PIXELS.
     """
-    import cv2
+    import PIL.Image
 
     path = pathlib.Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}; give the path of a JPEG or PNG photo")
     try:
-        data = np.fromfile(path, np.uint8)  # imread cannot open every non-ASCII path
-    except OSError as error:
+        if not path.stat().st_size:
+            raise InputError(f"{path}: the file is empty; give a JPEG or PNG photo")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd, but can be read
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path) as picture:
+                check_size(*picture.size, path)
+                with _silence() if picture.format == "TIFF" else nothing():
+                    return _as_rgb(picture)
+    except InputError:
+        raise
+    except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError):
+        raise too_large(path, "by its header far too many") from None
+    except PermissionError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); give a readable file"
         ) from error
-    if not data.size:
-        raise InputError(f"{path}: the file is empty; give a JPEG or PNG photo")
-    unreadable = InputError(f"{path}: not a readable picture; save it as JPEG or PNG")
-    if data[:8].tobytes() == PNG_START and PNG_END not in data.tobytes():
-        raise unreadable  # cut off; libpng would print a message of its own
+    except Exception as error:  # Pillow raises many kinds
+        raise InputError(
+            f"{path}: not a readable picture; save it as JPEG or PNG"
+        ) from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drops what C code writes on standard error, as libtiff does of damaged files."""
+    kept, dropped = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)  # obeys EXIF, drops alpha
-        # JPEG has no alpha channel, so it need not be decoded a second time.
-        is_jpeg = data[:2].tobytes() == b"\xff\xd8"
-        raw = None if is_jpeg else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # more pixels than OpenCV allows
-        picture = raw = None
-    if picture is None:
-        raise unreadable
-    if raw is not None and raw.ndim == 3 and raw.shape[2] == 4:
-        picture = _on_white(raw)
-    return np.ascontiguousarray(picture)
+        os.dup2(dropped, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(dropped)
+
+
+def _as_rgb(picture) -> UInt8[np.ndarray, "H W 3"]:
+    """Pillow's picture, whatever its kind, upright."""
+    from PIL import ImageOps
+
+    try:
+        picture = ImageOps.exif_transpose(picture)
+    except Exception:  # its EXIF is damaged; whether the rest is, will be seen
+        picture.load()
+    if picture.mode.startswith("I"):  # grey of 16 bits, which Pillow would cut at 255
+        deep = np.asarray(picture).astype(np.float64)
+        grey = np.rint(deep / 257).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, -1)
+    if picture.has_transparency_data:
+        return _on_white(np.asarray(picture.convert("RGBA")))
+    return np.array(picture.convert("RGB"))
 
 
 def write_image(path: str | pathlib.Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
@@ -63,10 +97,10 @@ def write_image(path: str | pathlib.Path, picture: UInt8[np.ndarray, "H W 3"]) -
     cv2.imencode(path.suffix, picture[..., ::-1])[1].tofile(path)
 
 
-def _on_white(bgra: np.ndarray) -> np.ndarray:
-    """BGRA of 8 or 16 bits -> RGB u8 over a white background."""
-    unit = bgra / np.float32(np.iinfo(bgra.dtype).max)
-    colour, alpha = unit[..., 2::-1], unit[..., 3:]
+def _on_white(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
+    """RGB over a white background."""
+    unit = rgba / np.float32(255)
+    colour, alpha = unit[..., :3], unit[..., 3:]
     return np.rint(255 * (colour * alpha + 1 - alpha)).astype(np.uint8)
 
 

@@ -11,12 +11,24 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from input_pipeline.clip import FRAME_RATE, SAMPLE_RATE, InputError
+from input_pipeline.clip import FRAME_RATE, InputError
 from input_pipeline.files import check_place, replacing
+from input_pipeline.media import audio, hdr
+from input_pipeline.media.container import (
+    first_time,
+    open_media,
+    shown_size,
+    sound_stream,
+    sound_streams,
+    timed_pictures,
+    video_stream,
+)
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000)
 AAC_FALLBACK = 48000  # for every other rate
 LAYOUTS = {1: "mono", 2: "stereo"}
+A_VIDEO = "a video file"
+EARLY = 0.5 / FRAME_RATE  # seconds by which a frame may be shown before its time
 QUALITY = {"crf": "18", "preset": "medium"}  # x264: 18 is visually lossless
 
 
@@ -28,24 +40,30 @@ def read_frames(path: str | pathlib.Path) -> Iterator[UInt8[np.ndarray, "H W 3"]
     """Reads a file's frames one by one: RGB, 0..255, upright, at exactly 25 fps.
 
     From a video of another rate, the frame nearest in presentation time is taken at
-    each t / 25 s (of two equally near, the earlier).
-    InputError: there is no such file, no video in it, or it is damaged.
+    each t / 25 s (of two equally near, the earlier), but none more than EARLY before
+    its time: where a video pauses, the earlier frame stays.  Pixels that are not square
+    become so, and high dynamic range (PQ, HLG) becomes ordinary (hdr.py).
+    InputError: there is no such file, no video in it, it is damaged, its time stamps
+    jump or its pictures change their size.
     """
     import av
 
-    with _open(path) as container:
-        stream = _video_stream(container, path)
+    with open_media(path, A_VIDEO) as media:
+        stream = video_stream(media, path)
         rate = float(stream.guessed_rate or stream.average_rate or FRAME_RATE)
-        size, last, picture = None, None, None
-        count = 0
+        last, picture, count, size = None, None, 0, None
+        timed = timed_pictures(media.decode(stream), rate, path)
         try:
-            for frame in _nearest(_timed(container.decode(stream), rate), 1 / rate):
+            for frame in _nearest(timed, 1 / rate):
                 if frame is not last:  # a slower source repeats frames
-                    size = size or {"width": frame.width, "height": frame.height}
-                    picture = frame.to_ndarray(format="rgb24", **size)
-                    # Turned upright (phones); contiguous, unlike PyAV's view.
-                    turns = round(frame.rotation / 90)
-                    picture = np.ascontiguousarray(np.rot90(picture, turns))
+                    size = size or (frame.width, frame.height)
+                    if (frame.width, frame.height) != size:
+                        was, now = ("{}x{}".format(*s) for s in (size, _size(frame)))
+                        raise InputError(
+                            f"{path}: the picture changes from {was} to {now} at "
+                            f"{count / FRAME_RATE:.1f} s; split the file there"
+                        )
+                    picture = _upright(frame, shown_size(stream, *size))
                     last = frame
                 yield picture
                 count += 1
@@ -58,47 +76,32 @@ def read_frames(path: str | pathlib.Path) -> Iterator[UInt8[np.ndarray, "H W 3"]
             raise InputError(f"{path}: the video has no frames; record it again")
 
 
-def _open(path: str | pathlib.Path):
-    import av
-
-    if not pathlib.Path(path).is_file():
-        what = "is a folder" if pathlib.Path(path).is_dir() else "no such file"
-        raise InputError(f"{path}: {what}; give the path of a video file")
-    try:
-        return av.open(str(path))
-    except av.FFmpegError as error:
-        raise InputError(
-            f"{path}: not a readable video ({error.strerror}); convert it to MP4"
-        ) from error
+def _size(frame) -> tuple[int, int]:
+    return frame.width, frame.height
 
 
-def _video_stream(container, path):
-    from av.stream import Disposition
-
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # cover art
-            return stream
-    raise InputError(f"{path}: no video in the file; give one with moving pictures")
-
-
-def _timed(decoded: Iterable, rate: float) -> Iterator[tuple[float, object]]:
-    """Decoded frames with their seconds since the first; missing times continue."""
-    zero, time = None, 0.0
-    for frame in decoded:
-        if frame.time is not None:
-            zero = frame.time if zero is None else zero
-            time = frame.time - zero
-        yield time, frame
-        time += 1 / rate
+def _upright(frame, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """A decoded picture as RGB with square pixels, turned upright (phones)."""
+    width, height = size
+    transfer = int(frame.color_trc)
+    if transfer in (hdr.PQ, hdr.HLG):
+        deep = frame.to_ndarray(format="rgb48le", width=width, height=height)
+        picture = hdr.to_sdr(deep, transfer)
+    else:
+        picture = frame.to_ndarray(format="rgb24", width=width, height=height)
+    # Contiguous, unlike PyAV's view.
+    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
 
 
 def _nearest(timed: Iterable[tuple[float, object]], duration: float) -> Iterator:
-    """For every tick of the 25 fps clock, the item nearest to it in time."""
+    """For every tick of the 25 fps clock, the item nearest to it in time, at most EARLY
+    before its own."""
     tick, before, shown = 0, 0.0, None
     for time, item in timed:
         # A microsecond is allowed for: time stamps are rounded, and a tie goes to the
         # earlier item.
-        while shown is not None and 2 * tick / FRAME_RATE <= before + time + 1e-6:
+        until = max((before + time) / 2, time - EARLY) + 5e-7
+        while shown is not None and tick / FRAME_RATE <= until:
             yield shown
             tick += 1
         before, shown = time, item
@@ -107,40 +110,24 @@ def _nearest(timed: Iterable[tuple[float, object]], duration: float) -> Iterator
             yield shown
 
 
-def read_sound(path: str | pathlib.Path) -> tuple[Float32[np.ndarray, "N"], float]:
+def read_sound(
+    path: str | pathlib.Path, track: int = 0
+) -> tuple[Float32[np.ndarray, "N"], float]:
     """A file's mono 16 kHz samples, and their start in seconds after the first frame.
 
-    InputError: there is no such file, or it is damaged.  NoSound: it has no sound.
+    track: see audio.AudioReader.
+    InputError: there is no such file or track, or it is damaged.  NoSound: it has no
+    sound.
     """
-    import av
-    import soxr
-
-    with _open(path) as container:
-        if not container.streams.audio:
+    with open_media(path, A_VIDEO) as media:
+        video_stream(media, path)
+        if not sound_streams(media):
             raise NoSound(f"{path}: the video has no sound; give one with speech")
-        stream = container.streams.audio[0]
-        video = _video_stream(container, path)
-        resampler = av.AudioResampler("fltp", stream.layout, stream.rate)
-        to_16k = soxr.ResampleStream(stream.rate, SAMPLE_RATE, 1, "float32", "HQ")
-        zero, start, parts = None, None, []
-        try:
-            for packet in container.demux(stream, video):
-                if packet.stream is video and zero is not None:
-                    continue  # only the first frame is decoded, for its time
-                for frame in packet.decode():
-                    if packet.stream is video:
-                        zero = frame.time if zero is None else zero
-                        continue
-                    start = frame.time if start is None else start
-                    for part in resampler.resample(frame):
-                        mono = part.to_ndarray().mean(0)
-                        parts.append(to_16k.resample_chunk(mono))
-        except av.FFmpegError as error:
-            raise InputError(
-                f"{path}: the sound is damaged ({error.strerror}); convert it again"
-            ) from error
-    parts.append(to_16k.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.concatenate(parts), (start or 0.0) - (zero or 0.0)
+    reader = audio.AudioReader(path, track)
+    samples = np.concatenate([np.zeros(0, np.float32), *reader.mono_16k()])
+    picture = first_time(path, video_stream)
+    sound = first_time(path, lambda *args: sound_stream(*args, reader.track))
+    return samples, sound - picture
 
 
 class VideoWriter:

@@ -4,17 +4,18 @@ The order and the splits depend on the files' names, and on GRID's .align files,
 never on the order in which the file system lists them.
 """
 
+import fnmatch
 import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from input_pipeline.clip import FRAME_RATE, InputError
+from input_pipeline.preparation import listing
+from input_pipeline.preparation.listing import PHOTOS, VIDEOS, with_suffix
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 Word = tuple[str, float, float]  # the word, and the seconds of its start and end
 
 
@@ -40,12 +41,30 @@ def walk(
     source: str | os.PathLike,
     split_rule: str = "",
     test_speakers: Sequence[str] = (),
+    validation_clips: Sequence[str] = (),
 ) -> list[Source]:
     """Finds all files of the corpus in the folder `source`, sorted by clip_id.
 
+    See survey, which also tells what was left out.
+    """
+    return survey(corpus, source, split_rule, test_speakers, validation_clips)[0]
+
+
+def survey(
+    corpus: str,
+    source: str | os.PathLike,
+    split_rule: str = "",
+    test_speakers: Sequence[str] = (),
+    validation_clips: Sequence[str] = (),
+) -> tuple[list[Source], dict[str, int]]:
+    """All files of the corpus in the folder `source`, sorted by clip_id, and how many
+    other files it has, by suffix.
+
     corpus: "grid", "lrw", "folder" or "portraits".  split_rule: one of the corpus's
-    RULES; "" means the first.  test_speakers: the speakers that by_speaker holds out.
-    InputError: an unknown corpus, rule or speaker; no such folder; no files in it.
+    RULES; "" means the first.  For by_speaker: test_speakers, the speakers that are
+    held out; validation_clips, patterns of clip_ids such as s1/p*.
+    InputError: an unknown corpus, rule or speaker; a pattern that fits no clip; no such
+    folder; no files in it.
     """
     if corpus not in CORPORA:
         raise InputError(f"corpus={corpus!r}; choose one of {', '.join(CORPORA)}")
@@ -58,33 +77,29 @@ def walk(
         raise InputError(
             f"split_rule={rule}: {corpus} has {', '.join(rules)}; choose one of them"
         )
-    if test_speakers and rule != "by_speaker":
-        raise InputError(
-            f"test_speakers={','.join(test_speakers)} with split_rule={rule}: "
-            "only by_speaker holds speakers out; leave out one of the flags"
-        )
-    found = read(folder.resolve(), _files(folder.resolve()))
+    for name, given in (
+        ("test_speakers", test_speakers),
+        ("validation_clips", validation_clips),
+    ):
+        if given and rule != "by_speaker":
+            raise InputError(
+                f"{name}={','.join(given)} with split_rule={rule}: only by_speaker "
+                "holds them out; leave out one of the flags"
+            )
+    names = listing.files(folder.resolve())
+    found = read(folder.resolve(), names)
     if not found:
         raise InputError(f"source={source}: nothing found; looked for {layout}")
     found = sorted(found, key=lambda one: one.clip_id)
-    return SPLITTERS[rule](found, test_speakers)
+    held_out = HeldOut(test_speakers, validation_clips)
+    return SPLITTERS[rule](found, held_out), listing.others(names, USED[corpus])
 
 
-def _files(folder: pathlib.Path) -> list[str]:
-    """All files below the folder, as sorted paths within it, with slashes."""
-    paths = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = pathlib.Path(parent).relative_to(folder)
-        paths += [(inside / name).as_posix() for name in names if name[0] != "."]
-    return sorted(paths)
+class HeldOut(NamedTuple):
+    """What by_speaker does not train on, see survey."""
 
-
-def _videos(
-    names: Iterable[str], suffixes: tuple[str, ...] = SUFFIXES
-) -> list[pathlib.PurePosixPath]:
-    paths = map(pathlib.PurePosixPath, names)
-    return [path for path in paths if path.suffix.lower() in suffixes]
+    test_speakers: Sequence[str] = ()
+    validation_clips: Sequence[str] = ()
 
 
 # --- GRID ---
@@ -101,7 +116,7 @@ def _grid(folder: pathlib.Path, names: list[str]) -> list[Source]:
         if path.suffix == ".align"
     }
     found = {}
-    for path in _videos(names):
+    for path in with_suffix(names, VIDEOS):
         speaker = _grid_speaker(folder, path)
         clip_id = f"{speaker}/{path.stem}"
         align = aligned.get((speaker, path.stem))
@@ -160,7 +175,7 @@ LRW_MIDDLE = 29 / FRAME_RATE / 2  # seconds: the word is in the middle of the 29
 def _lrw(folder: pathlib.Path, names: list[str]) -> list[Source]:
     """WORD/{train,val,test}/WORD_00001.mp4; the speakers are not known."""
     found = []
-    for path in _videos(names):
+    for path in with_suffix(names, VIDEOS):
         if len(path.parts) < 3 or path.parts[-2] not in LRW_SPLITS:
             continue
         word, split = path.parts[-3], LRW_SPLITS[path.parts[-2]]
@@ -199,7 +214,7 @@ def _folder(folder: pathlib.Path, names: list[str]) -> list[Source]:
             speaker=path.parts[-2] if len(path.parts) > 1 else folder.name,
             split="",
         )
-        for path in _videos(names)
+        for path in with_suffix(names, VIDEOS)
     ]
 
 
@@ -218,7 +233,7 @@ def _portraits(folder: pathlib.Path, names: list[str]) -> list[Source]:
             speaker=path.parts[-2] if len(path.parts) > 1 else path.stem,
             split="",
         )
-        for path in _videos(names, PHOTO_SUFFIXES)
+        for path in with_suffix(names, PHOTOS)
     ]
 
 
@@ -228,45 +243,59 @@ GRID_TEST_SPEAKERS = ("s20", "s23", "s32", "s3")
 MANY = 6  # a speaker with this many clips, or more, gives the last two to validation
 
 
-def _by_speaker(found: list[Source], test_speakers: Sequence[str]) -> list[Source]:
+def _by_speaker(found: list[Source], held_out: HeldOut) -> list[Source]:
     """Test speakers are never trained on; the others give a few clips to validation.
 
     Test: the speakers listed; else GRID_TEST_SPEAKERS, as far as they exist; else the
-    last tenth of the speakers, at least one if there are several.  Validation: the last
-    two clips, by name, of every other speaker with six or more; of GRID's s1, every
-    clip whose name begins with p.
+    last tenth of the speakers, at least one if there are several.  Validation: the
+    clips that fit one of the patterns, and the last two clips, by name, of every other
+    speaker with six or more.
     """
     speakers = sorted({one.speaker for one in found})
-    unknown = sorted(set(test_speakers) - set(speakers))
+    unknown = sorted(set(held_out.test_speakers) - set(speakers))
     if unknown:
         raise InputError(
             f"test_speakers: no clips of {', '.join(unknown)}; "
             f"choose from {', '.join(speakers)}"
         )
-    held_out = set(test_speakers)
-    if not held_out and found[0].corpus == "grid":
-        held_out = set(GRID_TEST_SPEAKERS) & set(speakers)
-    if not held_out and len(speakers) > 1:
-        held_out = set(speakers[-max(len(speakers) // 10, 1) :])
+    test = set(held_out.test_speakers)
+    if not test and found[0].corpus == "grid":
+        test = set(GRID_TEST_SPEAKERS) & set(speakers)
+    if not test and len(speakers) > 1:
+        test = set(speakers[-max(len(speakers) // 10, 1) :])
     clips = {speaker: [] for speaker in speakers}
     for one in found:
         clips[one.speaker].append(one.clip_id)
-    validation = set()
-    for speaker, ids in clips.items():
-        if found[0].corpus == "grid" and speaker == "s1":
-            validation |= {name for name in ids if name.split("/")[-1][0] == "p"}
-        elif len(ids) >= MANY:
+    chosen = _fitting(found, held_out.validation_clips)
+    validation = set(chosen)
+    for ids in clips.values():
+        if len(ids) >= MANY and not chosen.intersection(ids):
             validation |= set(ids[-2:])
 
     def split(one: Source) -> str:
-        if one.speaker in held_out:
+        if one.speaker in test:
             return "test"
         return "validation" if one.clip_id in validation else "train"
 
     return [one._replace(split=split(one)) for one in found]
 
 
-def _by_sentence(found: list[Source], _: Sequence[str]) -> list[Source]:
+def _fitting(found: list[Source], patterns: Sequence[str]) -> set[str]:
+    """The clip_ids that fit a pattern.  InputError: a pattern fits none."""
+    ids = [one.clip_id for one in found]
+    fitting = set()
+    for pattern in patterns:
+        some = fnmatch.filter(ids, pattern)
+        if not some:
+            raise InputError(
+                f"validation_clips: no clip is called {pattern}; they are called as "
+                f"{ids[0]}"
+            )
+        fitting |= set(some)
+    return fitting
+
+
+def _by_sentence(found: list[Source], _: HeldOut) -> list[Source]:
     """No sentence is in two splits; speakers may be in all of them.
 
     A clip's sentence is that of its .align file, else what its name encodes, else its
@@ -300,7 +329,7 @@ def spoken(clip_id: str) -> str:
     return " ".join(words[c] for c, words in zip(name, GRID_WORDS, strict=True))
 
 
-def _by_clip(found: list[Source], _: Sequence[str]) -> list[Source]:
+def _by_clip(found: list[Source], _: HeldOut) -> list[Source]:
     """A tenth of the files is for validation, a tenth for test; of three, one each."""
     return _by_hash(found, lambda one: one.name)
 
@@ -318,7 +347,7 @@ def _by_hash(found: list[Source], group: Callable[[Source], str]) -> list[Source
     return [one._replace(split=split[group(one)]) for one in found]
 
 
-def _by_name(found: list[Source], _: Sequence[str]) -> list[Source]:
+def _by_name(found: list[Source], _: HeldOut) -> list[Source]:
     """Whose name hashes into a fixed tenth is for validation: in every folder the same
     people, whoever else is in it."""
 
@@ -329,17 +358,23 @@ def _by_name(found: list[Source], _: Sequence[str]) -> list[Source]:
     return [one._replace(split=split(one)) for one in found]
 
 
-def _own(found: list[Source], _: Sequence[str]) -> list[Source]:
+def _own(found: list[Source], _: HeldOut) -> list[Source]:
     """The splits that the corpus itself defines."""
     return found
 
 
 CORPORA = {"grid": _grid, "lrw": _lrw, "folder": _folder, "portraits": _portraits}
 LAYOUT = {
-    "grid": f"*{' *'.join(SUFFIXES)} in folders s1, s2, ...",
+    "grid": f"*{' *'.join(VIDEOS)} in folders s1, s2, ...",
     "lrw": "WORD/train, WORD/val, WORD/test with WORD_00001.mp4 ... in them",
-    "folder": f"*{' *'.join(SUFFIXES)} at any depth",
-    "portraits": f"*{' *'.join(PHOTO_SUFFIXES)} at any depth",
+    "folder": f"*{' *'.join(VIDEOS)} at any depth",
+    "portraits": f"*{' *'.join(PHOTOS)} at any depth",
+}
+USED = {
+    "grid": (*VIDEOS, ".align"),
+    "lrw": (*VIDEOS, ".txt"),
+    "folder": VIDEOS,
+    "portraits": PHOTOS,
 }
 RULES = {
     "grid": ("by_speaker", "by_sentence"),
@@ -347,7 +382,7 @@ RULES = {
     "folder": ("by_clip", "by_speaker"),
     "portraits": ("by_name", "by_speaker"),
 }
-SPLITTERS: dict[str, Callable[[list[Source], Sequence[str]], list[Source]]] = {
+SPLITTERS: dict[str, Callable[[list[Source], HeldOut], list[Source]]] = {
     "by_speaker": _by_speaker,
     "by_sentence": _by_sentence,
     "by_clip": _by_clip,

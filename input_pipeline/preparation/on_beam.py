@@ -6,13 +6,13 @@ run continues where the last one stopped, as it does on one machine.
 """
 
 import functools
-import pickle
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from input_pipeline.clip import InputError
 from input_pipeline.preparation.corpora import Source
-from input_pipeline.preparation.results import Job, finish, write_atomically
+from input_pipeline.preparation.results import Job, finish, read_sources, write_sources
 
 DEFAULT_RUNNER = "DirectRunner"  # this machine
 LIST_LENGTH = 256  # files per list
@@ -51,12 +51,13 @@ class Beam:
         lists = []  # kept in files: half a million names are too many for a pipeline
         for n in range(0, len(sources), LIST_LENGTH):
             lists.append(job.work / "files" / f"{n:08d}")
-            write_atomically(lists[-1], pickle.dumps(sources[n : n + LIST_LENGTH]))
+            some = sources[n : n + LIST_LENGTH]
+            write_sources(lists[-1], [(source,) for source in some])
         with beam.Pipeline(options=self.options) as pipeline:
             (
                 pipeline
                 | "Lists" >> beam.Create(lists)
-                | "Files" >> beam.FlatMap(lambda path: pickle.loads(path.read_bytes()))
+                | "Files" >> beam.FlatMap(_sources)
                 | "Spread" >> beam.Reshuffle()  # one task per file, not per list
                 | "Prepare" >> beam.Map(functools.partial(_finish, job))
             )
@@ -64,6 +65,10 @@ class Beam:
     def write_config(self) -> dict[str, Any]:
         """Arguments of write_shards by which TFDS writes each shard in a task."""
         return {"beam_runner": self.runner, "beam_options": self.options}
+
+
+def _sources(path: pathlib.Path) -> list[Source]:
+    return [source for (source,) in read_sources(path)]
 
 
 def _finish(job: Job, source: Source) -> int:

@@ -13,10 +13,10 @@ import contextlib
 import errno
 import functools
 import hashlib
+import itertools
 import json
 import os
 import pathlib
-import pickle
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,14 +24,13 @@ from typing import Any
 
 from input_pipeline.clip import Clip, InputError
 from input_pipeline.faces import align
-from input_pipeline.files import put_in_place
+from input_pipeline.files import locked, put_in_place
 from input_pipeline.preparation import corpora, summary, workers
 from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.on_beam import Beam
 from input_pipeline.preparation.recording import (
     DEFAULT_OPTIONS,
     Options,
-    Prepared,
     Recordings,
     Reject,
 )
@@ -40,8 +39,10 @@ from input_pipeline.preparation.results import (
     finish,
     look_up,
     read_clips,
+    read_sources,
     store,
     write_atomically,
+    write_sources,
 )
 from input_pipeline.preparation.stills import (
     StillOptions,
@@ -65,6 +66,7 @@ def prepare(
     *,
     split_rule: str = "",
     test_speakers: Sequence[str] = (),
+    validation_clips: Sequence[str] = (),
     limit: int = 0,
     num_workers: int = 0,
     runner: str = "local",
@@ -73,6 +75,7 @@ def prepare(
 ) -> pathlib.Path:
     """Prepares every video of a corpus and returns the dataset's folder.
 
+    split_rule, test_speakers, validation_clips: see corpora.survey.
     limit: only so many files, the first ones, for a trial; 0: all.
     num_workers: processes; 0: one per core.
     runner: "local" for processes on this machine, or "beam" for Apache Beam, with its
@@ -90,7 +93,12 @@ def prepare(
         )
     if options.sync not in MODES:
         raise InputError(f"sync={options.sync}: choose one of {', '.join(MODES)}")
-    sources = corpora.walk(corpus, source, split_rule, test_speakers)
+    sources, others = corpora.survey(
+        corpus, source, split_rule, test_speakers, validation_clips
+    )
+    if others:
+        named = ", ".join(f"{n} {suffix}" for suffix, n in others.items())
+        print(f"left out, as their names do not end in {_some(corpus)}: {named}")
     sources = sources[: limit or None]
     make = Recordings(options, listener if options.sync != "off" else None)
     if corpus in records.STILLS:
@@ -103,11 +111,12 @@ def prepare(
             "split_rule": split_rule or corpora.RULES[corpus][0],
             "test_speakers": sorted(test_speakers),
             "limit": limit,
-        },
+        }
+        | ({"validation_clips": sorted(validation_clips)} if validation_clips else {}),
         "options": make.as_json(),
         "files": _fingerprint(sources),
     }
-    with _disk_errors(home), _lock(home):
+    with _disk_errors(home), _locked(home):
         if final.exists():
             _compare(settings, final, ("flags", "options", "files"))
             shutil.rmtree(work, ignore_errors=True)
@@ -130,6 +139,11 @@ def prepare(
             stacklevel=2,
         )
     return final
+
+
+def _some(corpus: str) -> str:
+    """A few of the suffixes that are read."""
+    return ", ".join(corpora.USED[corpus][:3]) + " ..."
 
 
 def stills_of(
@@ -186,19 +200,9 @@ def _compare(settings: dict, folder: pathlib.Path, keys: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _lock(home: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs out of the folder; the lock ends with this process."""
-    import fcntl
-
+def _locked(home: pathlib.Path) -> Iterator[None]:
     home.mkdir(parents=True, exist_ok=True)
-    with open(home / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{home}: another run is preparing it; wait until it ends, or choose "
-                "another --data_dir"
-            ) from None
+    with locked(home, "preparing it", "--data_dir"):
         yield
 
 
@@ -251,7 +255,7 @@ class Local:
                 if isinstance(finished, workers.Died):
                     why = "the process that prepared it died"
                     reject = Reject(source.name, "error", why)
-                    finished = store(job, source, Prepared([], [reject]))
+                    finished = store(job, source, reject)
                 rejects += len(finished.rejects)
                 bar.show(rejects=rejects)
                 bar.update()
@@ -338,14 +342,14 @@ def _shards(clips: Iterable[tuple]) -> list[list[tuple[Source, int]]]:
 def _list(job: Job, name: str, shard: list[tuple[Source, int]]) -> pathlib.Path:
     """Lists a shard's clips in a file: their names are too many to pass to a task."""
     path = job.work / "shards" / name
-    write_atomically(path, pickle.dumps(shard))
+    write_sources(path, shard)
     return path
 
 
 def _read_shard(job: Job, path: pathlib.Path) -> Iterator[Clip]:
     """The clips that the file lists."""
-    opened, clips = None, []
-    for source, i in pickle.loads(path.read_bytes()):
-        if source is not opened:
-            opened, clips = source, read_clips(job, source)
-        yield clips[i]
+    for source, shard in itertools.groupby(read_sources(path), lambda one: one[0]):
+        wanted = {i for _, i in shard}
+        for i, clip in enumerate(read_clips(job, source)):
+            if i in wanted:
+                yield clip

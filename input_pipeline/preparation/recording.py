@@ -7,7 +7,7 @@ t the index of a frame; a piece is the frames first <= t < last.
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -94,7 +94,8 @@ class Reject(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a file yields.  sync: of its sound, where that was looked at."""
+    """What a file yields.  clips: as `keep` returned them.  sync: of the file's sound,
+    where that was looked at."""
 
     clips: list[Clip]
     rejects: list[Reject]
@@ -121,20 +122,34 @@ class Recordings(NamedTuple):
         """A hash of all that the result depends on beside the file."""
         return hashlib.sha256(json.dumps(self.as_json()).encode()).hexdigest()[:16]
 
-    def __call__(self, source: Source) -> Prepared:
+    def __call__(self, source: Source, keep: "Keep") -> Prepared:
         """The file's clips and rejects: see prepare_clip."""
-        return prepare_clip(source, self.options, self.listener)
+        return prepare_clip(source, self.options, self.listener, keep)
+
+
+# What becomes of a finished clip.  It returns the clip, or the clip without its frames,
+# if these are kept elsewhere: those of an hour of video would fill the memory.
+Keep = Callable[[Clip], Clip]
+
+
+def in_memory(clip: Clip) -> Clip:
+    return clip
 
 
 def prepare_clip(
-    source: Source, options: Options, listener: Listener | None = None
+    source: Source,
+    options: Options,
+    listener: Listener | None = None,
+    keep: Keep = in_memory,
 ) -> Prepared:
     """A file's clips and rejects; a bad file is a reject, never an exception.
 
+    keep: called with each clip as it is finished.  Where an error comes later, no clip
+    of the file is used.
     InputError: the installation lacks something, which is not the file's fault.
     """
     try:
-        return _prepare(source, options, listener)
+        return _prepare(source, options, listener, keep)
     except _Unusable as error:
         return Prepared([], [Reject(source.name, *error.args)])
     except InputError:
@@ -144,7 +159,9 @@ def prepare_clip(
         return Prepared([], [Reject(source.name, "error", message)])
 
 
-def _prepare(source: Source, options: Options, listener: Listener | None) -> Prepared:
+def _prepare(
+    source: Source, options: Options, listener: Listener | None, keep: Keep
+) -> Prepared:
     samples, sound_start = _sound(source)
     frames = _Frames(source)
     notes = Notes(options.several_faces == "reject")
@@ -156,31 +173,31 @@ def _prepare(source: Source, options: Options, listener: Listener | None) -> Pre
     cuttable = source.corpus in CUTTABLE
     pieces, rejects = _pieces(source, points, cuts, options, cuttable)
 
-    kept = []
+    used = []
     for first, last, matrices, px in pieces:
         heard = sound.of_frames(samples, sound_start, first, last - first)
         why = _complaint(first, last, px, heard, notes.several, options)
         if why:
             rejects.append(Reject(source.name, *why, first / FRAME_RATE))
         else:
-            kept.append((first, last, matrices, px))
-    clips = _clips(source, frames, kept, samples, sound_start)
-    if options.sync == "off" or not clips:
-        return Prepared(clips, rejects)
-    sync = find_lag(listener, clips)
-    if options.sync == "check" and not sync.in_step:
+            used.append((first, last, matrices, px))
+    sync, start = None, sound_start
+    clips = [_without_frames(source, piece, samples, start) for piece in used]
+    if options.sync != "off" and clips:
+        sync = find_lag(listener, clips)
+    if sync and options.sync == "check" and not sync.in_step:
         why = ("out of step", sync.lag)
         if not sync.judged:
             why = "sound not judged", round(sync.r, 3)
         return Prepared([], [*rejects, Reject(source.name, *why)], sync)
-    if options.sync == "fix" and sync.judged and not sync.in_step:
+    if sync and options.sync == "fix" and sync.judged and not sync.in_step:
         start = sound_start - sync.lag / FRAME_RATE
-        clips = [
-            clip._replace(
-                mfcc=sound.rows_of_frames(samples, start, first, last - first)
-            )
-            for clip, (first, last, *_) in zip(clips, kept, strict=True)
-        ]
+        clips = [_without_frames(source, piece, samples, start) for piece in used]
+    pictures = _pictures(frames, [(a, b, matrices) for a, b, matrices, _ in used])
+    clips = [
+        keep(clip._replace(frames=some))
+        for clip, some in zip(clips, pictures, strict=True)
+    ]
     return Prepared(clips, rejects, sync)
 
 
@@ -330,38 +347,42 @@ def _bridge(points: list[np.ndarray | None]) -> Float64[np.ndarray, "T 68 2"]:
 # --- making clips ---
 
 
-def _clips(
+def _without_frames(
     source: Source,
-    frames: Iterable[np.ndarray],
-    pieces: list[tuple[int, int, np.ndarray, np.ndarray]],
+    piece: tuple[int, int, np.ndarray, np.ndarray],
     samples: np.ndarray,
     sound_start: float,
-) -> list[Clip]:
-    """Makes the clips of the pieces, given in order; iterates over frames once."""
-    clips, stream, t = [], iter(frames), 0
-    for first, last, matrices, px in pieces:
+) -> Clip:
+    """The clip of a piece; its frames are still to come."""
+    first, last, matrices, px = piece
+    crop_px = align.transform(align.invert(matrices), px)
+    name = source.clip_id
+    return Clip(
+        frames=[],
+        landmarks=landmarks.normalise(crop_px).reshape(-1, NUM_POINTS, 2),
+        mfcc=sound.rows_of_frames(samples, sound_start, first, last - first),
+        transforms=matrices.astype(np.float32),
+        corpus=source.corpus,
+        speaker=source.speaker,
+        clip_id=f"{name}@{first:06d}" if source.corpus in CUTTABLE else name,
+        words=_words(source.words, first, last),
+    )
+
+
+def _pictures(
+    frames: Iterable[np.ndarray], pieces: list[tuple[int, int, np.ndarray]]
+) -> Iterator[list[bytes]]:
+    """The aligned frames of each piece (first, last, similarities), given in order;
+    iterates over frames once."""
+    stream, t = iter(frames), 0
+    for first, last, matrices in pieces:
         pictures = []
         while t < last:
             frame = next(stream)
             if t >= first:
                 pictures.append(encode(align.warp(frame, matrices[t - first])))
             t += 1
-        crop_px = align.transform(align.invert(matrices), px)
-        marks = landmarks.normalise(crop_px).reshape(-1, NUM_POINTS, 2)
-        name = source.clip_id
-        clips.append(
-            Clip(
-                frames=pictures,
-                landmarks=marks,
-                mfcc=sound.rows_of_frames(samples, sound_start, first, last - first),
-                transforms=matrices.astype(np.float32),
-                corpus=source.corpus,
-                speaker=source.speaker,
-                clip_id=f"{name}@{first:06d}" if source.corpus in CUTTABLE else name,
-                words=_words(source.words, first, last),
-            )
-        )
-    return clips
+        yield pictures
 
 
 def encode(crop: UInt8[np.ndarray, "H W 3"]) -> bytes:

@@ -30,7 +30,13 @@ from input_pipeline.faces.rest import closed
 from input_pipeline.media import image
 from input_pipeline.preparation import lips
 from input_pipeline.preparation.corpora import Source
-from input_pipeline.preparation.recording import Prepared, Reject, encode
+from input_pipeline.preparation.recording import (
+    Keep,
+    Prepared,
+    Reject,
+    encode,
+    in_memory,
+)
 from input_pipeline.preparation.scenes import jaw_width
 from input_pipeline.training_data import dataset, sampling
 
@@ -81,10 +87,10 @@ class Stills(NamedTuple):
         text = json.dumps([self.as_json(), lenders])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def __call__(self, source: Source) -> Prepared:
+    def __call__(self, source: Source, keep: Keep = in_memory) -> Prepared:
         """A photo's clip, or why it is not used; a bad photo is never an exception."""
         try:
-            return Prepared([self._clip(source)], [])
+            return Prepared([keep(self._clip(source))], [])
         except _Unusable as error:
             return Prepared([], [Reject(source.name, *error.args)])
         except Exception as error:

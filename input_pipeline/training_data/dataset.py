@@ -13,15 +13,16 @@ named, those of videos are read: photos that are made to talk are left out.
 """
 
 import bisect
+import contextlib
 import itertools
 import json
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float64
 
-from input_pipeline.clip import Clip, InputError, Pca
+from input_pipeline.clip import NUM_POINTS, Clip, InputError, Pca
 from input_pipeline.faces import landmarks
 from input_pipeline.training_data import records
 from input_pipeline.training_data.records import STILLS
@@ -75,9 +76,16 @@ def pca_with_variance(data_dir: DataDir) -> tuple[Pca, Float64[np.ndarray, "136"
     """
     folders = list(find_datasets(data_dir).values())
     if len(folders) == 1:
-        with np.load(folders[0] / "pca.npz") as arrays:
-            model = Pca(arrays["mean"], arrays["components"])
-            return model, arrays["variance"]
+        arrays = read_arrays(folders[0], "pca.npz")
+        with whole(folders[0]):
+            mean, components = arrays["mean"], arrays["components"]
+            size = 2 * NUM_POINTS
+            if mean.shape != (size,) or components.shape[:1] != (size,):
+                raise ValueError(f"pca.npz: a mean of {mean.shape}")
+            for x in (mean, components):
+                if x.dtype.kind != "f" or not np.isfinite(x).all():
+                    raise ValueError("pca.npz: not all are finite numbers")
+            return Pca(mean, components), arrays["variance"]
     together = sum_of_moments(folders)
     return landmarks.fit_pca(together, min(MOST_COEFFICIENTS, together.count - 1))
 
@@ -86,13 +94,13 @@ def sum_of_moments(folders: Sequence[pathlib.Path]) -> landmarks.Moments:
     """The moments of the training landmarks of several datasets together."""
     total = landmarks.moments([])
     for folder in folders:
-        with np.load(folder / "pca.npz") as arrays:
-            if "moments/scatter" not in arrays:
-                raise InputError(
-                    f"{folder}: prepared by an earlier version, which did not keep "
-                    "what several corpora need to be trained on together; prepare it "
-                    "again"
-                )
+        arrays = read_arrays(folder, "pca.npz")
+        if "moments/scatter" not in arrays:
+            raise InputError(
+                f"{folder}: prepared by an earlier version, which did not keep "
+                "what several corpora need to be trained on together; prepare it again"
+            )
+        with whole(folder):
             fields = landmarks.Moments._fields
             total += landmarks.Moments(*(arrays[f"moments/{x}"] for x in fields))
     return total
@@ -120,10 +128,12 @@ def open_template(
     A photo must be aligned to it (align.Template) to look like the clips.
     InputError: see find_datasets; corpora were aligned to different templates.
     """
-    templates = {
-        name: read_options(folder)["options"]["template"]
-        for name, folder in find_datasets(data_dir, corpora).items()
-    }
+    templates = {}
+    for name, folder in find_datasets(data_dir, corpora).items():
+        with whole(folder):
+            found = read_options(folder)["options"]["template"]
+            points = np.array(found["points"], np.float64).reshape(-1, 2).tolist()
+            templates[name] = {"points": points, "indices": list(found["indices"])}
     (first, template), *others = templates.items()
     for name, other in others:
         if other != template:
@@ -135,8 +145,37 @@ def open_template(
 
 
 def read_options(folder: pathlib.Path) -> dict:
-    """What a dataset was made with: its options.json."""
-    return json.loads((folder / "options.json").read_text(encoding="utf-8"))
+    """What a dataset was made with: its options.json.  InputError: it is damaged."""
+    with whole(folder):
+        options = json.loads((folder / "options.json").read_text(encoding="utf-8"))
+        if not isinstance(options, dict):
+            raise ValueError("options.json")
+        return options
+
+
+def read_arrays(folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz of a dataset.  InputError: it is damaged."""
+    with whole(folder), np.load(folder / name) as arrays:
+        found = dict(arrays.items())
+        if not all(isinstance(x, np.ndarray) for x in found.values()):
+            raise ValueError(f"{name} has other things than arrays")
+        return found
+
+
+@contextlib.contextmanager
+def whole(folder: pathlib.Path) -> Iterator[None]:
+    """Turns whatever reading a dataset's files raises into an InputError: they are
+    damaged."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # numpy, TFDS and ArrayRecord raise many kinds
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(
+            f"{folder}: damaged dataset ({type(error).__name__}: {reason}); prepare it "
+            "again, or copy it again"
+        ) from error
 
 
 # --- which datasets ---
@@ -195,13 +234,14 @@ def corpus_of(folder: pathlib.Path) -> str:
     """The corpus that a dataset was made of."""
     path = folder / "options.json"
     flags = read_options(folder).get("flags", {}) if path.is_file() else {}
-    return flags.get("corpus", folder.resolve().parent.name)
+    with whole(folder):
+        return str(flags.get("corpus", folder.resolve().parent.name))
 
 
 def splits_of(folder: pathlib.Path) -> list[str]:
     """The splits that a dataset has."""
-    with np.load(folder / "index.npz") as index:
-        return [name for name in SPLITS if f"{name}/lengths" in index]
+    index = read_arrays(folder, "index.npz")
+    return [name for name in SPLITS if f"{name}/lengths" in index]
 
 
 def _no_split(place: DataDir, split: str, known) -> InputError:
@@ -225,17 +265,19 @@ class Clips(Sequence):
 
     def __init__(self, folder: pathlib.Path, split: str):
         self.folder, self.split = folder, split
-        with np.load(folder / "index.npz") as index:
-            if f"{split}/lengths" not in index:
-                raise _no_split(folder, split, splits_of(folder))
-            columns = {
-                name.removeprefix(f"{split}/"): values
-                for name, values in index.items()
-                if name.startswith(f"{split}/")
-            }
-        self.lengths = columns.pop("lengths")
-        self.speakers = columns.pop("speakers").tolist()
-        self.clip_ids = columns.pop("clip_ids").tolist()
+        index = read_arrays(folder, "index.npz")
+        if f"{split}/lengths" not in index:
+            raise _no_split(folder, split, splits_of(folder))
+        columns = {
+            name.removeprefix(f"{split}/"): values
+            for name, values in index.items()
+            if name.startswith(f"{split}/")
+        }
+        with whole(folder):
+            self.lengths = columns.pop("lengths")
+            self.speakers = columns.pop("speakers").tolist()
+            self.clip_ids = columns.pop("clip_ids").tolist()
+            _check_index(self.lengths, self.speakers, self.clip_ids)
         self.corpora = [corpus_of(folder)] * len(self.lengths)
         self.columns: Mapping[str, np.ndarray] = columns
         self._opened = None
@@ -249,9 +291,27 @@ class Clips(Sequence):
     def __getitem__(self, i: int | np.integer) -> Clip:
         if not -len(self) <= i < len(self):
             raise IndexError(i)
-        if self._opened is None:
-            self._opened = records.open_records(self.folder, self.split)
-        return records.parse(self._opened[int(i) % len(self)])
+        number = int(i) % len(self)
+        try:
+            if self._opened is None:
+                self._opened = records.open_records(self.folder, self.split)
+            return records.parse(self._opened[number])
+        except Exception as error:  # TFDS and ArrayRecord raise many kinds
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise InputError(
+                f"{self.folder}: {self.clip_ids[number]}, clip {number} of the split "
+                f"{self.split}, cannot be read ({reason}); prepare it again"
+            ) from error
+
+
+def _check_index(lengths: np.ndarray, speakers: list, clip_ids: list) -> None:
+    """ValueError: they are not what index.npz holds of a split."""
+    if not lengths.ndim == 1 == len({len(x) for x in (lengths, speakers, clip_ids)}):
+        raise ValueError("index.npz: columns of different lengths")
+    if lengths.dtype.kind not in "iu" or (len(lengths) and lengths.min() < 1):
+        raise ValueError("index.npz: lengths that are no numbers of frames")
+    if not all(isinstance(name, str) for name in [*speakers, *clip_ids]):
+        raise ValueError("index.npz: names that are no text")
 
 
 class JoinedClips(Sequence):

@@ -1,5 +1,6 @@
 """Shows a prepared dataset: a table, a contact sheet, and a plot of one clip."""
 
+import io
 import pathlib
 from collections.abc import Iterator
 
@@ -39,10 +40,11 @@ def inspect(
             f"index={index}: split {split} holds {len(clips)} clips; "
             f"ask for 0..{len(clips) - 1}"
         )
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_image(out / "contact_sheet.png", contact_sheet(clips))
-    plot_example(clips[index], out / "example.png")
+    out, sheet, plot = pathlib.Path(out), contact_sheet(clips), io.BytesIO()
+    plot_example(clips[index], plot)
+    out.mkdir(parents=True, exist_ok=True)  # nothing is damaged
+    write_image(out / "contact_sheet.png", sheet)
+    (out / "example.png").write_bytes(plot.getvalue())
     return text
 
 
@@ -167,7 +169,7 @@ def with_landmarks(
     return draw_dots(frame, to_pixels(clip.landmarks[t].reshape(-1)))
 
 
-def plot_example(clip: Clip, path: pathlib.Path) -> None:
+def plot_example(clip: Clip, path: pathlib.Path | io.BytesIO) -> None:
     """Plots a clip over time: frames with landmarks, the mouth's shape, the MFCC."""
     from matplotlib.figure import Figure
 

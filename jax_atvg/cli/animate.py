@@ -35,6 +35,13 @@ def flags(add: Flags) -> None:
         "A CSV of image,audio,out rows in place of these three flags; a bad row does "
         "not stop the others.",
     )
+    add.number(
+        "track",
+        "Which sound track of the recording, counted from 1; 0: the first that is not "
+        "silent.",
+        0,
+        least=0,
+    )
     add.replaces("batch", (*ONE_VIDEO, "landmarks_out"))
 
 
@@ -52,7 +59,7 @@ def run(given: Given) -> int:
     with assistant() as begin:
         # The first face is found while jax is imported and the bundle read.  The others
         # not before their turn: a job may take up the video of the one before.
-        ahead = {1: begin(perceive, *jobs[0][:2], given.face)}
+        ahead = {1: begin(perceive, *jobs[0][:2], given.face, given.track)}
         set_up_jax()
         from jax_atvg.inference.animate import animate_file
         from jax_atvg.inference.bundle import load_bundle
@@ -69,7 +76,7 @@ def run(given: Given) -> int:
                     job, f"{given.batch}: job {number}", outs, given
                 )
                 perceived = ahead.pop(number, None) or begin(
-                    perceive, image, audio, given.face
+                    perceive, image, audio, given.face, given.track
                 )
                 written = animate_file(
                     image,
@@ -77,6 +84,7 @@ def run(given: Given) -> int:
                     out,
                     networks,
                     face=given.face,
+                    track=given.track,
                     full_frame=given.full_frame,
                     panels=given.panels,
                     landmarks_out=given.landmarks_out,
@@ -86,6 +94,13 @@ def run(given: Given) -> int:
                 print("wrote", *written)
             except InputError as error:
                 complain(error)
+                failed += 1
+            except Exception as error:
+                if not given.batch:
+                    raise
+                # Whatever is wrong with one row, the others are not.
+                name = f"{given.batch}: job {number}"
+                complain(f"{name}: {type(error).__name__}: {error}; please report it")
                 failed += 1
     if given.batch:
         print(f"{len(jobs) - failed} of {len(jobs)} videos written")

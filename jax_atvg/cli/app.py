@@ -5,6 +5,7 @@ process of the run with 75: start all of them again.
 """
 
 import difflib
+import errno
 import os
 import pathlib
 import sys
@@ -40,6 +41,11 @@ VERBS = {  # in the order in which a project uses them
 }
 HELP = ("--help", "-h", "-help", "help")
 INTERRUPTED = 130
+# What a disk says that is full, read-only or gone, to whichever part was writing.
+DISK = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ESTALE, errno.ENOTDIR),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,6 +66,14 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output, as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        complain(
+            f"{error.filename or 'a file'}: {error.strerror}; make room, or choose a "
+            "folder that can be written"
+        )
+        return 2
     except KeyboardInterrupt:
         complain("interrupted; what was unfinished is removed")
         return INTERRUPTED

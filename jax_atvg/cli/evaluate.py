@@ -43,6 +43,11 @@ def run(given: Given) -> int:
 
     set_up_jax()
     from input_pipeline.training_data import dataset
+    from input_pipeline.training_data.fingerprint import (
+        TEMPLATE,
+        check_template,
+        fingerprint,
+    )
     from jax_atvg.evaluation import report
     from jax_atvg.evaluation.evaluate import evaluate
     from jax_atvg.inference.bundle import load_bundle
@@ -50,6 +55,16 @@ def run(given: Given) -> int:
     tell_compilations()
     bundle = load_bundle(given.bundle)
     say_what_runs(networks=bundle.variables)
+    theirs = {
+        "points": bundle.template,
+        "indices": bundle.template_indices,
+    }
+    check_template(
+        {TEMPLATE: theirs},
+        fingerprint(given.data_dir, given.corpora),
+        f"{given.bundle}: the bundle was",
+        "prepare the data with the bundle's --template",
+    )
     clips = dataset.open_clips(given.data_dir, given.split, given.corpora)
     say(f"data: {given.data_dir}, {len(clips)} clips of the split {given.split}")
     results = evaluate(

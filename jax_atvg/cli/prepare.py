@@ -38,6 +38,11 @@ def flags(add: Flags) -> None:
         kind="RULE",
     )
     add.word_list("test_speakers", "Held out by --split_rule=by_speaker, as s3,s20.")
+    add.word_list(
+        "validation_clips",
+        "Validation clips of --split_rule=by_speaker, by patterns of their names, as "
+        "'s1/p*'; of every other speaker with six clips or more, the last two.",
+    )
     add.seconds("max_seconds", "A folder's longer videos are cut.", 10.0, least=1.0)
     add.choice(
         "several_faces",
@@ -94,6 +99,7 @@ def run(given: Given) -> int:
         ),
         split_rule=given.split_rule or "",
         test_speakers=given.test_speakers,
+        validation_clips=given.validation_clips,
         limit=given.limit,
         num_workers=given.workers,
         runner=given.runner,

@@ -24,6 +24,11 @@ def flags(add: Flags) -> None:
         "data_dir",
         "The dataset that `prepare` wrote; configs with data.synthetic need none.",
     )
+    add.switch(
+        "go_back",
+        "Start from the newest readable checkpoint, or anew, though the run has got "
+        "further: what came later is lost.  Otherwise that is an error.",
+    )
     add.text(
         "profile", "Trace these steps for a profiler, as 10:15.", kind="FIRST:LAST"
     )
@@ -63,7 +68,13 @@ def run(given: Given) -> int:
     set_up_jax()
     from jax_atvg.training.train import train
 
-    train(given.config, given.workdir, given.data_dir, profile=profile)
+    train(
+        given.config,
+        given.workdir,
+        given.data_dir,
+        profile=profile,
+        go_back=given.go_back,
+    )
     return 0
 
 

@@ -82,6 +82,7 @@ def animate_file(
     bundle: Bundle | Networks | str | pathlib.Path = DEFAULT_BUNDLE,
     *,
     face: str = "largest",
+    track: int = 0,
     full_frame: bool = False,
     panels: bool = False,
     landmarks_out: str | pathlib.Path | None = None,
@@ -90,11 +91,12 @@ def animate_file(
 ) -> list[pathlib.Path]:
     """Makes a photo speak a recording: writes an MP4; returns the paths written.
 
-    photo, speech: files.  The MP4 has the original sound.  bundle, face, full_frame:
-    see animate.  panels: also writes OUT_panels.mp4, with landmarks, attention, colour
-    and result side by side.  landmarks_out: also writes this .npy, f32[T,68,2], crop
-    coordinates in [-1,1].  perceived: returns what `perceive` finds, where another
-    process computes that; otherwise it is computed here.
+    photo, speech: files.  The MP4 has the original sound.  track: see
+    audio.AudioReader.  bundle, face, full_frame: see animate.  panels: also writes
+    OUT_panels.mp4, with landmarks, attention, colour and result side by side.
+    landmarks_out: also writes this .npy, f32[T,68,2], crop coordinates in [-1,1].
+    perceived: returns what `perceive` finds, where another process computes that;
+    otherwise it is computed here.
     Each file appears complete or not at all.  InputError: photo, speech, bundle or one
     of the paths cannot be used; the message says why.
     """
@@ -107,7 +109,7 @@ def animate_file(
     if landmarks_out is not None:
         landmarks_out = pathlib.Path(landmarks_out)
         check_landmarks_out(landmarks_out)
-    reader = audio.AudioReader(speech)
+    reader = audio.AudioReader(speech, track)
     writers = [
         video.VideoWriter(path, (reader.rate, reader.blocks()), COMMENT)
         for path in paths
@@ -116,7 +118,7 @@ def animate_file(
     bundle = networks.bundle
     points_px, heard = perceived() if perceived else (None, None)
     subject = read_subject(photo, bundle, face, points_px)
-    heard = read_speech(speech, heard)
+    heard = read_speech(speech, heard, track)
     show = painter(subject, full_frame)
     spoken = []
     try:
@@ -198,9 +200,12 @@ def read_subject(
 
 
 def read_speech(
-    speech: str | pathlib.Path | Sound, heard: audio.Heard | None = None
+    speech: str | pathlib.Path | Sound,
+    heard: audio.Heard | None = None,
+    track: int = 0,
 ) -> audio.Heard:
-    """Computes the features of a recording, unless given as `heard`; warns of silence.
+    """Computes the features of a recording, unless given as `heard`; warns of silence,
+    and says which of several sound tracks was taken.
 
     InputError: the recording cannot be used.
     """
@@ -208,7 +213,9 @@ def read_speech(
     if heard is None and isinstance(speech, tuple):
         heard = audio.hear([audio.from_array(*speech, "speech")])
     elif heard is None:
-        heard = audio.hear_file(speech)
+        heard = audio.hear_file(speech, track)
+    if heard.note:
+        warnings.warn(heard.note, stacklevel=2)
     if heard.silent:
         warnings.warn(f"{name}: silent; the mouth will rest", stacklevel=2)
     return heard

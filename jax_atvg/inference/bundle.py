@@ -10,6 +10,8 @@ import dataclasses
 import json
 import math
 import pathlib
+import zlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -74,7 +76,8 @@ class Bundle:
     128x128 crop.  template: f64[n,2], where the points template_indices of the face lie
     in that crop.  photo_landmarks: f32[136], which replace every photo's own landmarks,
     as the authors' networks expect (docs/reference.md, section 3.4), or None.  seen:
-    see recognise.
+    see recognise.  data: which data it was made with, {corpus: hash}, see
+    fingerprint.py; None: not known.
     """
 
     at_net: ATNet
@@ -87,6 +90,7 @@ class Bundle:
     template_indices: tuple[int, ...]
     photo_landmarks: np.ndarray | None = None
     seen: SeenFaces | None = None
+    data: dict[str, str] | None = None
 
     def recognise(
         self, landmarks: np.ndarray
@@ -136,6 +140,8 @@ def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
         "template_indices": list(bundle.template_indices),
         "photo_landmarks": bundle.photo_landmarks is not None,
         "seen": bundle.seen is not None,
+        "data": bundle.data,
+        "checksum": checksum(jax.tree.leaves(arrays(bundle))),
     } | {name: sizes(getattr(bundle, name)) for name in NETWORKS}
     try:
         with replacing(path) as folder:
@@ -183,14 +189,14 @@ def load_bundle(path: str | pathlib.Path = DEFAULT_BUNDLE) -> Bundle:
             for name, kind in NETWORKS.items()
             for sizes in [text[name]]
         }
-        reading = begin_reading(path / "arrays")
-        expected = expected_arrays(  # traced while they are read
+        opened = open_arrays(path / "arrays")
+        expected = expected_arrays(  # traced while they are opened
             **networks,
             template_size=len(text["template_indices"]),
             photo_landmarks=text["photo_landmarks"],
             seen=text.get("seen", False),
         )
-        found = finish_reading(reading, expected)
+        found = read_arrays(opened, expected, text.get("checksum"))
     except InputError:
         raise
     except Exception as error:  # tensorstore raises many kinds
@@ -205,6 +211,7 @@ def load_bundle(path: str | pathlib.Path = DEFAULT_BUNDLE) -> Bundle:
         template_indices=tuple(text["template_indices"]),
         photo_landmarks=found.get("photo_landmarks"),
         seen=SeenFaces(**found["seen"]) if "seen" in found else None,
+        data=text.get("data"),
     )
 
 
@@ -281,12 +288,11 @@ def expected_arrays(
     return tree
 
 
-def begin_reading(path: pathlib.Path) -> dict[str, Any]:
-    """Starts to read the arrays that orbax has written: {name: (array, future)}.
+def open_arrays(path: pathlib.Path) -> dict[str, Any]:
+    """Opens the arrays that orbax has written: {name: future of a TensorStore}.
 
-    A name is, for example, "at_net.params.head.bias"; its numpy array is filled when
-    the future is done.  Orbax's own reader takes half a second longer, and writes to
-    standard error about some damaged files.
+    A name is, for example, "at_net.params.head.bias".  Orbax's own reader takes half a
+    second longer, and writes to standard error about some damaged files.
     """
     import tensorstore
 
@@ -295,7 +301,7 @@ def begin_reading(path: pathlib.Path) -> dict[str, Any]:
     store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{path}/"}}
     keys = tensorstore.KvStore.open(store, context=context).result().list().result()
     names = [key.decode() for key in keys]
-    opened = {
+    return {
         name: tensorstore.open(
             {"driver": "zarr", "kvstore": {**store, "path": name}}, context=context
         )
@@ -303,12 +309,6 @@ def begin_reading(path: pathlib.Path) -> dict[str, Any]:
         for name, is_array, _ in [key.partition("/.zarray")]
         if is_array
     }
-
-    def begin(stored):
-        array = aligned(stored.shape, stored.dtype.numpy_dtype)
-        return array, tensorstore.array(array, copy=False).write(stored)
-
-    return {name: begin(array.result()) for name, array in opened.items()}
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -319,31 +319,60 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-def finish_reading(reading: dict[str, Any], expected: Any) -> Any:
-    """Waits for the arrays, and returns them in the tree of `expected`.
+def checksum(leaves: Iterable[np.ndarray], begin: int = 0) -> int:
+    """CRC-32 of arrays, one after the other: what orbax compresses has none."""
+    for array in leaves:
+        begin = zlib.crc32(
+            np.ascontiguousarray(array).reshape(-1).view(np.uint8), begin
+        )
+    return begin
 
-    Those of the networks are put on the first device as float32, one after the other: a
-    transfer holds its source, and with all at once the weights would be in memory
-    twice.  ValueError: names or shapes differ from the expected ones.
+
+def read_arrays(
+    opened: dict[str, Any], expected: Any, known_sum: int | None = None
+) -> Any:
+    """Reads the arrays, and returns them in the tree of `expected`.
+
+    What a file says of its shape is compared with the expected one before any memory is
+    taken for it.  Those of the networks are put on the first device as float32, one
+    after the other: a transfer holds its source, and with all at once the weights would
+    be in memory twice.  known_sum: what checksum returned when they were saved, if it
+    is known.  ValueError: names, shapes or bytes differ from the expected ones.
     """
-    device = jax.local_devices()[0]
+    import tensorstore
+
+    found_sum = 0
+    device, reading = jax.local_devices()[0], {}
+    for path, wanted in jax.tree_util.tree_leaves_with_path(expected):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name not in opened:
+            raise ValueError(f"{name} is missing")
+        stored = opened.pop(name).result()
+        if stored.shape != wanted.shape:
+            raise ValueError(f"{name} is {stored.shape}, must be {wanted.shape}")
+        chunk = stored.chunk_layout.read_chunk.shape or ()
+        if any(c > max(n, 1) for c, n in zip(chunk, stored.shape, strict=True)):
+            raise ValueError(f"{name} of {stored.shape} has pieces of {chunk}")
+        array = aligned(stored.shape, stored.dtype.numpy_dtype)
+        filled = tensorstore.array(array, copy=False).write(stored)
+        reading[name] = array, filled
+    if opened:
+        raise ValueError(f"{min(opened)} is of other networks")
 
     def finish(path, expected):
+        nonlocal found_sum
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if name not in reading:
-            raise ValueError(f"{name} is missing")
         array, filled = reading.pop(name)
-        if array.shape != expected.shape:
-            raise ValueError(f"{name} is {array.shape}, must be {expected.shape}")
         filled.result()
+        found_sum = checksum([array], found_sum)
         if name.partition(".")[0] not in NETWORKS:
             return array
         return jax.device_put(np.asarray(array, np.float32), device).block_until_ready()
 
-    found = jax.tree_util.tree_map_with_path(finish, expected)
-    if reading:
-        raise ValueError(f"{min(reading)} is of other networks")
-    return found
+    tree = jax.tree_util.tree_map_with_path(finish, expected)
+    if known_sum not in (None, found_sum):
+        raise ValueError("an array has other bytes than were saved")
+    return tree
 
 
 def as_float32(tree: Any) -> Any:

@@ -25,12 +25,16 @@ class Perceived(NamedTuple):
 
 
 def perceive(
-    photo: str | pathlib.Path, speech: str | pathlib.Path, face: str = "largest"
+    photo: str | pathlib.Path,
+    speech: str | pathlib.Path,
+    face: str = "largest",
+    track: int = 0,
 ) -> Perceived:
     """Finds the points of the face and computes the features of the sound.
 
-    photo, speech: files.  face: see detection.choose_face.
+    photo, speech: files.  face: see detection.choose_face.  track: see
+    audio.AudioReader.
     InputError: there is no picture, no such face, or no usable sound.
     """
     points = detection.photo_points(image.read_image(photo), face, str(photo))
-    return Perceived(points, audio.hear_file(speech))
+    return Perceived(points, audio.hear_file(speech, track))

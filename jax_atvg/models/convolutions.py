@@ -10,6 +10,7 @@ differentiation (jax.jvp) does not work.  Images are f[N,H,W,C].
 """
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ from jax_atvg.models.cpu import products
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 FORMS = ("by platform", "native", "cpu")
 
-_form = FORMS[0]
+# Of this thread, or of this task: others may trace at the same time.
+_form = contextvars.ContextVar("form", default=FORMS[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,23 +59,23 @@ def form(name: str) -> Iterator[None]:
     name: "native", "cpu" or "by platform".  A jitted function keeps the form that it
     was first traced with.  ValueError: another name.
     """
-    global _form
     if name not in FORMS:
         raise ValueError(f"form {name!r} must be one of {', '.join(FORMS)}")
-    before, _form = _form, name
+    before = _form.set(name)
     try:
         yield
     finally:
-        _form = before
+        _form.reset(before)
 
 
 def choose(forms: Pair, function: Callable, *arrays):
     """Calls function(form, *arrays) with the form for the platform."""
     cpu = functools.partial(function, forms.cpu)
     native = functools.partial(function, forms.native)
-    if _form == FORMS[0]:
+    wanted = _form.get()
+    if wanted == FORMS[0]:
         return lax.platform_dependent(*arrays, cpu=cpu, default=native)
-    return (cpu if _form == "cpu" else native)(*arrays)
+    return (cpu if wanted == "cpu" else native)(*arrays)
 
 
 def conv(x: Array, kernel: Array, strides: int, padding: int, dilation: int) -> Array:

@@ -3,38 +3,24 @@
 workdir/checkpoints/1000/    state, data iterator, metrics after step 1000
 """
 
+import json
 import logging
-import os
 import sys
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline.clip import InputError
-from input_pipeline.files import in_store
-from jax_atvg.training.config import Experiment, differences, flatten
-from jax_atvg.training.config_files import read_config, write_config
 from jax_atvg.training.distributed import peer_lost
-from jax_atvg.training.optim import fixed_until
 from jax_atvg.training.state import from_stored, to_stored
 
-# Fields that may change when a run is resumed: none of them changes its state.
-FREE = (
-    "report_every",
-    "image_every",
-    "save_every",
-    "validate_every",
-    "keep",
-    "report_to",
-    "data.num_threads",
-    "data.num_workers",
-    "data.validation_clips",
-    "optimizer.shard",
-)
 BEST = "validation/loss"  # the best checkpoint has the least of it
 
 
@@ -44,82 +30,102 @@ def of_interest(record: logging.LogRecord) -> bool:
     return "tracked_metric" not in record.getMessage()
 
 
-def open_workdir(path: str | os.PathLike) -> epath.Path:
-    """A folder here, or in a store that etils and orbax reach, as gs://bucket/run.
-
-    InputError: a store that cannot be reached.
-    """
-    if not in_store(path):
-        return epath.Path(path).expanduser().absolute()
-    path = epath.Path(path)
-    try:
-        path.exists()
-    except Exception as error:  # each store's client raises its own
-        raise InputError(
-            f"{path}: cannot be reached ({error}); for gs:// install gcsfs and log in "
-            "(gcloud auth application-default login), or give a folder here"
-        ) from error
-    return path
-
-
-def claim_workdir(workdir: epath.Path, experiment: Experiment) -> None:
-    """Makes the folder and notes the experiment in it, in the first process.
-
-    InputError: it holds another experiment (the fields are named), or cannot be made.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if (workdir / "config.json").exists():
-            check_same_run(workdir, experiment)
-        if jax.process_index() == 0:
-            write_config(workdir, experiment)
-    except OSError as error:
-        raise InputError(
-            f"{workdir}: cannot be used ({error}); choose another --workdir"
-        ) from error
-
-
-def check_same_run(workdir: epath.Path, experiment: Experiment) -> None:
-    """InputError unless the run there may go on as this experiment.
-
-    Its number of steps may change as long as no learning rate that was used depends on
-    it: a constant one always, "wsd" before its fall.
-    """
-    before = read_config(workdir)
-    old, new = (
-        {k: v for k, v in flatten(x).items() if k not in FREE}
-        for x in (before, experiment)
-    )
-    remedy = "take the old values, or another --workdir"
-    if old["steps"] != new["steps"]:
-        optimizer = experiment.optimizer
-        fixed = min(fixed_until(optimizer, x["steps"]) for x in (old, new))
-        done = max(saved_steps(workdir), default=0)
-        if done <= fixed:
-            new["steps"] = old["steps"]
-        else:
-            remedy += (
-                f".  (The number of steps can be changed until step {fixed}, from "
-                f"which on the learning rate of optimizer.schedule="
-                f"{optimizer.schedule} depends on it; step {done} is saved)"
-            )
-    if changed := differences(old, new):
-        raise InputError(
-            f"{workdir}: holds a run of another config: {', '.join(changed)}; {remedy}"
-        )
-
-
 def saved_steps(workdir: epath.Path) -> list[int]:
     """The steps of which there are checkpoints, in order."""
     folder = workdir / "checkpoints"
     return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
+class Damaged(Exception):
+    """A checkpoint's files are not what was written."""
+
+
+SUMS = "checksums"  # of the state's arrays, kept with the data iterator's state
+# What the errors of damaged files say; others mean that a file cannot be reached, or
+# that there is no room for what it holds.
+DAMAGE = (
+    *("DATA_LOSS", "NOT_FOUND", "OUT_OF_RANGE"),
+    *("Error decoding", "Invalid JSON", "checksum"),
+)
+DAMAGE_TYPES = (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError)
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that files are damaged: missing,
+    cut off, or with other bytes than were written."""
+    while error is not None:
+        if isinstance(error, DAMAGE_TYPES) or any(w in str(error) for w in DAMAGE):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def sums(tree: Any) -> dict[str, int]:
+    """CRC-32 of every array that this process has whole: orbax keeps none of the
+    arrays' bytes."""
+    flat = ocp.tree.to_flat_dict(ocp.tree.serialize_tree(tree))
+    return {
+        "/".join(path): zlib.crc32(np.asarray(x).tobytes())
+        for path, x in flat.items()
+        if not isinstance(x, jax.Array) or x.is_fully_replicated
+    }
+
+
+def check_sums(tree: Any, expected: dict[str, int]) -> None:
+    """Damaged: an array has not the bytes that were saved."""
+    if not expected:  # of an earlier version
+        return
+    found = sums(tree)
+    for name in found.keys() & expected.keys():
+        if found[name] != expected[name]:
+            raise Damaged(f"checksum of {name} differs")
+
+
+def agree(path: Any, read: Callable[[], Any]) -> Any:
+    """What read() returns, if it ends well in every process.
+
+    Damaged: in one of them it met damage.  InputError: in one of them it met another
+    error, or raised an InputError here.
+    """
+    result, error = None, None
+    try:
+        result = read()
+    except Exception as met:  # orbax and tensorstore raise many kinds
+        if lost := peer_lost(met):
+            raise lost from met
+        error = met
+    code = 0 if error is None else 1 if is_damage(error) else 2
+    codes = np.array([code])
+    if jax.process_count() > 1:
+        codes = multihost_utils.process_allgather(codes)
+    if not codes.any():
+        return result
+    if isinstance(error, InputError):
+        raise error
+    reason = "in another process"
+    if error:
+        text = (str(error).splitlines() or [""])[0][:200]
+        reason = f"{type(error).__name__}: {text}"
+    if codes.max() == 1:
+        raise Damaged(f"checkpoint {path} is damaged ({reason})") from error
+    raise InputError(
+        f"{path}: cannot be read ({reason}); nothing was changed: start again when the "
+        "cause is mended, or remove the folder to use the one before"
+    ) from error
+
+
 class Checkpoints:
     """Saves checkpoints in the background and restores the newest undamaged one."""
 
-    def __init__(self, workdir: epath.Path, keep: int):
+    def __init__(
+        self,
+        workdir: epath.Path,
+        keep: int,
+        save_every: int = 1,
+        report_every: int = 1,
+    ):
         self.folder, self.keep = workdir / "checkpoints", keep
+        self.save_every, self.report_every = save_every, report_every
         logging.getLogger("absl").addFilter(of_interest)
         self.manager = self._open()
 
@@ -143,78 +149,111 @@ class Checkpoints:
             ),
         )
 
-    def restore(self, shapes: Any) -> tuple[Any, dict] | None:
-        """(state, data iterator's state) of the newest checkpoint, None if there is
-        none.  shapes: ShapeDtypeStructs with shardings, as the state is wanted.
+    def restore(
+        self, shapes: Any, reached: int = 0, *, go_back: bool = False
+    ) -> tuple[Any, dict] | None:
+        """(state, data iterator's state) of the newest readable checkpoint, None if
+        there is none.
 
-        A damaged checkpoint is reported on standard error, moved to workdir/damaged,
-        and the one before taken.  InputError: all are damaged; one is whole, but of
-        other networks than this state's.
+        shapes: ShapeDtypeStructs with shardings, as the state is wanted.  reached: the
+        last step that the run has told of.  go_back: start from an earlier one all the
+        same; checkpoints that are damaged are moved to workdir/damaged then.
+        A checkpoint is damaged if its files show it (is_damage).  Whatever else stands
+        in the way of reading ends the run, and nothing is moved.  Several processes
+        decide together.
+        InputError: the newest readable checkpoint is older than what was reached; one
+        is of other networks than this state's, or cannot be read.
         """
-        steps = sorted(self.manager.all_steps(), reverse=True)
-        for step in steps:
+        damaged, found = [], None
+        for step in sorted(self.manager.all_steps(), reverse=True):
             try:
-                found = self.manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(to_stored(shapes)),
-                        data=ocp.args.JsonRestore(),
-                    ),
-                )
-                return from_stored(found.state), found.data
-            except Exception as error:  # orbax and tensorstore raise many kinds
-                if lost := peer_lost(error):
-                    raise lost from error
-                if other := self._foreign(step, shapes):
-                    raise InputError(
-                        f"{self.folder / str(step)}: of other networks than this run's "
-                        f"({other}); go on with the version that wrote it, or start in "
-                        "another --workdir"
-                    ) from error
-                reason = (str(error).splitlines() or [""])[0][:200]
-                print(
-                    f"warning: checkpoint {self.folder / str(step)} is damaged "
-                    f"({type(error).__name__}: {reason}); taking the one before",
-                    file=sys.stderr,
-                )
-                self._set_aside(step)
-        if steps:
+                found = self._read(step, shapes)
+            except Damaged as error:
+                print(f"warning: {error}; taking the one before", file=sys.stderr)
+                damaged.append(step)
+            else:
+                break
+        good = int(found[0].step) if found else 0
+        far = 0 if damaged else 2 * self.save_every + self.report_every
+        if reached > good + far and not go_back:
+            newest = f"its newest readable checkpoint is {good}"
             raise InputError(
-                f"{self.folder}: all checkpoints are damaged; start in another "
-                "--workdir"
+                f"{self.folder}: the run has reached step {reached}, but "
+                f"{newest if good else 'there is no readable checkpoint'}; bring the "
+                "newer ones back, or start from there with --go_back"
             )
-        return None
+        if damaged and not go_back and not found:
+            raise InputError(
+                f"{self.folder}: all checkpoints are damaged; bring whole ones back, "
+                "or start from step 0 with --go_back"
+            )
+        if go_back and damaged:
+            self._set_aside(damaged)
+        return found
 
-    def _foreign(self, step: int, shapes: Any) -> str:
-        """The first array whose shape differs between checkpoint and state, in words;
-        "" if there is none, or the checkpoint cannot be read."""
-        try:
-            handler = ocp.PyTreeCheckpointHandler()
-            stored = handler.metadata(self.folder / str(step) / "state").tree
-        except Exception:  # damaged there, too
-            return ""
+    def _read(self, step: int, shapes: Any) -> tuple[Any, dict]:
+        """A checkpoint.  Damaged; InputError: it is whole, but cannot be read."""
+        path = self.folder / str(step)
+        if jax.process_count() > 1:
+            # Orbax waits for all processes: each first reads for itself, so that none
+            # waits for one that cannot.
+            agree(path, lambda: self._read_here(step, shapes))
+            return self._restored(step, shapes)
+        return agree(path, lambda: self._restored(step, shapes))
+
+    def _restored(self, step: int, shapes: Any) -> tuple[Any, dict]:
+        self._check_networks(step, shapes)
+        found = self.manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(to_stored(shapes)),
+                data=ocp.args.JsonRestore(),
+            ),
+        )
+        data = dict(found.data)
+        check_sums(found.state, data.pop(SUMS, {}))
+        return from_stored(found.state), data
+
+    def _read_here(self, step: int, shapes: Any) -> None:
+        """Reads all of a checkpoint, without the other processes."""
+        self._check_networks(step, shapes)
+        path = self.folder / str(step)
+        state = ocp.PyTreeCheckpointHandler().restore(path / "state")
+        data = json.loads((path / "data" / "metadata").read_text())
+        check_sums(state, data.get(SUMS, {}))
+
+    def _check_networks(self, step: int, shapes: Any) -> None:
+        """InputError: the checkpoint is of other networks."""
+        stored = ocp.PyTreeCheckpointHandler().metadata(
+            self.folder / str(step) / "state"
+        )
         wanted, stored = (
             {
                 "/".join(path): leaf.shape
                 for path, leaf in ocp.tree.to_flat_dict(x).items()
             }
-            for x in (ocp.tree.serialize_tree(to_stored(shapes)), stored)
+            for x in (ocp.tree.serialize_tree(to_stored(shapes)), stored.tree)
         )
         for name in sorted(wanted | stored):
             if wanted.get(name) != stored.get(name):
-                return f"{name} is {stored.get(name)} there, {wanted.get(name)} here"
-        return ""
+                raise InputError(
+                    f"{self.folder / str(step)}: of other networks than this run's "
+                    f"({name} is {stored.get(name)} there, {wanted.get(name)} here); "
+                    "go on with the version that wrote it, or start in another "
+                    "--workdir"
+                )
 
-    def _set_aside(self, step: int) -> None:
-        """Moves a damaged checkpoint away, in case that it can still be of use."""
+    def _set_aside(self, steps: list[int]) -> None:
+        """Moves damaged checkpoints away, in case that they can still be of use."""
         self.manager.close()
         if jax.process_index() == 0:
-            aside = self.folder.parent / "damaged" / str(step)
-            aside.parent.mkdir(exist_ok=True)
-            aside.rmtree(missing_ok=True)  # of the same step, damaged before
-            (self.folder / str(step)).rename(aside)
+            for step in steps:
+                aside = self.folder.parent / "damaged" / str(step)
+                aside.parent.mkdir(exist_ok=True)
+                aside.rmtree(missing_ok=True)  # of the same step, damaged before
+                (self.folder / str(step)).rename(aside)
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
+            multihost_utils.sync_global_devices("damaged checkpoints set aside")
         self.manager = self._open()
 
     def save(self, step: int, state: Any, data: dict, metrics: dict) -> None:
@@ -227,7 +266,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(to_stored(state)),
-                    data=ocp.args.JsonSave(data),
+                    data=ocp.args.JsonSave(data | {SUMS: sums(to_stored(state))}),
                 ),
                 metrics=metrics or None,
             )

@@ -7,6 +7,7 @@ from the newest checkpoint.
 
 import atexit
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -16,15 +17,16 @@ from typing import NoReturn
 from input_pipeline.clip import InputError
 
 AUTO, NONE = "auto", "none"
-# How XLA's errors about a broken connection begin; they are RuntimeErrors or
+# How errors of JAX about a broken connection begin; they are RuntimeErrors or
 # ValueErrors.
-BROKEN = (
-    "ABORTED: ",
-    "CANCELLED: ",
-    "DEADLINE_EXCEEDED: ",
-    "INTERNAL: ",
-    "UNAVAILABLE: ",
-    "UNKNOWN: ",
+BROKEN = ("ABORTED: ", "CANCELLED: ", "DEADLINE_EXCEEDED: ", "UNAVAILABLE: ")
+# So begin errors of collectives, too, and of a device's own libraries: only these words
+# tell them apart.
+UNCLEAR = ("INTERNAL: ", "UNKNOWN: ")
+COLLECTIVE = re.compile(
+    r"gloo|nccl|collective|all.?reduce|all.?gather|all.?to.?all|barrier|heartbeat|"
+    r"coordination|connection|socket|peer|remote",
+    re.IGNORECASE,
 )
 AGAIN = "start all processes again: the run goes on from its newest checkpoint"
 
@@ -126,7 +128,11 @@ def peer_lost(error: Exception) -> PeerLost | None:
     if isinstance(error, PeerLost):
         return error
     text = (str(error).splitlines() or [""])[0][:200]
-    connection = text.startswith(BROKEN) or isinstance(error, TimeoutError)
+    connection = (
+        text.startswith(BROKEN)
+        or isinstance(error, TimeoutError)
+        or (text.startswith(UNCLEAR) and COLLECTIVE.search(text))
+    )
     if jax.process_count() == 1 or not connection:
         return None
     return PeerLost(

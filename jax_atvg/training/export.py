@@ -24,6 +24,12 @@ from input_pipeline.clip import (
 from input_pipeline.faces import align, authors
 from input_pipeline.faces.landmarks import as_points, opening
 from input_pipeline.training_data import dataset, loader, sampling, synthetic
+from input_pipeline.training_data.fingerprint import (
+    CLIPS,
+    check_same,
+    check_template,
+    fingerprint,
+)
 from jax_atvg.inference.bundle import Bundle, SeenFaces
 from jax_atvg.inference.stablehlo import write_bundle
 from jax_atvg.training.runs import Run, averaged, read_run
@@ -62,7 +68,9 @@ def export(
     members = [read_run(workdir, "at", checkpoint) for workdir in several]
     at_run, seen = averaged(members), None
     vg_run = read_run(vg, "vg", checkpoint)
+    data = at_run.data
     if data_dir:  # a photo must lie in the crop as the clips did
+        data = data_of(data_dir, at_run, vg_run)
         template = align.Template(*dataset.open_template(data_dir))
         clips = dataset.open_clips(data_dir, "train")
         seen = seen_faces(at_run.pca, map(sampling.flat_landmarks, clips))
@@ -78,9 +86,25 @@ def export(
         landmark_to_crop=np.array([[scale, 0, scale - 0.5], [0, scale, scale - 0.5]]),
         template=template.points,
         template_indices=template.indices,
+        data=data and data[CLIPS],
     )
     write_bundle(bundle, out, stablehlo=stablehlo)
     return bundle
+
+
+def data_of(data_dir: str | os.PathLike, at_run: Run, vg_run: Run) -> dict[str, Any]:
+    """The fingerprint of the data.
+
+    InputError: AT-net's run was trained on other data, or VG-net's on faces that were
+    aligned otherwise.
+    """
+    data = fingerprint(data_dir, list(dataset.all_datasets(data_dir)))
+    remedy = "give the --data_dir that it was trained on"
+    if at_run.data:
+        check_same(at_run.data, data, "--at: the run was", remedy)
+    if vg_run.data:
+        check_template(vg_run.data, data, "--vg: the run was", remedy)
+    return data
 
 
 def calibrated_boost(
@@ -114,7 +138,7 @@ def calibrated_boost(
     return w
 
 
-def row(values: Iterable[float]) -> str:
+def row(values: Sequence[float] | np.ndarray) -> str:
     return " ".join(f"{value:.2f}" for value in values)
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,16 +18,24 @@ from jax.sharding import Mesh
 from input_pipeline.clip import EvaluationBatch, InputError, Pca
 from input_pipeline.files import replacing
 from input_pipeline.progress import Progress
+from input_pipeline.training_data.fingerprint import TEMPLATE, check_template
 from jax_atvg.inference.bundle import Bundle, load_bundle, sizes
 from jax_atvg.machine import parameters
 from jax_atvg.sharding import data_mesh, replicated, to_devices
-from jax_atvg.training.checkpoint import BEST, Checkpoints, claim_workdir, open_workdir
+from jax_atvg.training.checkpoint import BEST, Checkpoints
 from jax_atvg.training.config import Experiment, differences, flatten, validate
 from jax_atvg.training.distributed import peer_lost
-from jax_atvg.training.reporting import Reporter, check_installed, open_reporters
+from jax_atvg.training.reporting import (
+    LINES,
+    Reporter,
+    check_installed,
+    last_step,
+    open_reporters,
+)
 from jax_atvg.training.state import AtNets, AtState, NetState
 from jax_atvg.training.train_step import Nets, State, Step, TrainStep, build
 from jax_atvg.training.validation import picture, validator
+from jax_atvg.training.workdir import claim_workdir, open_workdir
 
 IN_FLIGHT = 2  # steps that may be under way at once
 
@@ -43,6 +51,8 @@ def training_loop(
     profile: tuple[int, int] | None = None,
     mesh: Mesh | None = None,
     progress: bool = True,
+    data: Mapping[str, Any] | None = None,
+    go_back: bool = False,
 ) -> State:
     """Trains from the newest checkpoint in workdir, or from the start, to the end.
 
@@ -51,7 +61,8 @@ def training_loop(
     the validation split.  reporters: beside those of the config, and closed like them.
     profile: first and last step of a trace, written to workdir/profile.  mesh: all
     devices unless given.  progress: say on standard error what is compiled and how far
-    it is.
+    it is.  data: which data the batches are of, see fingerprint.py.  go_back: see
+    Checkpoints.restore.
     On SIGTERM, or Ctrl-C, a checkpoint is written, and it returns; the next call goes
     on.  A second Ctrl-C stops at once.
     InputError: a config that cannot be, another run's workdir, a loss that is not
@@ -63,16 +74,25 @@ def training_loop(
     workdir, mesh = open_workdir(workdir), mesh or data_mesh()
     step_of = build(experiment, mesh, pca)
     if experiment.init and not (workdir / "config.json").exists():
-        fitting_bundle(experiment, step_of.nets)  # before anything is written
-    claim_workdir(workdir, experiment)
-    if pca is not None and jax.process_index() == 0:
-        save_pca(workdir / "pca.npz", pca)
+        fitting_bundle(experiment, step_of.nets, data)  # before anything is written
     with contextlib.ExitStack() as stack:
-        checkpoints = Checkpoints(workdir, experiment.keep)
+        stack.enter_context(claim_workdir(workdir, experiment, data))
+        if pca is not None and jax.process_index() == 0:
+            save_pca(workdir / "pca.npz", pca)
+        checkpoints = Checkpoints(
+            workdir, experiment.keep, experiment.save_every, experiment.report_every
+        )
         stack.callback(checkpoints.close)
         first = jax.process_index() == 0
         stack.push(nothing_together(stack))
-        state, step = start(experiment, step_of, checkpoints, batches, mesh)
+        reached = last_step(workdir / LINES)
+        state, step = start(
+            experiment,
+            step_of,
+            lambda shapes: checkpoints.restore(shapes, reached, go_back=go_back),
+            batches,
+            mesh,
+        )
         names, others = (experiment.report_to, reporters) if first else ((), ())
         reporter = stack.enter_context(
             open_reporters(names, workdir, step, flatten(experiment), others)
@@ -153,8 +173,18 @@ def compile_steps(
         say(f"compiling {name} ...")
         lowered = step.lower(state, step_of.shapes, experiment.seed)
         programs[first] = lowered.compile()
-        say(f"... took {time.perf_counter() - began:.1f} s")
+        seconds = time.perf_counter() - began
+        say(f"... took {seconds:.1f} s{memory(programs[first])}")
     return programs
+
+
+def memory(program: Any) -> str:
+    """What a compiled step takes of a device's memory, in words."""
+    found = program.memory_analysis()
+    if found is None:
+        return ""
+    at_once = found.temp_size_in_bytes + found.argument_size_in_bytes
+    return f"; it needs {at_once / 2**20:.0f} MiB of a device"
 
 
 def networks_of(state: State) -> dict[str, NetState]:
@@ -167,7 +197,7 @@ def networks_of(state: State) -> dict[str, NetState]:
 def start(
     experiment: Experiment,
     step_of: TrainStep,
-    checkpoints: Checkpoints,
+    restore: Callable[[Any], tuple[State, dict] | None],
     batches: Any,
     mesh: Mesh,
 ) -> tuple[State, int]:
@@ -178,7 +208,7 @@ def start(
         jax.eval_shape(step_of.init, experiment.seed),
         step_of.sharding,
     )
-    restored = checkpoints.restore(shapes)
+    restored = restore(shapes)
     if restored is None:
         state = step_of.init(experiment.seed)
         if experiment.init:
@@ -201,9 +231,12 @@ def begin_with(nets: Nets, state: State, experiment: Experiment, mesh: Mesh) -> 
     return state._replace(vg=state.vg._replace(**chosen))
 
 
-def fitting_bundle(experiment: Experiment, nets: Nets) -> Bundle:
+def fitting_bundle(
+    experiment: Experiment, nets: Nets, data: Mapping[str, Any] | None = None
+) -> Bundle:
     """The bundle config.init.  InputError: there is none, its network is of other
-    sizes, or AT-net's of another PCA."""
+    sizes, or AT-net's of another PCA, or its faces lie otherwise in the crop than those
+    of the data."""
     bundle = load_bundle(os.path.expanduser(experiment.init))
     at = isinstance(nets, AtNets)
     name, net = ("at_net", nets.net) if at else ("vg_net", nets.vg_net)
@@ -212,6 +245,11 @@ def fitting_bundle(experiment: Experiment, nets: Nets) -> Bundle:
             f"config.init: the bundle's {name} has {', '.join(other)}; take its sizes "
             "in the config, or another bundle"
         )
+    if data:
+        points, indices = bundle.template, bundle.template_indices
+        theirs = {TEMPLATE: {"points": points, "indices": indices}}
+        remedy = "prepare the data with the bundle's --template, or take another bundle"
+        check_template(theirs, data, "config.init: the bundle was", remedy)
     if at and not all(map(np.allclose, bundle.pca, nets.pca)):
         raise InputError(
             "config.init: the bundle's coefficients are of another PCA than the data's;"

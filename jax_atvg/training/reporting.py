@@ -85,7 +85,12 @@ class JsonLines:
         path, earlier = self.folder.here / LINES, workdir / LINES
         if in_store(workdir) and earlier.exists():
             earlier.copy(path)
+        before = path.read_bytes() if path.exists() else b""
         self.lines = path.open("a", encoding="utf-8")
+        if before and not before.endswith(
+            b"\n"
+        ):  # when the machine stopped; else the next line would be lost as well
+            self.lines.write("\n")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         line = {"step": step, "time": round(time.time(), 3), **values}
@@ -103,6 +108,22 @@ class JsonLines:
     def close(self) -> None:
         self.lines.close()
         self.folder.close()
+
+
+def lines_of(path: epath.Path) -> list[str]:
+    """The lines of a metrics.jsonl; none if there is no file.  A machine that stopped,
+    or a damaged disk, may have left anything in it."""
+    if not path.is_file():
+        return []
+    return path.read_bytes().decode("utf-8", "replace").splitlines()
+
+
+def last_step(path: epath.Path) -> int:
+    """The last step that a run has told of in its metrics.jsonl; 0: none."""
+    for line in reversed(lines_of(path)):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off
+            return int(json.loads(line)["step"])
+    return 0
 
 
 class TensorBoard:

@@ -11,23 +11,27 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from input_pipeline.clip import InputError, Pca
-from jax_atvg.training.checkpoint import BEST, open_workdir, saved_steps
+from input_pipeline.clip import NUM_POINTS, InputError, Pca
+from jax_atvg.training.checkpoint import BEST, saved_steps
 from jax_atvg.training.config import Experiment, differences, flatten
 from jax_atvg.training.config_files import read_config
+from jax_atvg.training.reporting import lines_of
 from jax_atvg.training.state import STORED_AS
+from jax_atvg.training.workdir import open_workdir, read_data
 
 WHICH = ("best", "newest")
 
 
 class Run(NamedTuple):
     """variables: {"params", "batch_stats"} of AT-net or VG-net, numpy.  pca: None if
-    the run was given none.  step: of the checkpoint."""
+    the run was given none.  step: of the checkpoint.  data: which it was trained on,
+    see fingerprint.py; None: not known."""
 
     experiment: Experiment
     variables: dict[str, Any]
     pca: Pca | None
     step: int
+    data: dict[str, Any] | None = None
 
 
 def read_run(
@@ -58,7 +62,8 @@ def read_run(
             f"{workdir}: no pca.npz, without which AT-net's coefficients mean nothing; "
             "start `train` there once more, which writes it"
         )
-    return Run(experiment, read_variables(workdir, step), pca, step)
+    variables, data = read_variables(workdir, step), read_data(workdir)
+    return Run(experiment, variables, pca, step, data)
 
 
 def averaged(runs: Sequence[Run]) -> Run:
@@ -114,13 +119,13 @@ def choose_step(workdir: epath.Path, pixel_steps: int, which: str) -> int:
 def validation_losses(path: epath.Path) -> dict[int, float]:
     """{step: loss}; of a step done twice the later one."""
     losses = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in lines_of(path):
         try:
             report = json.loads(line)
-        except json.JSONDecodeError:
+            if BEST in report:
+                losses[int(report["step"])] = float(report[BEST])
+        except (ValueError, TypeError, KeyError):
             continue  # cut off when the machine stopped
-        if BEST in report:
-            losses[report["step"]] = report[BEST]
     return losses
 
 
@@ -164,8 +169,12 @@ def read_pca(workdir: epath.Path) -> Pca | None:
         return None
     try:
         with path.open("rb") as file, np.load(file) as arrays:
-            return Pca(arrays["mean"], arrays["components"])
-    except (OSError, ValueError, KeyError) as error:
+            mean, components = arrays["mean"], arrays["components"]
+            size = 2 * NUM_POINTS
+            if mean.shape != (size,) or components.shape[:1] != (size,):
+                raise ValueError(f"a mean of {mean.shape}, not of ({size},)")
+            return Pca(mean.astype(np.float32), components.astype(np.float32))
+    except Exception as error:  # numpy and zipfile raise many kinds
         raise InputError(
             f"{path}: damaged ({error}); copy pca.npz of the dataset there"
         ) from error

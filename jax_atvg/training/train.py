@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from input_pipeline.clip import EvaluationBatch, InputError, Pca
 from input_pipeline.training_data import dataset, loader, synthetic
+from input_pipeline.training_data.fingerprint import fingerprint
 from jax_atvg import machine
 from jax_atvg.sharding import data_mesh
 from jax_atvg.training.config import Experiment, beside_defaults, validate
@@ -29,6 +30,7 @@ def train(
     profile: tuple[int, int] | None = None,
     mesh: Mesh | None = None,
     progress: bool = True,
+    go_back: bool = False,
 ) -> State:
     """Trains an experiment to its end, from where its workdir has got to.
 
@@ -36,9 +38,10 @@ def train(
     trains on drawn clips.  reporters: more places for scalars and pictures, beside
     those that experiment.report_to names.  profile: first and last step of a profiler
     trace, written to workdir/profile.  mesh: all devices unless given.  progress: say
-    on standard error what runs and how far it is. Returns the state after the last
-    step; checkpoints, curves and config are in the workdir.  On SIGTERM or Ctrl-C it
-    saves and returns; called again it goes on.
+    on standard error what runs and how far it is.  go_back: start from the newest
+    readable checkpoint, or anew, though the run has got further.
+    Returns the state after the last step; checkpoints, curves and config are in the
+    workdir.  On SIGTERM or Ctrl-C it saves and returns; called again it goes on.
     InputError, PeerLost: see training_loop; InputError: no dataset there.
     """
     validate(experiment)
@@ -47,7 +50,8 @@ def train(
     say(f"running on {machine.describe(list(mesh.devices.flat), experiment.compute)}")
     if warning := machine.unused_gpu():
         warnings.warn(warning, stacklevel=2)
-    clips, held_out, pca = open_data(experiment, data_dir)
+    corpora = corpora_of(experiment, data_dir)
+    clips, held_out, pca = open_data(experiment, data_dir, corpora)
     place = "drawn clips" if experiment.data.synthetic else data_dir
     say(f"data: {place}, {len(clips)} clips to train on, {len(held_out)} to validate")
     say(f"config, beside the defaults: {beside_defaults(experiment)}")
@@ -56,11 +60,15 @@ def train(
         workdir,
         training_batches(experiment, clips, pca),
         pca=pca,
-        validation=validation_pass(experiment, held_out, pca, mesh.size),
+        validation=validation_pass(
+            experiment, held_out, pca, clips_at_once(experiment, mesh)
+        ),
         reporters=reporters,
         profile=profile,
         mesh=mesh,
         progress=progress,
+        data=None if experiment.data.synthetic else fingerprint(data_dir, corpora),
+        go_back=go_back,
     )
 
 
@@ -71,20 +79,31 @@ def speaker(progress: bool) -> Callable[[str], None]:
     return lambda text: print(text, file=sys.stderr, flush=True)
 
 
-def open_data(experiment: Experiment, data_dir: str | os.PathLike | None):
-    """(clips to train on, clips to validate on, Pca).  InputError: no dataset."""
-    data = experiment.data
-    if data.synthetic:
-        clips = synthetic.SyntheticClips(data.synthetic, SYNTHETIC_FRAMES)
-        return clips, clips, clips.pca(data.num_coefficients)
+def corpora_of(experiment: Experiment, data_dir: str | os.PathLike | None) -> list[str]:
+    """Those that are trained on; []: of all videos.  InputError: no dataset."""
+    if experiment.data.synthetic:
+        return []
     if data_dir is None:
         raise InputError(
             "data_dir is missing; give the folder that `prepare` wrote, or train on "
             "drawn clips with config.data.synthetic"
         )
-    corpora = list(data.mix.shares())
+    corpora = list(experiment.data.mix.shares())
     if not corpora and experiment.network == "vg":
         corpora = list(dataset.all_datasets(data_dir))  # photos that talk as well
+    return corpora
+
+
+def open_data(
+    experiment: Experiment,
+    data_dir: str | os.PathLike | None,
+    corpora: Sequence[str] = (),
+):
+    """(clips to train on, clips to validate on, Pca).  InputError: no dataset."""
+    data = experiment.data
+    if data.synthetic:
+        clips = synthetic.SyntheticClips(data.synthetic, SYNTHETIC_FRAMES)
+        return clips, clips, clips.pca(data.num_coefficients)
     clips, held_out = (
         dataset.open_clips(data_dir, split, corpora)
         for split in ("train", "validation")
@@ -118,6 +137,13 @@ def training_batches(experiment: Experiment, clips, pca: Pca):
         num_workers=data.num_workers,
         **this_process(experiment),
     )
+
+
+def clips_at_once(experiment: Experiment, mesh: Mesh) -> int:
+    """Of a batch of validation clips: one a device; where a recurrence over the batch
+    would mix them, one a process."""
+    mixing = experiment.network == "vg" and experiment.vg_net.recurrence == "batch"
+    return jax.process_count() if mixing else mesh.size
 
 
 def validation_pass(

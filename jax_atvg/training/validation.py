@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from input_pipeline.clip import EvaluationBatch
@@ -49,6 +50,8 @@ def validator(nets: Nets, mesh: Mesh) -> Callable[[State, Iterable], float]:
         valid = batch.frame_valid * batch.valid[:, None]
         return jnp.sum(jnp.where(valid > 0, error, 0.0)), jnp.sum(valid)
 
+    if one_clip_at_a_time(nets):
+        return by_itself(jax.jit(sums))
     whole = replicated(mesh)
     compiled = jax.jit(sums, in_shardings=(whole, split(mesh)), out_shardings=whole)
 
@@ -58,6 +61,25 @@ def validator(nets: Nets, mesh: Mesh) -> Callable[[State, Iterable], float]:
             error, valid = compiled(variables_of(state), to_devices(batch, mesh))
             total, count = total + float(error), count + float(valid)
         return total / count
+
+    return score
+
+
+def one_clip_at_a_time(nets: Nets) -> bool:
+    """Whether clips of one batch would be mixed: by a recurrence over the batch."""
+    return not isinstance(nets, AtNets) and nets.vg_net.recurrence == "batch"
+
+
+def by_itself(sums: Callable) -> Callable[[State, Iterable], float]:
+    """The score of batches of one clip, each process's on its first device."""
+
+    def score(state: State, batches: Iterable) -> float:
+        variables, totals = jax.device_get(variables_of(state)), np.zeros(2)
+        for batch in batches:
+            totals += jax.device_get(sums(variables, batch))
+        if jax.process_count() > 1:
+            totals = multihost_utils.process_allgather(totals).sum(0)
+        return float(totals[0] / totals[1])
 
     return score
 

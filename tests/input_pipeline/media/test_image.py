@@ -1,7 +1,12 @@
 """Pictures of every kind read as upright RGB."""
 
+import struct
+import warnings
+import zlib
+
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from input_pipeline.clip import InputError
@@ -81,11 +86,71 @@ def test_bad_paths_and_files_are_named(tmp_path, picture):
         write_image(tmp_path / "none" / "a.png", picture)
 
 
-def test_a_picture_beyond_opencvs_limit_is_an_input_error(tmp_path, monkeypatch):
-    def too_large(*_):
-        raise cv2.error("pixels")
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [3, 4])
+def test_orientation_holds_with_transparency_as_without(
+    tmp_path, orientation, channels
+):
+    stored = np.random.default_rng(0).integers(0, 256, (5, 7, channels), np.uint8)
+    stored[..., 3:] = 255
+    picture = PIL.Image.fromarray(stored)
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "a.png", exif=exif)
+    expected = stored[..., :3]
+    if orientation >= 5:
+        expected = expected.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        expected = expected[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        expected = expected[::-1]
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
 
-    (tmp_path / "large.png").write_bytes(b"x")
-    monkeypatch.setattr(cv2, "imdecode", too_large)
-    with pytest.raises(InputError, match="not a readable picture"):
-        read_image(tmp_path / "large.png")
+
+def test_damaged_exif_does_not_spoil_the_picture(tmp_path, picture):
+    write_image(tmp_path / "a.jpg", picture)
+    jpeg = (tmp_path / "a.jpg").read_bytes()
+    body = b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01"  # nine entries, of which none follows
+    segment = b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+    (tmp_path / "b.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = read_image(tmp_path / "b.jpg")
+    np.testing.assert_array_equal(got, read_image(tmp_path / "a.jpg"))
+
+
+def test_a_picture_above_64_megapixels_is_refused_from_its_header(tmp_path):
+    """Nothing follows the header; a flat picture of that size has a few megabytes."""
+    for width, height in ((20_000, 4_000), (200_000, 200_000)):
+        header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 2, 0, 0, 0)
+        chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+        end = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
+        data = struct.pack(">I4sI", 0, b"IDAT", zlib.crc32(b"IDAT"))
+        path = tmp_path / f"{width}.png"
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + data + end)
+        with pytest.raises(InputError, match="pixels; 64 million are the most"):
+            read_image(path)
+
+
+def test_a_picture_that_is_cut_off_is_refused_without_a_word_of_a_library(
+    tmp_path, picture, capfd
+):
+    large = cv2.resize(picture, (400, 300))
+    for suffix in (".png", ".jpg", ".webp", ".tiff", ".bmp", ".gif"):
+        path = tmp_path / f"a{suffix}"
+        write_image(path, large)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+        with pytest.raises(InputError, match="not a readable picture"):
+            read_image(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, picture, monkeypatch):
+    write_image(tmp_path / "a.png", picture)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(PIL.Image, "open", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+        read_image(tmp_path / "a.png")

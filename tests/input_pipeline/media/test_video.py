@@ -9,45 +9,14 @@ import pytest
 
 from input_pipeline.clip import InputError
 from input_pipeline.media import audio, video
+from tests.input_pipeline.made_files import (
+    flash_and_click,
+    make,
+    numbered,
+    numbers,
+    seen_and_heard,
+)
 from tests.input_pipeline.whole_files import read_video
-
-
-def make(path, frames, rate=25, sound=None, frame_start=0.0, sound_start=0.0):
-    """A file as others write it: frames at `rate`, 16 kHz sound; starts in seconds."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", Fraction(rate))
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "5", "preset": "ultrafast"}
-        if sound is not None:
-            track = container.add_stream("flac", 16000, layout="mono")
-        for t, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture.time_base = Fraction(1, 90000)
-            picture.pts = round(90000 * (frame_start + t / Fraction(rate)))
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-        if sound is not None:
-            whole = np.round(sound[None] * 32767).astype(np.int16)
-            part = av.AudioFrame.from_ndarray(whole, format="s16p", layout="mono")
-            part.sample_rate, part.pts = 16000, round(16000 * sound_start)
-            part.time_base = Fraction(1, 16000)
-            container.mux(track.encode(part))
-            container.mux(track.encode(None))
-    return path
-
-
-def numbered(count):
-    """Frame n shows n in binary: eight columns, dark or bright."""
-    bits = np.arange(count)[:, None] >> np.arange(8) & 1
-    columns = np.repeat(np.uint8(40 + 170 * bits), 12, axis=1)
-    return [np.repeat(np.tile(c[:, None], (64, 1, 1)), 3, -1) for c in columns]
-
-
-def numbers(frames):
-    bits = [f.reshape(64, 8, 12, 3).mean((0, 2, 3)) > 125 for f in frames]
-    return np.array(bits) @ (1 << np.arange(8))
-
 
 # Reading
 
@@ -78,8 +47,10 @@ def test_another_rate_gives_the_frame_nearest_in_time(tmp_path, rate, suffix):
     path = make(tmp_path / f"a.{suffix}", numbered(count), rate)
     got = numbers(video.read_frames(path))
     assert len(got) == round(count / rate * 25)
-    distance = np.abs(np.arange(len(got)) / 25 - got / float(rate))
-    assert distance[got < count - 1].max() <= 0.5 / rate + 1e-3  # Matroska counts ms
+    ahead = got / float(rate) - np.arange(len(got)) / 25
+    early, late = min(0.5 / rate, video.EARLY), max(0.5 / rate, 1 / rate - video.EARLY)
+    assert ahead[got < count - 1].max() <= early + 1e-3  # Matroska counts ms
+    assert -ahead[got < count - 1].min() <= late + 1e-3
     assert (np.diff(got) >= 0).all()
 
 
@@ -89,22 +60,6 @@ def test_of_two_equally_near_frames_the_earlier_is_shown():
     assert list(video._nearest(zero, 0.02))[:3] == [-1, 1, 3]
     between = [(-0.02 + 0.04 * n, n) for n in range(4)]  # ticks lie half way
     assert list(video._nearest(between, 0.04))[:3] == [0, 1, 2]
-
-
-def flash_and_click(frame_rate, frame, seconds=3.0):
-    """One white frame, and a click that starts with it."""
-    frames = [np.full((64, 96, 3), 30, np.uint8) for _ in range(int(3 * frame_rate))]
-    frames[frame] = np.full((64, 96, 3), 230, np.uint8)
-    sound = np.zeros(int(16000 * seconds), np.float32)
-    click = round(16000 * frame / frame_rate)
-    sound[click : click + 160] = 0.8
-    return frames, sound
-
-
-def seen_and_heard(clip):
-    """Times, in seconds, of the flash and of the click."""
-    flash = np.argmax(clip.frames.mean((1, 2, 3))) / 25
-    return flash, np.argmax(np.abs(clip.samples) > 0.4) / 16000
 
 
 @pytest.mark.parametrize(
@@ -153,7 +108,7 @@ def test_what_cannot_be_read_is_an_input_error(tmp_path):
     for name, message in [
         ("none.mp4", "no such file"),
         ("", "is a folder"),
-        ("text.mp4", "not a readable video"),
+        ("text.mp4", "not a video file that can be read"),
     ]:
         with pytest.raises(InputError, match=message):
             read_video(tmp_path / name)
@@ -179,7 +134,7 @@ def test_damage_is_an_input_error(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "_nearest", lambda *_: iter(()))
     with pytest.raises(InputError, match="has no frames"):
         list(video.read_frames(path))
-    monkeypatch.setattr(av, "AudioResampler", lambda *_: Broken())
+    monkeypatch.setattr(av, "AudioResampler", lambda *_, **__: Broken())
     with pytest.raises(InputError, match=r"sound is damaged \(broken\)"):
         video.read_sound(path)
 

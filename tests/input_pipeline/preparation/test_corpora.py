@@ -25,7 +25,7 @@ def splits(found):
 
 
 def test_the_shared_grid_is_split_as_its_readme_says(shared):
-    found = corpora.walk("grid", shared("data", "grid"))
+    found = corpora.walk("grid", shared("data", "grid"), validation_clips=["s1/p*"])
     assert len(found) == 303
     assert sum(bool(one.words) for one in found) == 298
     unseen = {"s20", "s23", "s32", "s3"}
@@ -102,6 +102,54 @@ def test_test_speakers_by_name_or_the_last_tenth(tmp_path):
     assert {one.speaker for one in found if one.split == "test"} == {"s51"}
     with pytest.raises(InputError, match="no clips of s99; choose from s50"):
         corpora.walk("grid", tmp_path, "by_speaker", ["s99"])
+
+
+def test_validation_clips_by_pattern_and_else_the_last_two(tmp_path):
+    make(tmp_path, [f"s{n}/{c}.mpg" for n in (51, 52, 60) for c in "abcdefg"])
+    found = corpora.walk("grid", tmp_path, "by_speaker", ["s60"], ["s51/[ac]", "s60/*"])
+    where = splits(found)
+    assert [where[f"s51/{c}"] for c in "abcdefg"] == [
+        *("validation", "train", "validation"),
+        *["train"] * 4,
+    ]
+    assert [where[f"s52/{c}"] for c in "defg"] == ["train"] * 2 + ["validation"] * 2
+    assert where["s60/a"] == "test"
+    with pytest.raises(
+        InputError, match=r"no clip is called p\*; they are called as s5"
+    ):
+        corpora.walk("grid", tmp_path, "by_speaker", validation_clips=["p*"])
+    with pytest.raises(InputError, match="validation_clips=s51/a with split_rule=by_s"):
+        corpora.walk("grid", tmp_path, "by_sentence", validation_clips=["s51/a"])
+
+
+def test_a_loop_of_links_and_second_names_make_one_source_of_a_file(tmp_path):
+    mine = make(tmp_path / "mine", ["anna/a.mp4", "anna/b.mp4", "zoe/c.mp4"])
+    (mine / "anna" / "loop").symlink_to(mine)
+    (mine / "all").symlink_to(mine / "zoe")
+    (mine / "again.mp4").symlink_to(mine / "anna" / "a.mp4")
+    (mine / "hard.mp4").hardlink_to(mine / "anna" / "b.mp4")
+    elsewhere = make(tmp_path / "elsewhere", ["bob/d.mp4", "bob/e.mp4"])
+    (mine / "more").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(mine)
+    (mine / "gone.mp4").symlink_to(tmp_path / "nothing")
+    names = [one.name for one in corpora.walk("folder", mine)]
+    assert names == [
+        "anna/a.mp4",
+        "anna/b.mp4",
+        "gone.mp4",  # a broken link, which becomes a reject
+        "more/bob/d.mp4",
+        "more/bob/e.mp4",
+        "zoe/c.mp4",
+    ]
+
+
+def test_what_is_no_video_by_its_name_is_counted(tmp_path):
+    make(tmp_path, ["a.mp4", "b.FLV", "c.wmv", "d.m4v", "e.ts", "f.txt", "g.JPG", "h"])
+    found, others = corpora.survey("folder", tmp_path)
+    assert len(found) == 5
+    assert others == {".jpg": 1, ".txt": 1, "no suffix": 1}
+    make(tmp_path / "lrw", ["A/train/A_1.mp4", "A/train/A_1.txt"])
+    assert corpora.survey("lrw", tmp_path / "lrw")[1] == {}
 
 
 def test_by_sentence_no_sentence_is_in_two_splits(shared):
@@ -185,7 +233,7 @@ def test_what_cannot_be_walked_is_an_input_error(tmp_path):
         (("lrw", tmp_path), "nothing found; looked for WORD/train"),
         (("folder", tmp_path, "by_sentence"), "folder has by_clip, by_speaker"),
         (("lrw", tmp_path, "by_speaker"), "lrw has own"),
-        (("folder", tmp_path, "by_clip", ["anna"]), "only by_speaker holds speakers"),
+        (("folder", tmp_path, "by_clip", ["anna"]), "only by_speaker holds them out"),
     ]:
         with pytest.raises(InputError, match=message):
             corpora.walk(*arguments)

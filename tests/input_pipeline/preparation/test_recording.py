@@ -13,7 +13,7 @@ from input_pipeline.preparation import recording, sound
 from input_pipeline.preparation.recording import Options, prepare_clip
 from tests.input_pipeline import face_videos
 from tests.input_pipeline.face_videos import hum, picture, source, write
-from tests.input_pipeline.media.test_video import make
+from tests.input_pipeline.made_files import make
 from tests.input_pipeline.whole_files import read_video, windows
 
 GRID = ["s1/bbaf2n", "s11/bbae2n", "s26/lrbi7p", "s31/bgix8n"]
@@ -226,7 +226,7 @@ def test_undecodable(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video" * 100)
     reason, value = rejected(source(tmp_path / "a.mp4"))
     assert reason == "undecodable"
-    assert value.startswith("a.mp4: not a readable video")
+    assert value.startswith("a.mp4: not a video file that can be read")
 
 
 def test_no_sound_and_silent_sound(tmp_path):

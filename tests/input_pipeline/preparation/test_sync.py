@@ -123,8 +123,9 @@ def test_the_index_and_inspect_tell_lags(shared, tmp_path):
         path = shared("data", "grid", "s1", f"{name}.mpg")
         (corpus / path.name).symlink_to(path.resolve())
     options = Options(sync="fix")
+    held_out = {"validation_clips": ["s1/p*"]}
     folder = prepare(
-        "grid", corpus.parent, tmp_path / "data", options, listener=Late(2)
+        "grid", corpus.parent, tmp_path / "data", options, listener=Late(2), **held_out
     )
     columns = dataset.open_clips(folder, "train").columns
     assert columns["lag"].tolist() == [2, 2]
@@ -134,7 +135,7 @@ def test_the_index_and_inspect_tell_lags(shared, tmp_path):
     assert line.split()[:2] == ["+2", "3"]
     assert dataset.read_options(folder)["options"]["listener"] == "late by 2"
     with pytest.raises(InputError, match=r"sync=fix \(now off\), listener=late by 2"):
-        prepare("grid", corpus.parent, tmp_path / "data")
+        prepare("grid", corpus.parent, tmp_path / "data", **held_out)
 
 
 def test_a_mode_that_does_not_exist(tmp_path):

@@ -323,9 +323,8 @@ def test_a_flipped_bit_in_a_shard_is_found_and_the_clip_named(tmp_path, pca):
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
     clips = dataset.open_clips(tmp_path, "train")
-    with pytest.raises(
-        InputError, match=r"cartoon\d/000\d: clip \d of the split cannot"
-    ):
+    named = r"cartoon\d/000\d, clip \d of the split train, cannot be read"
+    with pytest.raises(InputError, match=named):
         list(loader.evaluation_batches(clips, batch_size=1, pca=pca))
 
 

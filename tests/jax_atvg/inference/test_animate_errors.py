@@ -55,12 +55,12 @@ SOUNDS = {
     "missing.wav": "no such file; give the path",
     "folder": "is a folder; give the path",
     "empty": "the file is empty; record or convert",
-    "text.txt": "no readable sound; convert it to WAV",
-    "photo.png": "no readable sound; convert it to WAV",
+    "text.txt": "no sound in the file; give one with speech",
+    "photo.png": "no sound in the file; give one with speech",
     "header.wav": "0 ms of sound; 280 ms is the least; give a longer",
     "short.wav": "270 ms of sound; 280 ms is the least; give a longer",
     "nan.wav": "1 samples are NaN .* at sample 777, 0.049 s; repair",
-    "cut.flac": "the sound is damaged; convert or record it again",
+    "cut.flac": r"the sound is damaged \(.*\); convert or record it again",
 }
 OUTS = {
     "missing/a.mp4": "its folder does not exist; give a file in an existing folder",

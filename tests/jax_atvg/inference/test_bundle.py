@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import tracemalloc
 
 import jax
 import numpy as np
@@ -241,6 +242,37 @@ def test_arrays_of_other_networks_are_an_error(bundle, tmp_path, name, message):
     save_bundle(dataclasses.replace(bundle, variables=variables), tmp_path / "b")
     with pytest.raises(InputError, match=rf"damaged bundle \(ValueError: {message}\)"):
         load_bundle(tmp_path / "b")
+
+
+def test_no_memory_is_taken_for_a_shape_that_cannot_be(bundle, tmp_path):
+    variables = jax.tree.map(lambda x: x, bundle.variables)
+    variables["at_net"]["params"]["head"]["bias"] = np.zeros(30_000_000, np.float32)
+    save_bundle(dataclasses.replace(bundle, variables=variables), tmp_path / "b")
+    del variables
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"bias is \(30000000,\), must be"):
+        load_bundle(tmp_path / "b")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60e6
+
+
+def test_a_changed_byte_of_a_weight_is_an_error(bundle, saved):
+    """The largest file holds the weights; its compression notices nothing."""
+    largest = max(saved.joinpath("arrays").rglob("*"), key=lambda p: p.stat().st_size)
+    whole, random, noticed = largest.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(20):
+        damaged = bytearray(whole)
+        damaged[random.integers(len(damaged))] ^= int(random.integers(1, 256))
+        largest.write_bytes(bytes(damaged))
+        try:
+            assert_equal(load_bundle(saved), bundle)  # a byte that nobody reads
+        except InputError as error:
+            assert "damaged bundle" in str(error)
+            noticed += 1
+    assert noticed > 15
+    largest.write_bytes(whole)
+    assert_equal(load_bundle(saved), bundle)
 
 
 def test_any_name_of_a_folder_will_do(bundle, tmp_path):

@@ -8,7 +8,7 @@ from etils import epath
 
 from input_pipeline.clip import InputError
 from jax_atvg.resources import packaged
-from jax_atvg.training import checkpoint, config_files
+from jax_atvg.training import config_files, workdir
 from jax_atvg.training.config import (
     AS_BEFORE,
     REMOVED,
@@ -159,8 +159,9 @@ def test_a_schema_of_the_future_is_refused(tmp_path):
 def begun(tmp_path, done: int, monkeypatch, **optimizer) -> Experiment:
     """A workdir's experiment of 100 steps, of which so many are saved."""
     experiment = Experiment(steps=100, optimizer=Optimizer(**optimizer))
-    checkpoint.claim_workdir(epath.Path(tmp_path), experiment)
-    monkeypatch.setattr(checkpoint, "saved_steps", lambda workdir: [done])
+    with workdir.claim_workdir(epath.Path(tmp_path), experiment):
+        pass
+    monkeypatch.setattr(workdir, "saved_steps", lambda workdir: [done])
     return experiment
 
 
@@ -181,12 +182,16 @@ def test_more_steps_go_on_while_no_learning_rate_depended_on_them(
     experiment = begun(tmp_path, done, monkeypatch, schedule=schedule)
     experiment.steps = steps
     if allowed or steps == 100:
-        checkpoint.claim_workdir(epath.Path(tmp_path), experiment)
+        with workdir.claim_workdir(epath.Path(tmp_path), experiment):
+            pass
         assert read_config(epath.Path(tmp_path)).steps == steps
     else:
         reason = rf"steps=100 \(now 200\).*until step \d+, .*step {done} is saved"
-        with pytest.raises(InputError, match=reason):
-            checkpoint.claim_workdir(epath.Path(tmp_path), experiment)
+        with (
+            pytest.raises(InputError, match=reason),
+            workdir.claim_workdir(epath.Path(tmp_path), experiment),
+        ):
+            pass
 
 
 @pytest.mark.parametrize("warmup", [0, 10])

@@ -77,6 +77,10 @@ def test_what_jax_refuses_is_not_hidden(values, monkeypatch):
     [
         (ValueError("UNKNOWN: Gloo AllReduce failed: Connection closed"), True),
         (jax.errors.JaxRuntimeError("UNAVAILABLE: heartbeat timeout"), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: NCCL operation failed"), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: cuDNN: no algorithm worked!"), False),
+        (jax.errors.JaxRuntimeError("UNKNOWN: CUDNN_STATUS_EXECUTION_FAILED"), False),
+        (jax.errors.JaxRuntimeError("INTERNAL: an illegal memory access"), False),
         (TimeoutError("async_write_complete barrier"), True),
         (distributed.PeerLost("seen before"), True),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), False),

@@ -20,8 +20,10 @@ from jax_atvg.sharding import data_mesh
 from jax_atvg.training import config as configuration
 from jax_atvg.training import loop as training
 from jax_atvg.training import validation
-from jax_atvg.training.checkpoint import Checkpoints, open_workdir
+from jax_atvg.training.checkpoint import Checkpoints
+from jax_atvg.training.train import clips_at_once
 from jax_atvg.training.train_step import batch_shapes
+from jax_atvg.training.workdir import open_workdir
 
 
 @functools.cache
@@ -168,19 +170,6 @@ def test_sigterm_saves_and_the_next_start_goes_on(tmp_path):
     assert_bit_for_bit(resumed, run(config, tmp_path / "whole"))
 
 
-def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
-    config = experiment("at", steps=6, save_every=3)
-    whole = run(config, tmp_path)
-    cut = [p for p in (tmp_path / "checkpoints" / "6" / "state").rglob("*")]
-    for path in cut:
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    again = run(config, tmp_path)
-    assert "checkpoints/6 is damaged" in capsys.readouterr().err
-    assert_bit_for_bit(again, whole)
-    assert (tmp_path / "damaged" / "6" / "state").is_dir()
-
-
 def test_a_checkpoint_of_other_networks_is_refused_and_kept(tmp_path):
     """Not the config is another, but the program."""
     run(experiment("at", steps=3), tmp_path)
@@ -193,18 +182,6 @@ def test_a_checkpoint_of_other_networks_is_refused_and_kept(tmp_path):
         run(other, tmp_path)
     (tmp_path / "config.json").unlink()
     assert run(experiment("at", steps=3), tmp_path).step == 3
-
-
-def test_all_checkpoints_damaged_is_an_error(tmp_path):
-    config = experiment("at", steps=3)
-    run(config, tmp_path)
-    for path in (tmp_path / "checkpoints").rglob("*"):
-        if path.is_file() and "_CHECKPOINT_METADATA" not in path.name:
-            path.write_bytes(b"")
-    with pytest.raises(
-        InputError, match=r"all checkpoints are damaged; start in anoth"
-    ):
-        run(config, tmp_path)
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -337,6 +314,31 @@ def test_at_net_is_validated_by_what_it_is_trained_on(target, tmp_path):
             errors.extend(np.mean(error**2, -1))
     assert len(errors) == 31
     assert score == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+def test_a_recurrence_over_the_batch_is_validated_clip_by_clip():
+    """On several devices as on one: else other clips would be its past."""
+    config = experiment("vg", steps=1)
+    config.vg_net.recurrence = "batch"
+    several = data_mesh(jax.devices()[:2])
+    built = training.build(config, several, None)
+    state, varied = built.init(0), synthetic.SyntheticClips(4, [9, 12, 10, 9])
+    size = clips_at_once(config, several)
+    assert size == 1
+    kept = dict(pca=None, frames=True, num_threads=1)
+    with contextlib.closing(
+        loader.evaluation_batches(varied, batch_size=size, **kept)
+    ) as batches:
+        score = validation.validator(built.nets, several)(state, batches)
+    errors = []
+    for batch in loader.evaluation_batches(varied, batch_size=1, **kept):
+        inputs, length = batch.vg, int(batch.frame_valid.sum())
+        frames = built.nets.vg_net.apply(
+            jax.device_get(state.vg.variables),
+            *(inputs.image, inputs.landmarks, inputs.example),
+        ).frames
+        errors.extend(np.abs(frames - inputs.frames).mean((2, 3, 4))[0, :length])
+    assert score == pytest.approx(np.mean(errors), rel=1e-4)
 
 
 def test_picture_shows_photo_target_result_attention_color_and_landmarks(tmp_path):

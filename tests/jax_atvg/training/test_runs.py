@@ -13,7 +13,7 @@ from configs import at_small, smoke, vg_lrw
 from input_pipeline.clip import AtBatch, InputError, Pca
 from jax_atvg.inference.predict import first_state
 from jax_atvg.training.at_step import at_step
-from jax_atvg.training.checkpoint import BEST, Checkpoints, claim_workdir, open_workdir
+from jax_atvg.training.checkpoint import BEST, Checkpoints
 from jax_atvg.training.config import flatten, from_flat
 from jax_atvg.training.loop import save_pca
 from jax_atvg.training.runs import Run, averaged, read_run
@@ -26,6 +26,7 @@ from jax_atvg.training.state import (
 )
 from jax_atvg.training.train_step import initial_state, make_nets
 from jax_atvg.training.validation import variables_of
+from jax_atvg.training.workdir import claim_workdir, open_workdir
 from tests.random_variables import random_variables
 
 K = 6
@@ -56,7 +57,8 @@ def model() -> Pca:
 def leave(workdir, config, states, losses=()):
     """What `train` leaves: states and losses by step."""
     workdir = open_workdir(workdir)
-    claim_workdir(workdir, config)
+    with claim_workdir(workdir, config):
+        pass
     save_pca(workdir / "pca.npz", model())
     checkpoints = Checkpoints(workdir, keep=9)
     for step, state in states.items():
@@ -170,7 +172,8 @@ def test_a_choice_that_does_not_exist_is_an_error(at_run):
 
 
 def test_a_run_without_checkpoints_is_an_error(tmp_path):
-    claim_workdir(open_workdir(tmp_path), smoke.get_config("at"))
+    with claim_workdir(open_workdir(tmp_path), smoke.get_config("at")):
+        pass
     with pytest.raises(InputError, match=r"no checkpoint yet; let `train` reach its f"):
         read_run(tmp_path)
 

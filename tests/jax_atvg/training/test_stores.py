@@ -13,11 +13,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from configs import smoke
 from input_pipeline.clip import InputError
 from input_pipeline.training_data import synthetic
-from jax_atvg.training.checkpoint import Checkpoints, claim_workdir, open_workdir
+from jax_atvg.training.checkpoint import Checkpoints
 from jax_atvg.training.config_files import read_config
 from jax_atvg.training.loop import save_pca
 from jax_atvg.training.reporting import open_reporters
 from jax_atvg.training.runs import read_pca, validation_losses
+from jax_atvg.training.workdir import claim_workdir, open_workdir
 
 
 @pytest.fixture
@@ -41,15 +42,19 @@ def test_a_store_keeps_its_address(store):
 def test_experiment_and_face_model_come_back(store):
     config = smoke.get_config("at")
     pca = synthetic.SyntheticClips(4, 32).pca(4)
-    claim_workdir(store, config)
-    save_pca(store / "pca.npz", pca)
+    with claim_workdir(store, config):
+        save_pca(store / "pca.npz", pca)
     assert read_config(store) == config
     for a, b in zip(read_pca(store), pca, strict=True):
         np.testing.assert_array_equal(a, b)
-    claim_workdir(store, config)
+    with claim_workdir(store, config):
+        pass
     config.seed = 1
-    with pytest.raises(InputError, match="another config"):
-        claim_workdir(store, config)
+    with (
+        pytest.raises(InputError, match="another config"),
+        claim_workdir(store, config),
+    ):
+        pass
 
 
 def test_reports_of_several_starts_are_one_file(store):

@@ -1,0 +1,148 @@
+"""A run's folder: where it may be, whose it is, and what was noted in it.
+
+workdir/config.json, versions.json   the experiment, see config_files.py
+workdir/data.json                    which data it is trained on
+workdir/pca.npz                      the PCA of its landmarks
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from input_pipeline.clip import InputError
+from input_pipeline.files import in_store, locked, replacing
+from input_pipeline.training_data.fingerprint import CLIPS, TEMPLATE, check_same
+from jax_atvg.training.checkpoint import saved_steps
+from jax_atvg.training.config import Experiment, differences, flatten
+from jax_atvg.training.config_files import read_config, write_config
+from jax_atvg.training.optim import fixed_until
+
+DATA = "data.json"
+# Fields that may change when a run is resumed: none of them changes its state.
+FREE = (
+    "report_every",
+    "image_every",
+    "save_every",
+    "validate_every",
+    "keep",
+    "report_to",
+    "data.num_threads",
+    "data.num_workers",
+    "data.validation_clips",
+    "optimizer.shard",
+)
+
+
+def open_workdir(path: str | os.PathLike) -> epath.Path:
+    """A folder here, or in a store that etils and orbax reach, as gs://bucket/run.
+
+    InputError: a store that cannot be reached.
+    """
+    if not in_store(path):
+        return epath.Path(path).expanduser().absolute()
+    path = epath.Path(path)
+    try:
+        path.exists()
+    except Exception as error:  # each store's client raises its own
+        raise InputError(
+            f"{path}: cannot be reached ({error}); for gs:// install gcsfs and log in "
+            "(gcloud auth application-default login), or give a folder here"
+        ) from error
+    return path
+
+
+@contextlib.contextmanager
+def claim_workdir(
+    workdir: epath.Path, experiment: Experiment, data: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """Makes the folder, keeps other runs out of it, and notes the experiment and its
+    data in it, in the first process.
+
+    data: see fingerprint.py.
+    InputError: another run uses it; it holds another experiment (the fields are named),
+    or one that was trained on other data; it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        _claim(workdir, experiment, data, stack)
+        yield
+
+
+def _claim(workdir, experiment, data, stack: contextlib.ExitStack) -> None:
+    first = jax.process_index() == 0
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if first and not in_store(workdir):  # a store has no locks
+            folder = pathlib.Path(workdir)
+            stack.enter_context(locked(folder, "training in it", "--workdir"))
+        if (workdir / "config.json").exists():
+            check_same_run(workdir, experiment)
+        check_same_data(workdir, data)
+        if first:
+            write_config(workdir, experiment)
+            if data is not None:
+                with replacing(workdir / DATA) as partial:
+                    partial.write_text(json.dumps(data, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"{workdir}: cannot be used ({error}); choose another --workdir"
+        ) from error
+
+
+def check_same_data(workdir: epath.Path, data: Mapping[str, Any] | None) -> None:
+    """InputError: the run there was trained on other data."""
+    before = read_data(workdir)
+    if before is not None and data is not None:
+        remedy = "give the --data_dir that it was begun with, or another --workdir"
+        check_same(before, data, f"{workdir}: the run there was", remedy)
+
+
+def read_data(workdir: epath.Path) -> dict[str, Any] | None:
+    """The fingerprint of a run's data; None for a run of an earlier version, or on
+    drawn clips.  InputError: damaged."""
+    path = workdir / DATA
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        return {name: dict(found[name]) for name in (CLIPS, TEMPLATE)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: damaged ({error}); remove it, if the data are those that the run "
+            "was begun with"
+        ) from error
+
+
+def check_same_run(workdir: epath.Path, experiment: Experiment) -> None:
+    """InputError unless the run there may go on as this experiment.
+
+    Its number of steps may change as long as no learning rate that was used depends on
+    it: a constant one always, "wsd" before its fall.
+    """
+    before = read_config(workdir)
+    old, new = (
+        {k: v for k, v in flatten(x).items() if k not in FREE}
+        for x in (before, experiment)
+    )
+    remedy = "take the old values, or another --workdir"
+    if old["steps"] != new["steps"]:
+        optimizer = experiment.optimizer
+        fixed = min(fixed_until(optimizer, x["steps"]) for x in (old, new))
+        done = max(saved_steps(workdir), default=0)
+        if done <= fixed:
+            new["steps"] = old["steps"]
+        else:
+            remedy += (
+                f".  (The number of steps can be changed until step {fixed}, from "
+                f"which on the learning rate of optimizer.schedule="
+                f"{optimizer.schedule} depends on it; step {done} is saved)"
+            )
+    if changed := differences(old, new):
+        raise InputError(
+            f"{workdir}: holds a run of another config: {', '.join(changed)}; {remedy}"
+        )

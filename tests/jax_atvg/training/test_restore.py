@@ -1,0 +1,157 @@
+"""Restoring: damage is told from everything else, and nothing is thrown away."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline.clip import InputError
+from jax_atvg.training import checkpoint
+from tests.jax_atvg.training.test_loop import assert_bit_for_bit, experiment, run
+
+
+def files_of(workdir):
+    """{path: content} of the checkpoints."""
+    folder = workdir / "checkpoints"
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def cut(workdir, step):
+    """Halves every file of a checkpoint's state."""
+    for path, data in files_of(workdir).items():
+        if f"/{step}/state/" in str(path):
+            path.write_bytes(data[: len(data) // 2])
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A run with checkpoints 3 and 6, and its state after step 6."""
+    config = experiment("at", steps=6, save_every=3)
+    return tmp_path, config, run(config, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_skipped_when_it_is_asked_for(two, capsys):
+    workdir, config, whole = two
+    cut(workdir, 6)
+    before = files_of(workdir)
+    with pytest.raises(InputError, match=r"reached step 6, but its newest .* is 3; br"):
+        run(config, workdir)
+    assert files_of(workdir) == before
+    assert "checkpoints/6 is damaged" in capsys.readouterr().err
+    again = run(config, workdir, go_back=True)
+    assert_bit_for_bit(again, whole)
+    assert (workdir / "damaged" / "6" / "state").is_dir()
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["3", "6"]
+    assert_bit_for_bit(run(config, workdir), whole)  # the new one is whole
+
+
+def test_all_damaged_is_an_error_and_go_back_starts_anew(two):
+    workdir, config, whole = two
+    cut(workdir, 3)
+    cut(workdir, 6)
+    with pytest.raises(InputError, match="reached step 6, but there is no readable"):
+        run(config, workdir)
+    (workdir / "metrics.jsonl").unlink()
+    with pytest.raises(InputError, match=r"all checkpoints are damaged; .* --go_back"):
+        run(config, workdir)
+    assert_bit_for_bit(run(config, workdir, go_back=True), whole)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8"),
+        OSError(116, "Stale file handle"),
+        ValueError("UNAVAILABLE: Error reading gs://b/a: HTTP response 503"),
+        ValueError("PERMISSION_DENIED: local file"),
+        AttributeError("module 'orbax' has no attribute 'restore'"),
+        TypeError("restore() got an unexpected keyword argument"),
+    ],
+)
+def test_whatever_else_stands_in_the_way_changes_nothing(two, error, monkeypatch):
+    workdir, config, whole = two
+    before = files_of(workdir)
+
+    def fail(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.ocp.CheckpointManager, "restore", fail)
+        with pytest.raises(InputError, match=r"6: cannot be read .* nothing was chang"):
+            run(config, workdir)
+        with pytest.raises(InputError, match="cannot be read"):
+            run(config, workdir, go_back=True)
+    assert files_of(workdir) == before
+    assert not (workdir / "damaged").exists()
+    assert_bit_for_bit(run(config, workdir), whole)
+
+
+def test_a_wrong_byte_in_an_array_is_damage(two):
+    """Orbax has no checksum of what it compresses."""
+    workdir, _, _ = two
+    data = json.loads((workdir / "checkpoints" / "6" / "data" / "metadata").read_text())
+    assert len(data[checkpoint.SUMS]) > 10
+    tree = {"a": np.arange(6.0), "b": {"c": np.float32(2)}}
+    expected = checkpoint.sums(tree)
+    checkpoint.check_sums(tree, expected)
+    checkpoint.check_sums(tree, {})  # of an earlier version
+    tree["a"][2] = np.nextafter(tree["a"][2], 9)
+    with pytest.raises(checkpoint.Damaged, match="checksum of a differs"):
+        checkpoint.check_sums(tree, expected)
+
+
+def test_no_changed_byte_is_restored_as_if_it_were_whole(two):
+    workdir, config, whole = two
+    random = np.random.default_rng(0)
+    files = {p: x for p, x in files_of(workdir).items() if "/6/" in str(p) and x}
+    for number in range(30):
+        path = list(files)[number % len(files)]
+        damaged = bytearray(files[path])
+        damaged[random.integers(len(damaged))] ^= int(random.integers(1, 256))
+        path.write_bytes(bytes(damaged))
+        try:
+            assert_bit_for_bit(run(config, workdir), whole)
+        except InputError as error:
+            assert "checkpoint is 3" in str(error) or "cannot be read" in str(error)
+        path.write_bytes(files[path])
+
+
+def test_checkpoints_that_are_gone_are_asked_for(two):
+    """As after a mount that did not come back."""
+    workdir, config, whole = two
+    (workdir / "checkpoints").rename(workdir / "elsewhere")
+    config.save_every, config.report_every = 2, 1
+    with pytest.raises(InputError, match="reached step 6, but there is no readable"):
+        run(config, workdir)
+    (workdir / "checkpoints").rmdir()
+    (workdir / "elsewhere").rename(workdir / "checkpoints")
+    assert_bit_for_bit(run(config, workdir), whole)
+
+
+def test_processes_decide_together(monkeypatch, tmp_path):
+    """What this process met, and what another one did."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+    def outcome(mine, others):
+        monkeypatch.setattr(
+            checkpoint.multihost_utils,
+            "process_allgather",
+            lambda x: np.array([x[0], others]),
+        )
+
+        def read():
+            if mine:
+                raise mine
+            return "found"
+
+        return checkpoint.agree(tmp_path, read)
+
+    damage, reach = FileNotFoundError("gone"), OSError(116, "Stale file handle")
+    assert outcome(None, 0) == "found"
+    for mine, others in ((damage, 0), (None, 1), (damage, 1)):
+        with pytest.raises(checkpoint.Damaged):
+            outcome(mine, others)
+    for mine, others in ((reach, 0), (None, 2), (damage, 2), (reach, 1)):
+        with pytest.raises(InputError, match="cannot be read"):
+            outcome(mine, others)
