@@ -145,6 +145,7 @@ def call(command, out: pathlib.Path) -> tuple[int, str, str]:
     from input_pipeline.preparation import workers
     from jax_atvg.cli import app
 
+    before = workers.assistant, os.getcwd()
     workers.assistant = no_assistant
     os.chdir(out)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
@@ -156,7 +157,8 @@ def call(command, out: pathlib.Path) -> tuple[int, str, str]:
                 error = ""
             except BaseException:
                 code, error = 1, traceback.format_exc()[-900:]
-        os.chdir("/")
+        workers.assistant = before[0]
+        os.chdir(before[1])
         said.seek(0)
         return code, said.read(), error
 
