@@ -5,9 +5,11 @@ file system.  Results are passed on as files in data_dir/.../work, so that a res
 run continues where the last one stopped, as it does on one machine.
 """
 
+import contextlib
 import functools
+import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from input_pipeline.clip import InputError
@@ -16,6 +18,8 @@ from input_pipeline.preparation.results import Job, finish, read_sources, write_
 
 DEFAULT_RUNNER = "DirectRunner"  # this machine
 LIST_LENGTH = 256  # files per list
+# Beam knows its other runners by their names alone.
+WHOLE_NAMES = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 
 
 class Beam:
@@ -25,11 +29,14 @@ class Beam:
     """
 
     def __init__(self, num_workers: int, options: Sequence[str]):
+        # Beam warns of each of Google's packages that it does not find.
+        logging.getLogger().addFilter(lambda one: "apitools" not in one.getMessage())
         try:
             from apache_beam.options.pipeline_options import (
                 PipelineOptions,
                 StandardOptions,
             )
+            from apache_beam.runners import create_runner
         except ImportError as error:
             raise InputError(
                 f"runner=beam: {error}; pip install -r requirements/beam.txt"
@@ -42,7 +49,17 @@ class Beam:
                 flags.append(f"--direct_num_workers={num_workers}")
                 flags.append("--direct_running_mode=multi_processing")
         self.options = PipelineOptions(flags)
-        self.runner = self.options.view_as(StandardOptions).runner
+        chosen = self.options.view_as(StandardOptions).runner
+        self.runner = WHOLE_NAMES.get(chosen, chosen)
+        try:
+            create_runner(self.runner)
+        except (ValueError, ImportError, AttributeError) as error:
+            raise InputError(f"beam_options: runner={chosen}: {error}") from error
+        if chosen == "DaskRunner" and "--dask_npartitions" not in names:
+            # Without it 128 files are one task.
+            flags.append("--dask_partition_size=1")
+            self.options = PipelineOptions(flags)
+        self.options.view_as(StandardOptions).runner = self.runner
 
     def finish(self, job: Job, sources: Sequence[Source]) -> None:
         """Prepares all files that are not finished."""
@@ -61,6 +78,22 @@ class Beam:
                 | "Spread" >> beam.Reshuffle()  # one task per file, not per list
                 | "Prepare" >> beam.Map(functools.partial(_finish, job))
             )
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns what a pipeline dies of into an InputError: each engine has its own
+        exceptions, and they carry those of the workers."""
+        try:
+            yield
+        except (InputError, OSError):
+            raise
+        except Exception as error:
+            text = (str(error).strip().splitlines() or [""])[-1][:300]
+            raise InputError(
+                f"runner=beam: the pipeline failed ({type(error).__name__}: {text}); "
+                "what is finished is kept: give the same command again when the "
+                "cause is mended"
+            ) from error
 
     def write_config(self) -> dict[str, Any]:
         """Arguments of write_shards by which TFDS writes each shard in a task."""

@@ -128,8 +128,9 @@ def prepare(
         write_atomically(work / "options.json", json.dumps(settings).encode())
         job = Job(work, make)
         run = RUNNERS[runner](num_workers or os.cpu_count() or 1, beam_options)
-        run.finish(job, sources)
-        statistics = _assemble(job, sources, settings, final, run.write_config())
+        with run.explained():
+            run.finish(job, sources)
+            statistics = _assemble(job, sources, settings, final, run.write_config())
         shutil.rmtree(work, ignore_errors=True)
     print(f"\n{summary.table(statistics)}\n\nwrote {final}")
     if "validation" not in statistics["splits"]:
@@ -259,6 +260,11 @@ class Local:
                 rejects += len(finished.rejects)
                 bar.show(rejects=rejects)
                 bar.update()
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """See Beam; here nothing needs it."""
+        yield
 
     def write_config(self) -> dict[str, Any]:
         """Further arguments of write_shards."""

@@ -25,9 +25,10 @@ BEST = "validation/loss"  # the best checkpoint has the least of it
 
 
 def of_interest(record: logging.LogRecord) -> bool:
-    """Whether a log record is shown: not orbax's warning, at every save, that no
-    validation came with it."""
-    return "tracked_metric" not in record.getMessage()
+    """Whether a log record is shown: not orbax's warnings at every save that no
+    validation came with it, and after a kill that it removes what was half-written."""
+    text = record.getMessage()
+    return "tracked_metric" not in text and "is not finalized" not in text
 
 
 def saved_steps(workdir: epath.Path) -> list[int]:

@@ -78,19 +78,23 @@ class Folder:
 
 
 class JsonLines:
-    """workdir/metrics.jsonl: a line a report.  The best checkpoint is chosen by it."""
+    """workdir/metrics.jsonl: a line a report.  The best checkpoint is chosen by it.
+
+    What a run told before of steps that it does again is taken out, so that every step
+    is told of once.
+    """
 
     def __init__(self, workdir: epath.Path, done: int, config: Mapping[str, Any]):
         self.folder = Folder(workdir)
         path, earlier = self.folder.here / LINES, workdir / LINES
         if in_store(workdir) and earlier.exists():
             earlier.copy(path)
-        before = path.read_bytes() if path.exists() else b""
-        self.lines = path.open("a", encoding="utf-8")
-        if before and not before.endswith(
-            b"\n"
-        ):  # when the machine stopped; else the next line would be lost as well
-            self.lines.write("\n")
+        lines = lines_of(path)
+        if kept := [line for line in lines if (step_of(line) or 0) <= done]:
+            with replacing(path) as partial:
+                # One that was cut off ends here, else the next one would be lost too.
+                partial.write_text("".join(f"{line}\n" for line in kept))
+        self.lines = path.open("a" if kept else "w", encoding="utf-8")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         line = {"step": step, "time": round(time.time(), 3), **values}
@@ -120,10 +124,16 @@ def lines_of(path: epath.Path) -> list[str]:
 
 def last_step(path: epath.Path) -> int:
     """The last step that a run has told of in its metrics.jsonl; 0: none."""
-    for line in reversed(lines_of(path)):
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off
-            return int(json.loads(line)["step"])
-    return 0
+    steps = map(step_of, reversed(lines_of(path)))
+    return next((step for step in steps if step is not None), 0)
+
+
+def step_of(line: str) -> int | None:
+    """The step that a line of metrics.jsonl tells of; None: it is damaged."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class TensorBoard:

@@ -1,30 +1,120 @@
 """The Beam pipeline makes what the local processes make."""
 
 import importlib.util
+import os
+import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
 from input_pipeline.clip import InputError
+from input_pipeline.preparation.on_beam import Beam
 from input_pipeline.preparation.prepare import prepare
 from input_pipeline.training_data import records
 from tests.conftest import ROOT
 from tests.input_pipeline.face_videos import assert_same
 
-
-@pytest.mark.skipif(
+needs_beam = pytest.mark.skipif(
     importlib.util.find_spec("apache_beam") is None,
     reason="pip install -r requirements/beam.txt",
 )
-def test_beams_dataset_equals_the_local_one_byte_for_byte(lrw, prepared, tmp_path):
+LIMIT = 300.0  # seconds; a process that hangs is an error
+
+
+def start(lrw, data_dir: pathlib.Path, options: str) -> subprocess.Popen:
     """In a process of its own: the shape checker's functions cannot be pickled."""
-    flags = ["--corpus=lrw", f"--source={lrw}", f"--data_dir={tmp_path}"]
-    beam = ["--runner=beam", "--beam_options=direct_running_mode=in_memory"]
-    command = [sys.executable, "main.py", "prepare", *flags, *beam]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert_same(tmp_path / records.NAME / "lrw" / records.VERSION, prepared)
+    flags = ["--corpus=lrw", f"--source={lrw}", f"--data_dir={data_dir}"]
+    beam = ["--runner=beam", f"--beam_options={options}"]
+    return subprocess.Popen(
+        [sys.executable, "main.py", "prepare", *flags, *beam],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, error = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, error
+
+
+def dataset(data_dir: pathlib.Path) -> pathlib.Path:
+    return data_dir / records.NAME / "lrw" / records.VERSION
+
+
+@needs_beam
+def test_beams_dataset_equals_the_local_one_byte_for_byte(lrw, prepared, tmp_path):
+    finish(start(lrw, tmp_path, "direct_running_mode=in_memory"))
+    assert_same(dataset(tmp_path), prepared)
+
+
+@pytest.fixture
+def dask(tmp_path):
+    """(file by which a scheduler is found, function that starts a worker)."""
+    file, processes = tmp_path / "scheduler.json", []
+
+    def begin(*words: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "dask", *words, f"--scheduler-file={file}"]
+        log = open(tmp_path / f"{words[0]} {len(processes)}.log", "w")  # noqa: SIM115
+        with log:
+            processes.append(
+                subprocess.Popen(
+                    [*command, "--no-dashboard"],
+                    cwd=tmp_path,
+                    env=os.environ | {"PYTHONPATH": str(ROOT)},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+        return processes[-1]
+
+    begin("scheduler", "--port=0", "--host=127.0.0.1")
+    yield file, lambda: begin("worker", "--nthreads=1", "--no-nanny")
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@needs_beam
+def test_on_an_engine_whose_workers_die_the_dataset_is_the_same(
+    lrw, prepared, tmp_path, dask
+):
+    """Of two workers one is killed among the files, then the other one; a third one
+    comes and ends it."""
+    file, begin = dask
+    workers = [begin(), begin()]
+    process = start(lrw, tmp_path, f"runner=DaskRunner,dask_scheduler_file={file}")
+    work = tmp_path / records.NAME / "lrw" / "work"
+    until = time.monotonic() + LIMIT
+    for number, worker in enumerate(workers, 1):
+        while len(list(work.glob("clips/*/*.zip"))) < number:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        worker.kill()
+    begin()
+    finish(process)
+    assert_same(dataset(tmp_path), prepared)
+
+
+@needs_beam
+def test_a_pipeline_that_fails_says_what_it_died_of():
+    """And what is not an error of Beam is left as it is."""
+    run = Beam(1, ["direct_running_mode=in_memory"])
+    failed = r"failed \(RuntimeError: b\); what is finished"
+    with pytest.raises(InputError, match=failed), run.explained():
+        raise RuntimeError("a\nb")
+    with pytest.raises(OSError, match="full"), run.explained():
+        raise OSError("full")
+
+
+@needs_beam
+def test_a_runner_that_does_not_exist_is_an_input_error():
+    with pytest.raises(InputError, match="runner=NoRunner: Unexpected pipeline runner"):
+        Beam(1, ["runner=NoRunner"])
 
 
 def test_a_missing_beam_is_an_input_error(lrw, tmp_path, monkeypatch):

@@ -86,6 +86,19 @@ def test_lines_of_a_second_start_follow_those_of_the_first(workdir):
     assert read == [{"step": 5, **values}, {"step": 10, **values}]
 
 
+def test_a_step_that_is_done_again_is_told_of_once(workdir):
+    """Lines that cannot be read are left, and the next one is a line of its own."""
+    path = workdir / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "vg/loss": 1.0}) for step in (2, 4, 4, 6)]
+    path.write_text("\n".join([*lines, '{"step": 8, "vg/l']))
+    reporter = JsonLines(workdir, 4, CONFIG)
+    reporter.scalars(6, {"vg/loss": 0.5})
+    reporter.close()
+    *kept, new = path.read_text().splitlines()
+    assert kept == [*lines[:3], '{"step": 8, "vg/l']
+    assert json.loads(new)["vg/loss"] == 0.5
+
+
 def test_a_line_is_on_disk_at_once(workdir):
     lines = JsonLines(workdir, 0, CONFIG)
     lines.scalars(1, {"vg/loss": 0.5})
