@@ -2,7 +2,7 @@
 #   make test      format and lint checks, then all tests
 #   make lint      the checks alone
 #   make demo      a photo and a sentence become demo.mp4: a face that talks
-#   make hostile   ten thousand files that are almost right, an hour
+#   make hostile   ten thousand files that are almost right, a hundred kills: an hour
 #   make smoke     the whole path with tiny networks: train, export, evaluate, animate
 #   make format    let ruff format and fix
 #   make clean     remove the environment and what the tests left
@@ -40,6 +40,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 
 hostile: $(INSTALLED)
+	$(BIN)/python -m tests.hostile.kills --kills=100
 	$(BIN)/python -m tests.hostile.harness --cases=10000 $(ARGS)
 
 smoke: $(INSTALLED)

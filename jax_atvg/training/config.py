@@ -9,6 +9,7 @@ Importing this module imports neither jax nor flax.
 
 import dataclasses
 import functools
+import math
 from dataclasses import field
 from typing import Any
 
@@ -172,39 +173,21 @@ CHOICES = {
     "data.balance": ("clips", "sqrt", "speakers"),
 }
 REPORTERS = ("jsonl", "tensorboard", "wandb")  # see reporting.py
+# Whole numbers are 1 at least, except these.
 AT_LEAST = {
-    "steps": 1,
-    "batch_size": 1,
-    "virtual_batch_size": 0,
     "seed": 0,
-    "report_every": 1,
-    "image_every": 1,
-    "save_every": 1,
-    "validate_every": 1,
-    "keep": 1,
-    "at_net.members": 1,
-    "at_net.doubt": 0.0,
-    "vg_net.num_blocks": 0,
+    "virtual_batch_size": 0,
     "vg_net.width": 2,
-    "mouth_discriminator.width": 1,
+    "vg_net.num_blocks": 0,
     "mouth_discriminator.side": 8,
-    "optimizer.accumulate": 1,
-    "optimizer.learning_rate": 0.0,
-    "optimizer.clip_norm": 0.0,
-    "optimizer.warmup": 0,
-    "data.num_frames": 1,
-    "data.num_coefficients": 1,
-    "data.synthetic": 0,
-    "at_loss.closed_weight": 0.0,
     "gan_loss.pixel_steps": 0,
-    "gan_loss.mouth_score": 0.0,
-    "gan_loss.mouth_features": 0.0,
-    "gan_loss.pyramid_weight": 0.0,
-    **{f"data.augment.{one.name}": 0.0 for one in dataclasses.fields(Strength)},
-    **{f"data.mix.{one.name}": 0.0 for one in dataclasses.fields(Mix)},
+    "optimizer.warmup": 0,
+    "data.validation_clips": 0,
+    "data.num_workers": 0,
+    "data.synthetic": 0,
 }
+MOST = 2**31 - 1  # JAX counts, and makes keys, with 32 bits and a sign
 AT_MOST = {
-    "seed": 2**31 - 1,  # JAX's keys are made of 32 bits with a sign
     "mouth_discriminator.side": CROP_SIZE,
     **{f"data.augment.{name}": 1.0 for name in ("mirror", "keep_shape", "first_photo")},
 }
@@ -214,20 +197,13 @@ BELOW_ONE = ("vg_net.dropout", "optimizer.b1", "optimizer.b2")
 def validate(experiment: Experiment) -> None:
     """InputError that names the first field out of its range."""
     values = flatten(experiment)
-    for name, choices in CHOICES.items():
-        if values[name] not in choices:
+    for name, value in values.items():
+        if name in CHOICES and value not in CHOICES[name]:
             raise InputError(
-                f"config.{name}={values[name]!r}: choose one of {', '.join(choices)}"
+                f"config.{name}={value!r}: choose one of {', '.join(CHOICES[name])}"
             )
-    for name, least in AT_LEAST.items():
-        if values[name] < least:
-            raise InputError(f"config.{name}={values[name]}: must be {least} at least")
-    for name in BELOW_ONE:
-        if not 0 <= values[name] < 1:
-            raise InputError(f"config.{name}={values[name]}: must be in [0, 1)")
-    for name, most in AT_MOST.items():
-        if values[name] > most:
-            raise InputError(f"config.{name}={values[name]}: must be {most} at most")
+        if name != "report_to" and (rule := broken_rule(name, value)):
+            raise InputError(f"config.{name}={value}: must be {rule}")
     names = experiment.report_to
     if not set(names) <= set(REPORTERS) or len(set(names)) < len(names):
         raise InputError(
@@ -246,6 +222,25 @@ def validate(experiment: Experiment) -> None:
         or experiment.gan_loss.landmark
     ):
         raise InputError("config.gan_loss: every term is off; leave one on")
+
+
+def broken_rule(name: str, value: Any) -> str:
+    """What a number, or one of several, must be and is not; "" if all is right."""
+    if isinstance(value, tuple):
+        whole = all(type(one) is int and 1 <= one <= MOST for one in value)
+        return "" if whole else "whole numbers from 1 on, as (64, 128)"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return ""
+    if name in BELOW_ONE:
+        return "" if 0 <= value < 1 else "in [0, 1)"
+    if isinstance(value, float):
+        if not 0 <= value < math.inf:  # which NaN is not either
+            return "0.0 at least, and finite"
+    elif value < (least := AT_LEAST.get(name, 1)):
+        return f"{least} at least"
+    if value > (most := AT_MOST.get(name, MOST if isinstance(value, int) else value)):
+        return f"{most} at most"
+    return ""
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

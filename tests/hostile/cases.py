@@ -33,7 +33,7 @@ def build(base: pathlib.Path) -> None:
     from jax_atvg.inference.bundle import save_bundle
     from tests.small_bundle import photo, small_bundle, speech
 
-    for name in ("pictures", "sounds", "lists", "videos"):
+    for name in ("pictures", "sounds", "lists", "videos", "configs"):
         (base / name).mkdir(parents=True)
     small = cv2.resize(photo()[:300, 100:400], (150, 150), interpolation=cv2.INTER_AREA)
     bgr = np.ascontiguousarray(small[..., ::-1])
@@ -57,6 +57,7 @@ def build(base: pathlib.Path) -> None:
     (base / "lists" / "list.csv").write_text("image,audio,out\nP,S,out.mp4\n")
     (base / "lists" / "plain.csv").write_text("P,S,out.mp4\n")
     save_bundle(small_bundle(), base / "bundle")
+    configs(base / "configs")
     runs_and_data(base)
 
 
@@ -78,6 +79,19 @@ def videos(base: pathlib.Path) -> None:
                     if packet.dts is not None:
                         packet.stream = streams[packet.stream.index]
                         copy.mux(packet)
+
+
+def configs(folder: pathlib.Path) -> None:
+    """Every field of an experiment, as --config.NAME=VALUE takes it, in a line."""
+    from configs import smoke
+    from jax_atvg.training.config import flatten
+
+    fields = flatten(smoke.get_config("at")) | {
+        "steps": 2,
+        "report_to": ("jsonl",),
+    }
+    lines = [f"{name}={value}" for name, value in fields.items()]
+    (folder / "at.flags").write_text("\n".join(lines))
 
 
 def runs_and_data(base: pathlib.Path) -> None:
@@ -133,6 +147,14 @@ def batch(base: pathlib.Path, path: pathlib.Path, folder: pathlib.Path) -> list[
     return ["animate", f"--batch={path}", f"--bundle={base / 'bundle'}"]
 
 
+def train(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
+    lines = path.read_text("utf-8", "replace").replace("\0", "").splitlines()
+    fields = [f"--config.{line}" for line in lines]
+    alone = "--coordinator=none"  # as of a second run in one process
+    run = f"--workdir={folder / 'run'}"
+    return ["train", "--config=smoke:at", run, alone, *fields]
+
+
 def prepared(path: pathlib.Path, folder: pathlib.Path) -> Callable[[], None]:
     """Prepares a video as `prepare` does in a process of its own."""
     from input_pipeline.preparation.recording import Options, Recordings
@@ -179,6 +201,7 @@ def kinds(base: pathlib.Path) -> dict[str, Kind]:
             ],
             ("made",),
         ),
+        "config": Kind("configs", 0.03, train, ("run",)),
         "dataset": Kind(
             "data",
             0.03,

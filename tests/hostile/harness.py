@@ -32,8 +32,16 @@ from tests.hostile.mutations import mutated
 
 SECONDS = 60.0  # for a case; a process that takes twice as long is ended
 MEBIBYTES = 600  # by which a process may grow
-PROGRESS = re.compile(r"\d+ of \d+ (frame|file|clip|step)s?")
-GOES_ON = ("warning: ", "error: ", "compiling ", "running on ", "data: ")
+PROGRESS = re.compile(r"\d+ of \d+ (frame|file|clip|step)s?| parameters$")
+GOES_ON = (
+    "warning: ",
+    "error: ",
+    "compiling ",
+    "running on ",
+    "data: ",
+    "config, ",
+    "... ",
+)
 
 
 class Outcome(NamedTuple):

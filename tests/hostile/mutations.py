@@ -190,7 +190,36 @@ def of_csv(data: bytes, random: Random) -> bytes:
     return text.encode("utf-16" if random.random() < 0.1 else "utf-8")
 
 
-STRUCTURED = {".png": of_png, ".json": of_json, ".npz": of_npz, ".csv": of_csv}
+def of_flags(data: bytes, random: Random) -> bytes:
+    """Lines name=value: of one or two the value is another line's, a strange one, or
+    the name is misspelt or a group's."""
+    lines = data.decode().splitlines()
+    for _ in range(int(random.integers(1, 3))):
+        at = int(random.integers(len(lines)))
+        name, _, value = lines[at].partition("=")
+        kind = random.random()
+        if kind < 0.6:
+            value = WORDS[random.integers(len(WORDS))]
+        elif kind < 0.9:
+            value = lines[random.integers(len(lines))].partition("=")[2]
+        else:
+            name = str(random.choice([name[:-1], f"{name}.x", name.split(".")[0], ""]))
+        lines[at] = f"{name}={value}"
+    return "\n".join(lines).encode()
+
+
+WORDS = (
+    *("", "0", "-1", "1", "2", "3", "7", "1.5", "-0.0", "1e-30", "1e30", "nan", "inf"),
+    *("2147483647", "99999999999999999999", "true", "no", "None", "x", "é", "()"),
+    *("(1,)", "(0, -1)", "('a', 'b')", "[3]", "{}", "(", "'", "1_0", "0x10", " 3 "),
+)
+STRUCTURED = {
+    ".flags": of_flags,
+    ".png": of_png,
+    ".json": of_json,
+    ".npz": of_npz,
+    ".csv": of_csv,
+}
 
 
 def mutated(data: bytes, suffix: str, random: Random) -> bytes:

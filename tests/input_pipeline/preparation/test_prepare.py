@@ -5,8 +5,6 @@ import fcntl
 import json
 import os
 import pathlib
-import random
-import signal
 import subprocess
 import sys
 import time
@@ -137,42 +135,6 @@ def wait_for(process, condition):
     """Until the condition holds or the process has ended."""
     while process.poll() is None and not condition():
         time.sleep(0.005)
-
-
-def test_killed_at_three_random_points_the_result_is_the_same(lrw, prepared, tmp_path):
-    """Twice among the files, once while the dataset is put together."""
-    seed = random.randrange(1000)
-    print("seed", seed)
-    rng = random.Random(seed)
-    work = tmp_path / records.NAME / "lrw" / "work"
-    kept = set()
-
-    def done():
-        return {p.name for p in work.glob("clips/*/*.zip") if len(p.stem) == 32}
-
-    few, more = sorted(rng.sample(range(1, 7), 2))
-    for condition in [
-        lambda: len(done()) >= few,
-        lambda: len(done()) >= more,
-        lambda: (work / "staging").exists(),
-    ]:
-        process = start(lrw, tmp_path)
-        wait_for(process, condition)
-        time.sleep(rng.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        if work.exists():
-            assert kept <= done()  # nothing finished is lost
-            kept = {*done()}
-            times = {name: next(work.glob(f"clips/*/{name}")).stat() for name in kept}
-    process = start(lrw, tmp_path)
-    wait_for(process, lambda: (work / "staging").exists())
-    for name, before in times.items():  # nor done twice
-        for path in work.glob(f"clips/*/{name}"):
-            assert path.stat().st_mtime_ns == before.st_mtime_ns
-    _, error = process.communicate()
-    assert process.returncode == 0, error
-    assert_same(tmp_path / records.NAME / "lrw" / records.VERSION, prepared)
 
 
 def test_a_finished_dataset_is_left_alone(lrw, tmp_path, capsys):

@@ -173,6 +173,17 @@ WRONG = {
     "config.sed: no such field; config.seed meant?": [
         *("train", "--config=smoke", "--config.sed=1", "--workdir=new"),
     ],
+    "config.: no such field": [
+        *("train", "--config=smoke", "--config.=1", "--workdir=new"),
+    ],
+        "train",
+        "--config=smoke",
+        "--config.=1",
+        "--workdir=new",
+    ],
+    "config.0s\xe9ed: no such field": [
+        *("train", "--config=smoke", "--config.0s\xe9ed=1", "--workdir=new"),
+    ],
     "config.seed=3000000000: must be 2147483647 at most": [
         *("train", "--config=smoke", "--config.seed=3000000000", "--workdir=new"),
     ],

@@ -17,6 +17,7 @@ from input_pipeline.clip import (
 )
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
+from jax_atvg.models.sizes import AtNetSizes
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.sharding import data_mesh
 from jax_atvg.training import config as configuration
@@ -330,6 +331,21 @@ def test_spectral_norm_divides_kernels_by_their_largest_singular_value(batch):
             r"config.data.augment.mirror=1.5: must be 1.0 at most",
         ),
         ("compute", "int8", r"config.compute='int8': choose one of float32, bfloat16"),
+        (
+            "optimizer",
+            Optimizer(learning_rate=float("nan")),
+            r"config.optimizer.learning_rate=nan: must be 0.0 at least, and finite",
+        ),
+        (
+            "at_net",
+            AtNetSizes(lstm_width=0),
+            r"config.at_net.lstm_width=0: must be 1 at least",
+        ),
+        (
+            "at_net",
+            AtNetSizes(fc_widths=(64, 0)),
+            r"config.at_net.fc_widths=\(64, 0\): must be whole numbers from 1 on",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_named(name, value, message):

@@ -76,25 +76,6 @@ def wait_for(path: pathlib.Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-def test_killed_and_started_again_the_run_ends_in_the_same_bits(tmp_path):
-    """kill -9 once the first checkpoint is there, at whatever step that is.
-
-    Of AT-net: that VG-net's state is restored to the bit, too, is in test_loop.py.
-    """
-    flags = ["--config.steps=40", "--config.save_every=5", "--config.validate_every=40"]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = start(killed, "at", *flags)
-    wait_for(killed / "checkpoints" / "5", process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (killed / "checkpoints" / "40").exists()
-    finish(start(killed, "at", *flags))
-    finish(start(whole, "at", *flags))
-    jax.tree.map(
-        np.testing.assert_array_equal, final_state(killed, 40), final_state(whole, 40)
-    )
-
-
 def test_sigterm_ends_with_status_0_and_a_checkpoint(tmp_path):
     process = start(tmp_path, "at", "--config.steps=100000", "--config.save_every=10")
     wait_for(tmp_path / "checkpoints" / "10", process)
