@@ -64,11 +64,19 @@ def is_damage(error: BaseException | None) -> bool:
 def sums(tree: Any) -> dict[str, int]:
     """CRC-32 of every array that this process has whole: orbax keeps none of the
     arrays' bytes."""
-    flat = ocp.tree.to_flat_dict(ocp.tree.serialize_tree(tree))
     return {
-        "/".join(path): zlib.crc32(np.asarray(x).tobytes())
-        for path, x in flat.items()
+        name: zlib.crc32(np.asarray(x).tobytes())
+        for name, x in named_leaves(tree).items()
         if not isinstance(x, jax.Array) or x.is_fully_replicated
+    }
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """{"net/opt_state/0/mu/...": leaf}, whatever containers they are in: orbax gives
+    dictionaries and lists back for tuples with names and without."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
 
 
@@ -229,11 +237,8 @@ class Checkpoints:
             self.folder / str(step) / "state"
         )
         wanted, stored = (
-            {
-                "/".join(path): leaf.shape
-                for path, leaf in ocp.tree.to_flat_dict(x).items()
-            }
-            for x in (ocp.tree.serialize_tree(to_stored(shapes)), stored.tree)
+            {name: leaf.shape for name, leaf in named_leaves(x).items()}
+            for x in (to_stored(shapes), stored.tree)
         )
         for name in sorted(wanted | stored):
             if wanted.get(name) != stored.get(name):

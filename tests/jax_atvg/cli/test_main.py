@@ -176,11 +176,6 @@ WRONG = {
     "config.: no such field": [
         *("train", "--config=smoke", "--config.=1", "--workdir=new"),
     ],
-        "train",
-        "--config=smoke",
-        "--config.=1",
-        "--workdir=new",
-    ],
     "config.0s\xe9ed: no such field": [
         *("train", "--config=smoke", "--config.0s\xe9ed=1", "--workdir=new"),
     ],

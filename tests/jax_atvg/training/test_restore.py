@@ -1,13 +1,16 @@
 """Restoring: damage is told from everything else, and nothing is thrown away."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from input_pipeline.clip import InputError
 from jax_atvg.training import checkpoint
+from jax_atvg.training.state import to_stored
 from tests.jax_atvg.training.test_loop import assert_bit_for_bit, experiment, run
 
 
@@ -44,6 +47,25 @@ def test_a_damaged_checkpoint_is_skipped_when_it_is_asked_for(two, capsys):
     assert (workdir / "damaged" / "6" / "state").is_dir()
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["3", "6"]
     assert_bit_for_bit(run(config, workdir), whole)  # the new one is whole
+
+
+@pytest.mark.parametrize(
+    "fields", [{"clip_norm": 1.0}, {"accumulate": 2}, {"accumulate": 2, "clip_norm": 1}]
+)
+def test_every_optimizers_state_is_saved_checked_and_restored(tmp_path, fields):
+    """Some have states without arrays among those with."""
+    config = experiment("at", steps=6, save_every=3, report_to=("jsonl",))
+    for name, value in fields.items():
+        setattr(config.optimizer, name, value)
+    whole = run(config, tmp_path)
+    (step,) = (p for p in (tmp_path / "checkpoints").iterdir() if p.name == "6")
+    kept = json.loads((step / "data" / "metadata").read_text())[checkpoint.SUMS]
+    assert kept == checkpoint.sums(to_stored(whole))
+    raw = ocp.PyTreeCheckpointHandler().restore(step / "state")
+    assert kept == checkpoint.sums(raw)
+    shutil.rmtree(step)
+    (tmp_path / "metrics.jsonl").unlink()
+    assert_bit_for_bit(run(config, tmp_path), whole)
 
 
 def test_all_damaged_is_an_error_and_go_back_starts_anew(two):
