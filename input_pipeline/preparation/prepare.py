@@ -355,7 +355,4 @@ def _list(job: Job, name: str, shard: list[tuple[Source, int]]) -> pathlib.Path:
 def _read_shard(job: Job, path: pathlib.Path) -> Iterator[Clip]:
     """The clips that the file lists."""
     for source, shard in itertools.groupby(read_sources(path), lambda one: one[0]):
-        wanted = {i for _, i in shard}
-        for i, clip in enumerate(read_clips(job, source)):
-            if i in wanted:
-                yield clip
+        yield from read_clips(job, source, [number for _, number in shard])

@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,14 +136,16 @@ def look_up(job: Job, source: Source) -> Finished | None:
         return None
 
 
-def read_clips(job: Job, source: Source) -> Iterator[Clip]:
-    """The clips of a finished file, one by one.
+def read_clips(
+    job: Job, source: Source, numbers: Iterable[int] | None = None
+) -> Iterator[Clip]:
+    """The clips of a finished file, one by one; all, or those of these numbers.
 
     A result that turns out to be damaged is made again, once.
     """
     finished = look_up(job, source) or store(job, source)
     made_again = False
-    for number in range(len(finished.clips)):
+    for number in range(len(finished.clips)) if numbers is None else numbers:
         try:
             clip = _read_clip(_place(job, source), number)
         except Damaged:

@@ -55,12 +55,8 @@ def run(given: Given) -> int:
     tell_compilations()
     bundle = load_bundle(given.bundle)
     say_what_runs(networks=bundle.variables)
-    theirs = {
-        "points": bundle.template,
-        "indices": bundle.template_indices,
-    }
     check_template(
-        {TEMPLATE: theirs},
+        {TEMPLATE: bundle.alignment},
         fingerprint(given.data_dir, given.corpora),
         f"{given.bundle}: the bundle was",
         "prepare the data with the bundle's --template",

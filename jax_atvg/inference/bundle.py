@@ -92,6 +92,11 @@ class Bundle:
     seen: SeenFaces | None = None
     data: dict[str, str] | None = None
 
+    @property
+    def alignment(self) -> dict[str, Any]:
+        """The template as datasets note it: to compare with theirs."""
+        return {"points": self.template, "indices": self.template_indices}
+
     def recognise(
         self, landmarks: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -48,7 +48,7 @@ DAMAGE = (
     *("DATA_LOSS", "NOT_FOUND", "OUT_OF_RANGE"),
     *("Error decoding", "Invalid JSON", "checksum"),
 )
-DAMAGE_TYPES = (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError)
+DAMAGE_TYPES = (Damaged, FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError)
 
 
 def is_damage(error: BaseException | None) -> bool:

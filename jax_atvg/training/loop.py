@@ -246,10 +246,9 @@ def fitting_bundle(
             "in the config, or another bundle"
         )
     if data:
-        points, indices = bundle.template, bundle.template_indices
-        theirs = {TEMPLATE: {"points": points, "indices": indices}}
         remedy = "prepare the data with the bundle's --template, or take another bundle"
-        check_template(theirs, data, "config.init: the bundle was", remedy)
+        whose = "config.init: the bundle was"
+        check_template({TEMPLATE: bundle.alignment}, data, whose, remedy)
     if at and not all(map(np.allclose, bundle.pca, nets.pca)):
         raise InputError(
             "config.init: the bundle's coefficients are of another PCA than the data's;"
