@@ -212,8 +212,6 @@ def first_steps(name: str, config) -> str:
     loss = config.gan_loss
     alike = GanLoss(
         pixel_weight=loss.pixel_weight,
-        texture_weight=loss.texture_weight,
-        pyramid_weight=loss.pyramid_weight,
         dynamic=loss.dynamic,
         beta=loss.beta,
         mouth_weight=loss.mouth_weight,

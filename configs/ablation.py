@@ -105,18 +105,6 @@ def gan_mouth(config: Experiment) -> None:
     gan_with_mouth(config)
 
 
-def gan_pyramid(config: Experiment) -> None:
-    """L1 on a Laplacian pyramid, from the first step on, and no discriminator."""
-    gan_none(config)
-    config.gan_loss.pyramid_weight = 10.0
-
-
-def gan_texture(config: Experiment) -> None:
-    """The texture loss, lightly, from the first step on, and no discriminator."""
-    gan_none(config)
-    config.gan_loss.texture_weight = 4.0
-
-
 def gan_no_recurrence(config: Experiment) -> None:
     """Every frame for itself."""
     config.vg_net.recurrence = "none"
@@ -201,8 +189,6 @@ GAN_VARIANTS = by_name(
     gan_none,
     gan_mouth,
     gan_with_mouth,
-    gan_pyramid,
-    gan_texture,
     gan_no_recurrence,
 )
 PIXEL_VARIANTS = by_name(

@@ -38,9 +38,8 @@ class AtLoss:
 
 @dataclasses.dataclass
 class GanLoss:
-    """pixel_weight: lambda.  texture_weight: tau, of losses.texture_loss, 0 for none.
-    pyramid_weight: of losses.pyramid_loss, 0 for none.  dynamic: weigh the pixel loss
-    by attention + beta; else plain L1.  score, landmark: the terms of D_s and D_p.
+    """pixel_weight: lambda.  dynamic: weigh the pixel loss by attention + beta; else
+    plain L1.  score, landmark: the terms of D_s and D_p.
     landmark_on_generated: train D_p on generated frames as well, as the authors' code
     does; the paper trains it on real ones.  mouth_weight: of the mouth's pixels in all
     losses of pictures.  mouth_score, mouth_features: weights of the hinge loss and of
@@ -48,8 +47,6 @@ class GanLoss:
     pixel_steps: so many first steps train on the losses of pictures alone."""
 
     pixel_weight: float = 10.0
-    texture_weight: float = 0.0
-    pyramid_weight: float = 0.0
     beta: float = 0.5
     dynamic: bool = True
     score: bool = True
@@ -217,7 +214,6 @@ def validate(experiment: Experiment) -> None:
         )
     if experiment.network == "vg" and not (
         experiment.gan_loss.pixel_weight
-        or experiment.gan_loss.texture_weight
         or experiment.gan_loss.score
         or experiment.gan_loss.landmark
     ):
@@ -282,7 +278,13 @@ def from_flat(flat: dict[str, Any]) -> Experiment:
 # --- configs of earlier versions ---
 
 # What was removed since, and the value with which it did nothing.
-REMOVED = {"ema": 0.0, "data.augment.smile": 0.0, "data.augment.teeth": 0.0}
+REMOVED = {
+    "ema": 0.0,
+    "data.augment.smile": 0.0,
+    "data.augment.teeth": 0.0,
+    "gan_loss.texture_weight": 0.0,
+    "gan_loss.pyramid_weight": 0.0,
+}
 # Values that are called otherwise now.
 RENAMED = {"network": {"gan": "vg"}}
 # Fields that were added since and whose default is not what was done before: the value

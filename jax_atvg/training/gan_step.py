@@ -30,9 +30,7 @@ from jax_atvg.training.losses import (
     mouth_mask,
     mouth_pixels,
     pixel_loss,
-    pyramid_loss,
     score_loss,
-    texture_loss,
 )
 from jax_atvg.training.rng import stream
 from jax_atvg.training.state import NetState, VgNets, VgState, run
@@ -219,8 +217,8 @@ def vg_loss(nets: VgNets, state: VgState, fake: Fake, batch: VgBatch):
 
 
 def likeness_loss(nets: VgNets, fake: Fake, batch: VgBatch):
-    """(the weighted sum of the losses of pictures, its terms unweighted); L_pix is
-    dynamic or plain L1."""
+    """(the weighted loss of pictures, its terms unweighted); L_pix is dynamic or plain
+    L1."""
     weight = 1.0
     if nets.loss.mouth_weight != 1.0:
         size = fake.frames.shape[2]
@@ -232,11 +230,4 @@ def likeness_loss(nets: VgNets, fake: Fake, batch: VgBatch):
         )
     else:
         pixel = pixel_loss(*pictures, weight=weight)
-    loss, terms = nets.loss.pixel_weight * pixel, {"vg/pixel": pixel}
-    if nets.loss.texture_weight:
-        terms["vg/texture"] = texture_loss(*pictures, weight=weight)
-        loss += nets.loss.texture_weight * terms["vg/texture"]
-    if nets.loss.pyramid_weight:
-        terms["vg/pyramid"] = pyramid_loss(*pictures, weight=weight)
-        loss += nets.loss.pyramid_weight * terms["vg/pyramid"]
-    return loss, terms
+    return nets.loss.pixel_weight * pixel, {"vg/pixel": pixel}

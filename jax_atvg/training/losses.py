@@ -21,8 +21,6 @@ from input_pipeline.clip import (
 )
 from jax_atvg.arrays import Array, Attention, Coefficients, Landmarks, Scalar, Video
 
-LEVELS = 4  # of the Laplacian pyramid
-
 
 def at_landmark_loss(
     predicted: Landmarks,
@@ -95,92 +93,6 @@ def dynamic_pixel_loss(
 def pixel_loss(fake: Video, real: Video, *, weight: Attention | float = 1.0) -> Scalar:
     """mean |fake - real|: the plain L1 that the dynamic loss is compared with."""
     return jnp.mean(weight * jnp.abs(fake - real))
-
-
-def texture_loss(
-    fake: Video, real: Video, *, weight: Attention | float = 1.0
-) -> Scalar:
-    """sum over derivatives k of mean W |rms_k(fake) - rms_k(real)|.  Not in the paper.
-
-    rms_k: root mean square, in windows of 8x8 pixels every 4, of a derivative of the
-    gray frames: d/dx, d/dy, d2/dx2, d2/dy2, and of the frames at half the size d/dx,
-    d/dy.  An L1 loss answers doubt with blur; this one asks for as much detail, of the
-    same direction and size, at about the place.  (Without telling them apart a network
-    draws stripes.)
-    """
-    frames = jnp.stack([fake, real]).mean(-1, keepdims=True)
-    frames = frames.reshape(-1, *frames.shape[-3:])  # one picture a row
-    whole = jnp.broadcast_to(weight, (*fake.shape[:-1], 1))
-    weight = overlapping_means(whole.reshape(-1, *whole.shape[2:]), 4)
-    loss = 0.0
-    for scale, orders in ((1, (1, 2)), (2, (1,))):
-        pictures = block_means(frames, scale)
-        for order in orders:
-            for axis in (-2, -3):
-                detail = derivative(pictures, order, axis) ** 2
-                rms = jnp.sqrt(overlapping_means(detail, 4 // scale) + 1e-5)
-                of_fake, of_real = jnp.split(rms, 2)
-                loss += jnp.mean(weight * jnp.abs(of_fake - of_real))
-    return loss
-
-
-def pyramid_loss(
-    fake: Video, real: Video, *, weight: Attention | float = 1.0
-) -> Scalar:
-    """sum over LEVELS of a Laplacian pyramid of mean W |band(fake) - band(real)|, each
-    times 2^-level (Bojanowski et al. 2018).  Not in the paper.
-
-    The bands are linear in the frames, so that of the difference is taken.  A level has
-    half the size of the one before, by means of four; a band is a level less what the
-    next one, smoothed, tells of it.  weight: of each pixel, see mouth_pixels.
-    """
-    error = (fake - real).reshape(-1, *fake.shape[2:])
-    weight = jnp.broadcast_to(weight, (*fake.shape[:-1], 1))
-    weight, loss = weight.reshape(-1, *weight.shape[2:]), 0.0
-    for level in range(LEVELS):
-        smaller = block_means(error, 2)
-        band = error - enlarged(smaller)
-        loss += 2.0**-level * jnp.mean(weight * jnp.abs(band))
-        error, weight = smaller, block_means(weight, 2)
-    return loss
-
-
-def enlarged(pictures: Array) -> Array:
-    """f[N,H,W,C] -> f[N,2H,2W,C], linearly between the pixels' centres."""
-    for axis in (1, 2):
-        pads = [(0, 0)] * pictures.ndim
-        pads[axis] = (1, 1)
-        wide = jnp.pad(pictures, pads, mode="edge")
-        count = pictures.shape[axis]
-        before = lax.slice_in_dim(wide, 0, count, axis=axis)
-        after = lax.slice_in_dim(wide, 2, count + 2, axis=axis)
-        both = [0.75 * pictures + 0.25 * x for x in (before, after)]
-        shape = list(pictures.shape)
-        shape[axis] *= 2
-        pictures = jnp.stack(both, axis + 1).reshape(shape)
-    return pictures
-
-
-def block_means(pictures: Array, side: int) -> Array:
-    """f[N,H,W,C] -> f[N,H/side,W/side,C]."""
-    n, height, width, channels = pictures.shape
-    blocks = pictures.reshape(n, height // side, side, width // side, side, channels)
-    return blocks.mean((2, 4))
-
-
-def overlapping_means(pictures: Array, stride: int) -> Array:
-    """Of windows of 2 stride x 2 stride pixels.  Of blocks, four each: on CPUs the
-    gradient of a pooling operator is slow."""
-    x = block_means(pictures, stride)
-    x = x[:, 1:] + x[:, :-1]
-    return (x[:, :, 1:] + x[:, :, :-1]) / 4
-
-
-def derivative(pictures: Array, order: int, axis: int) -> Array:
-    """Differences of neighbours, zeros after the last: as large as the pictures."""
-    pads = [(0, 0)] * pictures.ndim
-    pads[axis] = (0, order)
-    return jnp.pad(jnp.diff(pictures, order, axis), pads)
 
 
 def mouth_pixels(landmarks: Landmarks, size: int, weight: float) -> Attention:

@@ -51,8 +51,6 @@ def test_two_forward_passes_without_dropout_take_the_same_step():
         ("gan_none", True),
         ("gan_mouth", True),
         ("gan_landmark_on_generated", True),
-        ("gan_texture", False),
-        ("gan_pyramid", False),
         ("pixels", False),
     ],
 )

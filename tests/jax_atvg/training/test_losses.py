@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter, map_coordinates
 
 from jax_atvg.training import losses
 
@@ -78,120 +77,7 @@ def test_coefficient_loss_is_the_mean_square():
     np.testing.assert_allclose(losses.coefficient_loss(h, h + 2), 4.0, rtol=1e-6)
 
 
-# --- texture ---
-
-
-def picture(seed: int = 0, size: int = 32) -> np.ndarray:
-    """f32[1,1,S,S,3] of smooth random texture in about [-1,1]."""
-    noise = np.random.default_rng(seed).normal(size=(size, size))
-    smooth = gaussian_filter(noise, 1.0, mode="wrap")
-    texture = np.repeat((smooth / np.abs(smooth).max())[None, None, ..., None], 3, -1)
-    return texture.astype(np.float32)
-
-
-def test_texture_loss_compares_the_energy_of_derivatives_window_by_window():
-    fake, real = (
-        np.random.default_rng(i).normal(size=(1, 2, 32, 32, 3)) for i in (0, 1)
-    )
-    weight = np.random.default_rng(2).uniform(1, 8, (1, 2, 32, 32, 1))
-
-    def energies(frames, scale):
-        gray = frames.mean(-1).reshape(-1, 32 // scale, scale, 32 // scale, scale)
-        gray = gray.mean((2, 4))
-        for order in (1, 2) if scale == 1 else (1,):
-            for axis in (2, 1):
-                d = np.diff(gray, order, axis)
-                size = 8 // scale
-                yield [
-                    [
-                        np.sqrt(np.sum(d[t, y : y + size, x : x + size] ** 2) / size**2)
-                        for y in range(0, gray.shape[1] - size + 1, size // 2)
-                        for x in range(0, gray.shape[2] - size + 1, size // 2)
-                    ]
-                    for t in range(2)
-                ]
-
-    windows = [
-        [
-            weight[0, t, y : y + 8, x : x + 8].mean()
-            for y in range(0, 25, 4)
-            for x in range(0, 25, 4)
-        ]
-        for t in range(2)
-    ]
-    expected = sum(
-        np.mean(np.array(windows) * np.abs(np.array(a) - np.array(b)))
-        for scale in (1, 2)
-        for a, b in zip(energies(fake, scale), energies(real, scale), strict=True)
-    )
-    single = (x.astype(np.float32) for x in (fake, real))
-    loss = losses.texture_loss(*single, weight=weight.astype(np.float32))
-    np.testing.assert_allclose(loss, expected, rtol=1e-4)
-
-
-def test_texture_loss_grows_with_missing_contrast_and_is_zero_for_the_same():
-    real = 20 * picture()  # large beside the 1e-5 under the root
-    nothing = losses.texture_loss(0 * real, real)
-    for share in (0.25, 0.5, 2.0):
-        loss = losses.texture_loss(share * real, real)
-        np.testing.assert_allclose(loss, abs(1 - share) * nothing, rtol=0.01)
-    assert losses.texture_loss(real, real) == 0
-
-
-def test_texture_loss_minds_blur_more_than_a_shift_and_tells_directions_apart():
-    real = picture()
-    blurred = gaussian_filter(real, (0, 0, 1, 1, 0), mode="wrap")
-    shifted = np.roll(real, 1, axis=3)
-    as_blurred, as_shifted = (
-        losses.texture_loss(fake, real) for fake in (blurred, shifted)
-    )
-    assert as_shifted < 0.5 * as_blurred
-    # L1 sees it the other way round.
-    assert np.abs(shifted - real).mean() > np.abs(blurred - real).mean()
-
-
-def test_texture_loss_tells_stripes_across_from_stripes_along():
-    columns = np.indices((1, 1, 32, 32, 3))[3] // 2 % 2
-    across = (2 * columns - 1).astype(np.float32)
-    along = across.swapaxes(2, 3)
-    both = losses.texture_loss(across, along), losses.texture_loss(0 * along, along)
-    assert both[0] > 1.5 * both[1]
-
-
-# --- pyramid, mouths ---
-
-
-def laplacian_bands(picture, levels):
-    """The bands of f[H,W], by scipy's linear interpolation."""
-    bands = []
-    for _ in range(levels):
-        height, width = picture.shape
-        small = picture.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
-        at = np.meshgrid(
-            *((np.arange(n) + 0.5) / 2 - 0.5 for n in (height, width)), indexing="ij"
-        )
-        bands.append(picture - map_coordinates(small, at, order=1, mode="nearest"))
-        picture = small
-    return bands
-
-
-def test_pyramid_loss_is_the_sum_of_the_weighted_bands():
-    random = np.random.default_rng(0)
-    fake, real = random.uniform(-1, 1, (2, 1, 1, 32, 48, 3))
-    weight = random.uniform(1, 3, (1, 1, 32, 48, 1))
-    want, share = 0.0, weight[0, 0, ..., 0]
-    channels = [
-        laplacian_bands((fake - real)[0, 0, ..., i], losses.LEVELS) for i in range(3)
-    ]
-    for level, bands in enumerate(zip(*channels, strict=True)):
-        want += np.mean(share * np.abs(bands)) / 2**level
-        share = share.reshape(len(share) // 2, 2, -1, 2).mean((1, 3))
-    arrays = [x.astype(np.float32) for x in (fake, real, weight)]
-    loss = losses.pyramid_loss(*arrays[:2], weight=arrays[2])
-    np.testing.assert_allclose(loss, want, rtol=1e-5)
-    assert losses.pyramid_loss(arrays[0], arrays[0]) == 0
-    even = losses.pyramid_loss(arrays[0], arrays[0] + 0.25)
-    np.testing.assert_allclose(even, 0, atol=1e-6)
+# --- mouths ---
 
 
 def test_hinge_loss_is_zero_beyond_the_margin():

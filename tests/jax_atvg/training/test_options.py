@@ -128,16 +128,16 @@ def test_a_term_switched_off_is_in_neither_loss(batch, term):
 
 @pytest.fixture(scope="module")
 def likeness(batch):
-    """A step on the pixel and texture terms alone: (before, after, losses).  With plain
+    """A step on the pixels alone: (before, after, losses).  With plain
     descent: rounding decides where Adam takes an element whose gradient is near eps."""
-    loss = GanLoss(texture_weight=5.0, score=False, landmark=False)
+    loss = GanLoss(score=False, landmark=False)
     return step_of(small_gan(loss=loss, vg_optimizer=optax.sgd(1.0)), batch)
 
 
 @pytest.fixture(scope="module")
 def warm_up(batch):
     """A step of the warm-up, with all terms on: (before, after, losses)."""
-    nets = small_gan(loss=GanLoss(texture_weight=5.0), vg_optimizer=optax.sgd(1.0))
+    nets = small_gan(vg_optimizer=optax.sgd(1.0))
     return step_of(nets, batch, gan.pixel_step)
 
 
@@ -184,17 +184,10 @@ def test_all_ablations_of_vg_net_train_as_long():
 # --- options of current practice ---
 
 
-def test_the_texture_term_is_weighted_into_vg_nets_loss(likeness):
-    _, _, terms = likeness
-    assert terms["vg/texture"] > 0
-    expected = 10 * terms["vg/pixel"] + 5 * terms["vg/texture"]
-    np.testing.assert_allclose(terms["vg/loss"], expected, rtol=1e-5)
-
-
-def test_warm_up_trains_the_generator_on_pixels_and_texture_alone(warm_up, likeness):
+def test_warm_up_trains_the_generator_on_the_pixels_alone(warm_up, likeness):
     before, after, terms = warm_up
     assert_same(after.disc, before.disc)
-    assert set(terms) == {"vg/pixel", "vg/texture", "vg/attention"}
+    assert set(terms) == {"vg/pixel", "vg/attention"}
     assert after.step == 1
     _, expected, _ = likeness
     assert_same(after.vg.params, expected.vg.params, 1e-5)
@@ -264,7 +257,7 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state(batch):
 
 def test_rematerialisation_changes_memory_and_no_number(batch, warm_up):
     """In the warm-up's step: the discriminator has no part in it."""
-    kept = small_gan(loss=GanLoss(texture_weight=5.0), vg_optimizer=optax.sgd(1.0))
+    kept = small_gan(vg_optimizer=optax.sgd(1.0))
     again = dataclasses.replace(
         kept, vg_net=dataclasses.replace(kept.vg_net, remat=True)
     )
