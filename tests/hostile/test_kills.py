@@ -15,7 +15,7 @@ def base(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("prepare", 3), ("train vg", 2), ("export", 1)]
+    ("name", "count"), [("prepare", 3), ("train at", 2), ("export", 1)]
 )
 def test_a_killed_command_goes_on_and_ends_in_the_same_bytes(base, name, count):
     seed = random.randrange(10**6)
