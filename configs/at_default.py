@@ -2,7 +2,7 @@
 
     python main.py train --config=at_default --workdir=runs/at_default --data_dir=DATA
 
-DATA holds the corpora grid and folder.  Hardware: one CPU core, 7 to 10 steps a second.
+DATA holds the corpora grid and folder.  Hardware: one CPU core, 5 to 7 steps a second.
 Data, score: docs/default_model.md.
 """
 
@@ -29,8 +29,8 @@ def get_config() -> Experiment:
         at_net=AtNetSizes(
             example_widths=(64, 64),
             audio_widths=(),
-            fc_widths=(256, 128),
-            lstm_width=128,
+            fc_widths=(512, 256),
+            lstm_width=256,
             lstm_layers=1,
             relative=True,
             from_rest=True,
