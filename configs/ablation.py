@@ -55,10 +55,11 @@ def small_gan() -> Experiment:
 
 
 def small_at() -> Experiment:
-    """One of the default AT-nets, as it was trained on GRID alone, with what makes it
-    hear strangers left out."""
+    """An AT-net half as wide as the default ones, as it was trained on GRID alone, with
+    what makes it hear strangers left out."""
     config = load_config("at_default")
     config.steps = 2000
+    config.at_net.fc_widths, config.at_net.lstm_width = (256, 128), 128
     config.at_net.members, config.at_net.from_rest = 1, False
     config.data.mix = Mix()
     config.data.augment = Strength(

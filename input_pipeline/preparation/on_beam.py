@@ -17,9 +17,9 @@ from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.results import Job, finish, read_sources, write_sources
 
 DEFAULT_RUNNER = "DirectRunner"  # this machine
-LIST_LENGTH = 256  # files per list
+LISTS, LONGEST = 1024, 256  # at least so many lists of files, at most so long
 # Beam knows its other runners by their names alone.
-WHOLE_NAMES = {"DaskRunner": "apache_beam.runners.dask.dask_runner.DaskRunner"}
+DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"
 
 
 class Beam:
@@ -29,8 +29,7 @@ class Beam:
     """
 
     def __init__(self, num_workers: int, options: Sequence[str]):
-        # Beam warns of each of Google's packages that it does not find.
-        logging.getLogger().addFilter(lambda one: "apitools" not in one.getMessage())
+        logging.getLogger().addFilter(of_interest)
         try:
             from apache_beam.options.pipeline_options import (
                 PipelineOptions,
@@ -48,17 +47,23 @@ class Beam:
             if "--direct_num_workers" not in names and num_workers > 1:
                 flags.append(f"--direct_num_workers={num_workers}")
                 flags.append("--direct_running_mode=multi_processing")
-        self.options = PipelineOptions(flags)
-        chosen = self.options.view_as(StandardOptions).runner
-        self.runner = WHOLE_NAMES.get(chosen, chosen)
+        given = dict(flag.removeprefix("--").partition("=")[::2] for flag in flags)
+        self.runner = given["runner"]
+        if self.runner in ("DaskRunner", DASK):
+            self.runner = DASK
+            file = given.get("dask_scheduler_file")
+            if file and not pathlib.Path(file).is_file():  # Dask would wait for ever
+                raise InputError(
+                    f"beam_options: dask_scheduler_file={file}: no such file; start "
+                    "`dask scheduler --scheduler-file=...` first"
+                )
+            if not given.keys() & {"dask_npartitions", "dask_partition_size"}:
+                flags.append("--dask_partition_size=1")  # else 128 lists are one task
         try:
             create_runner(self.runner)
-        except (ValueError, ImportError, AttributeError) as error:
-            raise InputError(f"beam_options: runner={chosen}: {error}") from error
-        if chosen == "DaskRunner" and "--dask_npartitions" not in names:
-            # Without it 128 files are one task.
-            flags.append("--dask_partition_size=1")
-            self.options = PipelineOptions(flags)
+        except (ValueError, ImportError, AttributeError, TypeError) as error:
+            raise InputError(f"beam_options: runner={self.runner}: {error}") from error
+        self.options = PipelineOptions(flags)
         self.options.view_as(StandardOptions).runner = self.runner
 
     def finish(self, job: Job, sources: Sequence[Source]) -> None:
@@ -66,16 +71,17 @@ class Beam:
         import apache_beam as beam
 
         lists = []  # kept in files: half a million names are too many for a pipeline
-        for n in range(0, len(sources), LIST_LENGTH):
+        length = min(max(len(sources) // LISTS, 1), LONGEST)
+        for n in range(0, len(sources), length):
             lists.append(job.work / "files" / f"{n:08d}")
-            some = sources[n : n + LIST_LENGTH]
+            some = sources[n : n + length]
             write_sources(lists[-1], [(source,) for source in some])
         with beam.Pipeline(options=self.options) as pipeline:
             (
                 pipeline
                 | "Lists" >> beam.Create(lists)
                 | "Files" >> beam.FlatMap(_sources)
-                | "Spread" >> beam.Reshuffle()  # one task per file, not per list
+                | "Spread" >> beam.Reshuffle()  # a task a file, where an engine can
                 | "Prepare" >> beam.Map(functools.partial(_finish, job))
             )
 
@@ -85,7 +91,7 @@ class Beam:
         exceptions, and they carry those of the workers."""
         try:
             yield
-        except (InputError, OSError):
+        except InputError:
             raise
         except Exception as error:
             text = (str(error).strip().splitlines() or [""])[-1][:300]
@@ -98,6 +104,12 @@ class Beam:
     def write_config(self) -> dict[str, Any]:
         """Arguments of write_shards by which TFDS writes each shard in a task."""
         return {"beam_runner": self.runner, "beam_options": self.options}
+
+
+def of_interest(record: logging.LogRecord) -> bool:
+    """Whether a log record is shown: not Beam's warnings that packages of Google's
+    cloud are not installed."""
+    return "apitools" not in record.getMessage()
 
 
 def _sources(path: pathlib.Path) -> list[Source]:

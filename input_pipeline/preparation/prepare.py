@@ -91,6 +91,8 @@ def prepare(
             f"workers={num_workers} limit={limit}: must not be negative; "
             "leave them out for all cores and all files"
         )
+    if options.sync != "off" and corpus in records.STILLS:
+        raise InputError(f"sync={options.sync}: photos have no sound; leave it out")
     if options.sync not in MODES:
         raise InputError(f"sync={options.sync}: choose one of {', '.join(MODES)}")
     sources, others = corpora.survey(
@@ -128,9 +130,9 @@ def prepare(
         write_atomically(work / "options.json", json.dumps(settings).encode())
         job = Job(work, make)
         run = RUNNERS[runner](num_workers or os.cpu_count() or 1, beam_options)
-        with run.explained():
+        with run.explained(), _disk_errors(home):
             run.finish(job, sources)
-            statistics = _assemble(job, sources, settings, final, run.write_config())
+        statistics = _assemble(job, sources, settings, final, run)
         shutil.rmtree(work, ignore_errors=True)
     print(f"\n{summary.table(statistics)}\n\nwrote {final}")
     if "validation" not in statistics["splits"]:
@@ -261,10 +263,7 @@ class Local:
                 bar.show(rejects=rejects)
                 bar.update()
 
-    @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """See Beam; here nothing needs it."""
-        yield
+    explained = contextlib.nullcontext  # see Beam
 
     def write_config(self) -> dict[str, Any]:
         """Further arguments of write_shards."""
@@ -282,7 +281,7 @@ def _assemble(
     sources: Sequence[Source],
     settings: dict,
     final: pathlib.Path,
-    write_config: dict[str, Any],
+    run: Local | Beam,
 ) -> dict:
     """Makes the dataset of the finished files; its folder appears all at once."""
     splits = {split: [] for split in dataset.SPLITS}
@@ -316,7 +315,8 @@ def _assemble(
         for split, clips in splits.items()
     }
     corpus = settings["flags"]["corpus"]
-    folder = records.write_shards(staging, corpus, shards, **write_config)
+    with run.explained(), _disk_errors(final.parent):
+        folder = records.write_shards(staging, corpus, shards, **run.write_config())
     statistics = summary.describe(
         folder,
         {

@@ -160,7 +160,7 @@ class Flags:
         """InputError: an unknown flag, a bad value, a required one missing, words."""
         try:
             words = self.values(["", *self.arguments])[1:]
-        except (KeyError, ValueError) as error:  # no such field, or not a field's name
+        except (LookupError, TypeError, ValueError) as error:  # no such field
             raise InputError(self._unknown_field(str(error.args[0]))) from error
         except absl_flags.UnrecognizedFlagError:
             raise

@@ -25,8 +25,8 @@ BEST = "validation/loss"  # the best checkpoint has the least of it
 
 
 def of_interest(record: logging.LogRecord) -> bool:
-    """Whether a log record is shown: not orbax's warnings at every save that no
-    validation came with it, and after a kill that it removes what was half-written."""
+    """Whether a log record is shown.  Two warnings of orbax's are not: that a save has
+    no validation, and that it removes what a killed run has left half-written."""
     text = record.getMessage()
     return "tracked_metric" not in text and "is not finalized" not in text
 
@@ -48,7 +48,7 @@ DAMAGE = (
     *("DATA_LOSS", "NOT_FOUND", "OUT_OF_RANGE"),
     *("Error decoding", "Invalid JSON", "checksum"),
 )
-DAMAGE_TYPES = (Damaged, FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError)
+DAMAGE_TYPES = (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError)
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -165,7 +165,8 @@ class Checkpoints:
         there is none.
 
         shapes: ShapeDtypeStructs with shardings, as the state is wanted.  reached: the
-        last step that the run has told of.  go_back: start from an earlier one all the
+        last step that the run has told of; a damaged checkpoint tells of its step.
+        go_back: start from an earlier one all the
         same; checkpoints that are damaged are moved to workdir/damaged then.
         A checkpoint is damaged if its files show it (is_damage).  Whatever else stands
         in the way of reading ends the run, and nothing is moved.  Several processes
@@ -180,6 +181,7 @@ class Checkpoints:
             except Damaged as error:
                 print(f"warning: {error}; taking the one before", file=sys.stderr)
                 damaged.append(step)
+                reached = max(reached, step)
             else:
                 break
         good = int(found[0].step) if found else 0
@@ -190,11 +192,6 @@ class Checkpoints:
                 f"{self.folder}: the run has reached step {reached}, but "
                 f"{newest if good else 'there is no readable checkpoint'}; bring the "
                 "newer ones back, or start from there with --go_back"
-            )
-        if damaged and not go_back and not found:
-            raise InputError(
-                f"{self.folder}: all checkpoints are damaged; bring whole ones back, "
-                "or start from step 0 with --go_back"
             )
         if go_back and damaged:
             self._set_aside(damaged)

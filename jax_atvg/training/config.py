@@ -41,10 +41,10 @@ class GanLoss:
     """pixel_weight: lambda.  dynamic: weigh the pixel loss by attention + beta; else
     plain L1.  score, landmark: the terms of D_s and D_p.
     landmark_on_generated: train D_p on generated frames as well, as the authors' code
-    does; the paper trains it on real ones.  mouth_weight: of the mouth's pixels in all
-    losses of pictures.  mouth_score, mouth_features: weights of the hinge loss and of
+    does; the paper trains it on real ones.  mouth_weight: of the mouth's pixels in the
+    pixel loss.  mouth_score, mouth_features: weights of the hinge loss and of
     feature matching, both of the discriminator of mouths; 0 and 0: there is none.
-    pixel_steps: so many first steps train on the losses of pictures alone."""
+    pixel_steps: so many first steps train on the pixel loss alone."""
 
     pixel_weight: float = 10.0
     beta: float = 0.5
@@ -180,6 +180,7 @@ AT_LEAST = {
     "gan_loss.pixel_steps": 0,
     "optimizer.warmup": 0,
     "data.validation_clips": 0,
+    "data.num_threads": 0,
     "data.num_workers": 0,
     "data.synthetic": 0,
 }
@@ -193,14 +194,14 @@ BELOW_ONE = ("vg_net.dropout", "optimizer.b1", "optimizer.b2")
 
 def validate(experiment: Experiment) -> None:
     """InputError that names the first field out of its range."""
-    values = flatten(experiment)
-    for name, value in values.items():
+    defaults = flatten(Experiment())
+    for name, value in flatten(experiment).items():
         if name in CHOICES and value not in CHOICES[name]:
             raise InputError(
                 f"config.{name}={value!r}: choose one of {', '.join(CHOICES[name])}"
             )
-        if name != "report_to" and (rule := broken_rule(name, value)):
-            raise InputError(f"config.{name}={value}: must be {rule}")
+        if name != "report_to" and (rule := broken_rule(name, value, defaults[name])):
+            raise InputError(f"config.{name}={value!r}: must be {rule}")
     names = experiment.report_to
     if not set(names) <= set(REPORTERS) or len(set(names)) < len(names):
         raise InputError(
@@ -220,21 +221,24 @@ def validate(experiment: Experiment) -> None:
         raise InputError("config.gan_loss: every term is off; leave one on")
 
 
-def broken_rule(name: str, value: Any) -> str:
-    """What a number, or one of several, must be and is not; "" if all is right."""
-    if isinstance(value, tuple):
+def broken_rule(name: str, value: Any, default: Any) -> str:
+    """What a field must be and is not, "" if all is right.  Its default says whether it
+    is a whole number, any number, several whole numbers, or none."""
+    kind = type(default)
+    if kind is tuple:
         whole = all(type(one) is int and 1 <= one <= MOST for one in value)
         return "" if whole else "whole numbers from 1 on, as (64, 128)"
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if kind not in (int, float):
         return ""
+    if type(value) not in (int, kind):
+        return "a whole number" if kind is int else "a number"
     if name in BELOW_ONE:
         return "" if 0 <= value < 1 else "in [0, 1)"
-    if isinstance(value, float):
-        if not 0 <= value < math.inf:  # which NaN is not either
-            return "0.0 at least, and finite"
-    elif value < (least := AT_LEAST.get(name, 1)):
+    if kind is float and not 0 <= value < math.inf:  # which NaN is not either
+        return "0.0 at least, and finite"
+    if kind is int and value < (least := AT_LEAST.get(name, 1)):
         return f"{least} at least"
-    if value > (most := AT_MOST.get(name, MOST if isinstance(value, int) else value)):
+    if value > (most := AT_MOST.get(name, MOST if kind is int else math.inf)):
         return f"{most} at most"
     return ""
 

@@ -9,7 +9,7 @@ authors' code.  That code adds L_p(fake) to L_D, against the paper: VG-net then 
 to write landmarks into the frames that only D_p can read.  VG-net runs forward once;
 the authors run it twice, with new dropout masks.
 
-Not in the paper: other losses of pictures, and a discriminator of mouths, see
+Not in the paper: plain L1, and a discriminator of mouths, see
 config.GanLoss.
 """
 
@@ -64,10 +64,10 @@ def gan_step(
 def pixel_step(
     nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array
 ) -> tuple[VgState, dict[str, Array]]:
-    """A step of VG-net alone, on the losses of pictures, without discriminators: a run
+    """A step of VG-net alone, on the pixel loss, without discriminators: a run
     may begin with such steps (not in the paper)."""
     fake, pull_back, batch_stats = generate(nets, state, batch, seed)
-    (_, terms), cotangent = jax.value_and_grad(likeness_loss, 1, has_aux=True)(
+    (_, terms), cotangent = jax.value_and_grad(weighted_pixel_loss, 1, has_aux=True)(
         nets, fake, batch
     )
     (gradients,) = pull_back(cotangent)
@@ -186,7 +186,7 @@ def judge_mouths(nets: VgNets, params, batch_stats, fake: Video, batch: VgBatch)
 def vg_loss(nets: VgNets, state: VgState, fake: Fake, batch: VgBatch):
     """(L_G, its terms), L_G as VG-net is judged.  The discriminators are frozen:
     neither their parameters nor their running statistics change."""
-    loss, terms = likeness_loss(nets, fake, batch)
+    loss, terms = weighted_pixel_loss(nets, fake, batch)
     disc, mouth = state.disc, state.mouth
     if nets.loss.score or nets.loss.landmark:
         judged, _ = run(
@@ -216,7 +216,7 @@ def vg_loss(nets: VgNets, state: VgState, fake: Fake, batch: VgBatch):
     return loss, terms | {"vg/attention": fake.attention.mean(), "vg/loss": loss}
 
 
-def likeness_loss(nets: VgNets, fake: Fake, batch: VgBatch):
+def weighted_pixel_loss(nets: VgNets, fake: Fake, batch: VgBatch):
     """(the weighted loss of pictures, its terms unweighted); L_pix is dynamic or plain
     L1."""
     weight = 1.0

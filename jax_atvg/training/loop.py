@@ -16,7 +16,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from input_pipeline.clip import EvaluationBatch, InputError, Pca
-from input_pipeline.files import replacing
 from input_pipeline.progress import Progress
 from input_pipeline.training_data.fingerprint import TEMPLATE, check_template
 from jax_atvg.inference.bundle import Bundle, load_bundle, sizes
@@ -35,7 +34,7 @@ from jax_atvg.training.reporting import (
 from jax_atvg.training.state import AtNets, AtState, NetState
 from jax_atvg.training.train_step import Nets, State, Step, TrainStep, build
 from jax_atvg.training.validation import picture, validator
-from jax_atvg.training.workdir import claim_workdir, open_workdir
+from jax_atvg.training.workdir import claim_workdir, keep_pca, open_workdir
 
 IN_FLIGHT = 2  # steps that may be under way at once
 
@@ -77,8 +76,8 @@ def training_loop(
         fitting_bundle(experiment, step_of.nets, data)  # before anything is written
     with contextlib.ExitStack() as stack:
         stack.enter_context(claim_workdir(workdir, experiment, data))
-        if pca is not None and jax.process_index() == 0:
-            save_pca(workdir / "pca.npz", pca)
+        if pca is not None:
+            keep_pca(workdir / "pca.npz", pca, same=experiment.network == "at")
         checkpoints = Checkpoints(
             workdir, experiment.keep, experiment.save_every, experiment.report_every
         )
@@ -255,15 +254,6 @@ def fitting_bundle(
             " prepare the data it was trained on, or train AT-net from the start"
         )
     return bundle
-
-
-def save_pca(path: epath.Path, pca: Pca) -> None:
-    """Writes the PCA beside the run: `export` needs it to read the coefficients."""
-    try:
-        with replacing(path) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, **pca._asdict())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error}); make room") from error
 
 
 class Pending:

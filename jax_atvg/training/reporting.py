@@ -80,8 +80,8 @@ class Folder:
 class JsonLines:
     """workdir/metrics.jsonl: a line a report.  The best checkpoint is chosen by it.
 
-    What a run told before of steps that it does again is taken out, so that every step
-    is told of once.
+    What a run told before of steps that it does again is taken out, so that no step is
+    told of twice.
     """
 
     def __init__(self, workdir: epath.Path, done: int, config: Mapping[str, Any]):
@@ -90,11 +90,12 @@ class JsonLines:
         if in_store(workdir) and earlier.exists():
             earlier.copy(path)
         lines = lines_of(path)
-        if kept := [line for line in lines if (step_of(line) or 0) <= done]:
+        text = "".join(f"{x}\n" for x in lines if (step_of(x) or 0) <= done)
+        # A line that was cut off ends here, else the next one would be lost, too.
+        if path.is_file() and path.read_bytes() != text.encode():
             with replacing(path) as partial:
-                # One that was cut off ends here, else the next one would be lost too.
-                partial.write_text("".join(f"{line}\n" for line in kept))
-        self.lines = path.open("a" if kept else "w", encoding="utf-8")
+                partial.write_text(text, encoding="utf-8")
+        self.lines = path.open("a", encoding="utf-8")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         line = {"step": step, "time": round(time.time(), 3), **values}
@@ -132,7 +133,7 @@ def step_of(line: str) -> int | None:
     """The step that a line of metrics.jsonl tells of; None: it is damaged."""
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

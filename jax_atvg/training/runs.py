@@ -11,13 +11,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from input_pipeline.clip import NUM_POINTS, InputError, Pca
+from input_pipeline.clip import InputError, Pca
 from jax_atvg.training.checkpoint import BEST, saved_steps
 from jax_atvg.training.config import Experiment, differences, flatten
 from jax_atvg.training.config_files import read_config
 from jax_atvg.training.reporting import lines_of
 from jax_atvg.training.state import STORED_AS
-from jax_atvg.training.workdir import open_workdir, read_data
+from jax_atvg.training.workdir import open_workdir, read_data, read_pca
 
 WHICH = ("best", "newest")
 
@@ -161,20 +161,3 @@ def read_variables(workdir: epath.Path, step: int) -> dict[str, Any]:
 
 def part(tree: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: tree[name] for name in names}
-
-
-def read_pca(workdir: epath.Path) -> Pca | None:
-    path = workdir / "pca.npz"
-    if not path.exists():
-        return None
-    try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            mean, components = arrays["mean"], arrays["components"]
-            size = 2 * NUM_POINTS
-            if mean.shape != (size,) or components.shape[:1] != (size,):
-                raise ValueError(f"a mean of {mean.shape}, not of ({size},)")
-            return Pca(mean.astype(np.float32), components.astype(np.float32))
-    except Exception as error:  # numpy and zipfile raise many kinds
-        raise InputError(
-            f"{path}: damaged ({error}); copy pca.npz of the dataset there"
-        ) from error

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
-from input_pipeline.clip import InputError
+from input_pipeline.clip import NUM_POINTS, InputError, Pca
 from input_pipeline.files import in_store, locked, replacing
 from input_pipeline.training_data.fingerprint import CLIPS, TEMPLATE, check_same
 from jax_atvg.training.checkpoint import saved_steps
@@ -85,7 +86,7 @@ def _claim(workdir, experiment, data, stack: contextlib.ExitStack) -> None:
         check_same_data(workdir, data)
         if first:
             write_config(workdir, experiment)
-            if data is not None:
+            if data is not None and not (workdir / DATA).exists():
                 with replacing(workdir / DATA) as partial:
                     partial.write_text(json.dumps(data, indent=1) + "\n")
     except OSError as error:
@@ -146,3 +147,50 @@ def check_same_run(workdir: epath.Path, experiment: Experiment) -> None:
         raise InputError(
             f"{workdir}: holds a run of another config: {', '.join(changed)}; {remedy}"
         )
+
+
+def keep_pca(path: epath.Path, pca: Pca, *, same: bool) -> None:
+    """Writes the PCA beside the run, in the first process: `export` needs it to read
+    the coefficients.
+
+    same: whether a run that goes on needs the one it was begun with.  InputError: it is
+    another one.
+    """
+    if same and path.is_file():
+        before = read_pca(path.parent)
+        if before.components.shape != pca.components.shape or not all(
+            map(np.allclose, before, pca)
+        ):
+            raise InputError(
+                f"{path.parent}: the run there was begun with another PCA of the "
+                "landmarks, which all videos in a --data_dir decide; give those it was "
+                "begun with, or another --workdir"
+            )
+    if jax.process_index() == 0:
+        save_pca(path, pca)
+
+
+def save_pca(path: epath.Path, pca: Pca) -> None:
+    """InputError: it cannot be written."""
+    try:
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **pca._asdict())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}); make room") from error
+
+
+def read_pca(workdir: epath.Path) -> Pca | None:
+    path = workdir / "pca.npz"
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            mean, components = arrays["mean"], arrays["components"]
+            size = 2 * NUM_POINTS
+            if mean.shape != (size,) or components.shape[:1] != (size,):
+                raise ValueError(f"a mean of {mean.shape}, not of ({size},)")
+            return Pca(mean.astype(np.float32), components.astype(np.float32))
+    except Exception as error:  # numpy and zipfile raise many kinds
+        raise InputError(
+            f"{path}: damaged ({error}); copy pca.npz of the dataset there"
+        ) from error

@@ -103,9 +103,8 @@ def runs_and_data(base: pathlib.Path) -> None:
     from input_pipeline.training_data.synthetic import SyntheticClips, write_dataset
     from jax_atvg.sharding import data_mesh
     from jax_atvg.training.checkpoint import Checkpoints
-    from jax_atvg.training.loop import save_pca
     from jax_atvg.training.train_step import build as build_step
-    from jax_atvg.training.workdir import claim_workdir, open_workdir
+    from jax_atvg.training.workdir import claim_workdir, open_workdir, save_pca
 
     clips = SyntheticClips(3, 20)
     write_dataset(base / "data", train=clips, validation=SyntheticClips(2, 20, seed=1))
@@ -184,7 +183,7 @@ def kinds(base: pathlib.Path) -> dict[str, Kind]:
         return next(p for p in path.parents if p.name == name)
 
     return {
-        "picture": Kind("pictures", 0.3, lambda path, out: one(out, image=path)),
+        "picture": Kind("pictures", 0.27, lambda path, out: one(out, image=path)),
         "sound": Kind("sounds", 0.3, lambda path, out: one(out, audio=path)),
         "list": Kind("lists", 0.1, functools.partial(batch, base)),
         "bundle": Kind(

@@ -31,7 +31,7 @@ from tests.hostile import cases
 from tests.hostile.mutations import mutated
 
 SECONDS = 60.0  # for a case; a process that takes twice as long is ended
-MEBIBYTES = 1000  # by which a process may grow, which then compiles less
+MEBIBYTES = 1000  # by which a process may grow in a case
 PROGRESS = re.compile(r"\d+ of \d+ (frame|file|clip|step)s?| parameters$")
 GOES_ON = (
     "warning: ",

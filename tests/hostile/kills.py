@@ -35,13 +35,13 @@ IN_A_ROW = 3  # kills before a command is left to end
 class Command(NamedTuple):
     """arguments: (files that `build` made, folder of the case) -> the command line.
     prepared: what is in the folder before the first start.  result: what must be the
-    same in the end.  kept: what is finished already and must not go.  compiles: what
-    the first start keeps for the others.  check: looks at what is there after a kill.
-    """
+    same in the end.  kept: what is finished already and must not go, None: all is.
+    compiles: whether it does, so that its first start takes longer.  check: looks at
+    what is there after a kill."""
 
     arguments: Callable[[pathlib.Path, pathlib.Path], list[str]]
     result: Callable[[pathlib.Path], dict]
-    kept: Callable[[pathlib.Path], set]
+    kept: Callable[[pathlib.Path], set | None]
     compiles: bool = True
     prepared: Callable[[pathlib.Path, pathlib.Path], None] = lambda base, folder: None
     check: Callable[[pathlib.Path, pathlib.Path], None] = lambda base, folder: None
@@ -80,12 +80,14 @@ def dataset(folder: pathlib.Path) -> dict[str, bytes]:
     return files(folder / "data") if (folder / "data").exists() else {}
 
 
-def finished_videos(folder: pathlib.Path) -> set[str]:
-    """Those whose clips need not be found again; the whole dataset stands for all."""
-    done = {path.name for path in (folder / "data").rglob("work/clips/*/*.zip")}
+def finished_videos(folder: pathlib.Path) -> set | None:
+    """Those whose clips need not be found again, and when they were written: none is
+    done twice."""
     made = list((folder / "data").rglob("dataset_info.json"))
-    whole = any("staging" not in path.parts for path in made)
-    return {f"{n}" for n in range(99)} if whole else {n for n in done if len(n) == 36}
+    if any("staging" not in path.parts for path in made):
+        return None
+    done = (folder / "data").rglob("work/clips/*/*.zip")
+    return {(p.name, p.stat().st_mtime_ns) for p in done if "partial" not in p.name}
 
 
 # --- train ---
@@ -285,7 +287,7 @@ def run_case(
         folder = pathlib.Path(temporary) / "case"
         folder.mkdir()
         command.prepared(base, folder)
-        kept = command.kept(folder)
+        kept, process = command.kept(folder), None
         try:
             while True:
                 process = start(command, base, folder)
@@ -293,9 +295,10 @@ def run_case(
                     break
                 kills += 1
                 command.check(base, folder)
-                if gone := kept - command.kept(folder):
+                now = command.kept(folder)
+                if gone := set() if now is None else (kept or set()) - now:
                     raise Fault(f"{sorted(gone)} are gone after kill {kills}")
-                kept = command.kept(folder)
+                kept = now
             if process.wait(LIMIT):
                 raise Fault(f"exit code {process.returncode}")
             result = command.result(folder)
@@ -307,6 +310,10 @@ def run_case(
             log = folder.with_suffix(".log")
             said = log.read_text()[-1500:] if log.exists() else ""
             return Outcome(name, kills, f"{error}\n{said}")
+        finally:
+            if process is not None and process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
     return Outcome(name, kills, "")
 
 
@@ -314,7 +321,7 @@ def run_command(name: str, count: int, base: pathlib.Path, seed: int) -> list[Ou
     """Cases until there were `count` kills."""
     whole = undisturbed(COMMANDS[name], base, base / f"whole {name}")
     outcomes, left = [], count
-    while left > 0:
+    while left > 0 and len(outcomes) < 4 * count:  # some end before they are killed
         case = len(outcomes)
         outcome = run_case(name, whole, base, seed, case, min(IN_A_ROW, left))
         outcomes.append(outcome)

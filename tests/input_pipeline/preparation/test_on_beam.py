@@ -1,5 +1,6 @@
 """The Beam pipeline makes what the local processes make."""
 
+import errno
 import importlib.util
 import os
 import pathlib
@@ -11,7 +12,7 @@ import pytest
 
 from input_pipeline.clip import InputError
 from input_pipeline.preparation.on_beam import Beam
-from input_pipeline.preparation.prepare import prepare
+from input_pipeline.preparation.prepare import _disk_errors, prepare
 from input_pipeline.training_data import records
 from tests.conftest import ROOT
 from tests.input_pipeline.face_videos import assert_same
@@ -86,9 +87,12 @@ def test_on_an_engine_whose_workers_die_the_dataset_is_the_same(
     comes and ends it."""
     file, begin = dask
     workers = [begin(), begin()]
+    until = time.monotonic() + LIMIT
+    while not file.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
     process = start(lrw, tmp_path, f"runner=DaskRunner,dask_scheduler_file={file}")
     work = tmp_path / records.NAME / "lrw" / "work"
-    until = time.monotonic() + LIMIT
     for number, worker in enumerate(workers, 1):
         while len(list(work.glob("clips/*/*.zip"))) < number:
             assert process.poll() is None, process.communicate()
@@ -101,20 +105,36 @@ def test_on_an_engine_whose_workers_die_the_dataset_is_the_same(
 
 
 @needs_beam
-def test_a_pipeline_that_fails_says_what_it_died_of():
-    """And what is not an error of Beam is left as it is."""
+def test_a_pipeline_that_fails_says_what_it_died_of(tmp_path):
+    """A full disk is told as such, also where an engine has wrapped it."""
     run = Beam(1, ["direct_running_mode=in_memory"])
     failed = r"failed \(RuntimeError: b\); what is finished"
     with pytest.raises(InputError, match=failed), run.explained():
         raise RuntimeError("a\nb")
-    with pytest.raises(OSError, match="full"), run.explained():
-        raise OSError("full")
+    full = pytest.raises(InputError, match="the disk is full; make room")
+    with full, run.explained(), _disk_errors(tmp_path):
+        raise RuntimeError(f"worker: {os.strerror(errno.ENOSPC)}")
+    with (
+        pytest.raises(InputError, match=r"failed .OSError: Timed out"),
+        run.explained(),
+    ):
+        raise OSError("Timed out")  # as Dask says of a scheduler
 
 
 @needs_beam
 def test_a_runner_that_does_not_exist_is_an_input_error():
     with pytest.raises(InputError, match="runner=NoRunner: Unexpected pipeline runner"):
         Beam(1, ["runner=NoRunner"])
+
+
+@needs_beam
+def test_dask_is_given_small_tasks_unless_others_are_asked_for(tmp_path):
+    file = tmp_path / "scheduler.json"
+    with pytest.raises(InputError, match=r"json: no such file; start `dask sch"):
+        Beam(1, ["runner=DaskRunner", f"dask_scheduler_file={file}"])
+    for options, size in ([], 1), (["dask_partition_size=8"], 8):
+        found = Beam(1, ["runner=DaskRunner", *options]).options.get_all_options()
+        assert found["partition_size"] == size
 
 
 def test_a_missing_beam_is_an_input_error(lrw, tmp_path, monkeypatch):

@@ -176,6 +176,9 @@ WRONG = {
     "config.: no such field": [
         *("train", "--config=smoke", "--config.=1", "--workdir=new"),
     ],
+    "config.steps[0]: no such field": [
+        *("train", "--config=smoke", "--config.steps[0]=1", "--workdir=new"),
+    ],
     "config.0s\xe9ed: no such field": [
         *("train", "--config=smoke", "--config.0s\xe9ed=1", "--workdir=new"),
     ],

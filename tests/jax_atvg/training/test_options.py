@@ -99,7 +99,7 @@ def test_without_dynamic_loss_the_pixel_term_is_plain_l1(batch):
     nets = small_gan(loss=GanLoss(dynamic=False))
     fake = gan.Fake(-batch.frames, np.ones((*batch.frames.shape[:-1], 1), np.float32))
     expected = np.mean(np.abs(2 * batch.frames))
-    loss, terms = gan.likeness_loss(nets, fake, batch)
+    loss, terms = gan.weighted_pixel_loss(nets, fake, batch)
     np.testing.assert_allclose(terms["vg/pixel"], expected, rtol=1e-6)
     np.testing.assert_allclose(loss, 10 * expected, rtol=1e-6)
 
@@ -334,6 +334,8 @@ def test_spectral_norm_divides_kernels_by_their_largest_singular_value(batch):
             AtNetSizes(lstm_width=0),
             r"config.at_net.lstm_width=0: must be 1 at least",
         ),
+        ("steps", True, r"config.steps=True: must be a whole number"),
+        ("seed", -1, r"config.seed=-1: must be 0 at least"),
         (
             "at_net",
             AtNetSizes(fc_widths=(64, 0)),
@@ -344,6 +346,18 @@ def test_spectral_norm_divides_kernels_by_their_largest_singular_value(batch):
 def test_a_value_out_of_range_is_named(name, value, message):
     with pytest.raises(InputError, match=message):
         configuration.validate(Experiment(**{name: value}))
+
+
+def test_whole_numbers_are_numbers():
+    """As a config's file may write them; zero of them, too."""
+    config = Experiment()
+    config.optimizer.clip_norm, config.data.mix.grid = 0, 1
+    configuration.validate(config)
+    config.steps = 1e4
+    with pytest.raises(
+        InputError, match="config.steps=10000.0: must be a whole number"
+    ):
+        configuration.validate(config)
 
 
 def test_a_generator_without_any_loss_is_an_error():

@@ -15,7 +15,6 @@ from jax_atvg.inference.predict import first_state
 from jax_atvg.training.at_step import at_step
 from jax_atvg.training.checkpoint import BEST, Checkpoints
 from jax_atvg.training.config import flatten, from_flat
-from jax_atvg.training.loop import save_pca
 from jax_atvg.training.runs import Run, averaged, read_run
 from jax_atvg.training.state import (
     AtState,

@@ -15,10 +15,9 @@ from input_pipeline.clip import InputError
 from input_pipeline.training_data import synthetic
 from jax_atvg.training.checkpoint import Checkpoints
 from jax_atvg.training.config_files import read_config
-from jax_atvg.training.loop import save_pca
 from jax_atvg.training.reporting import open_reporters
-from jax_atvg.training.runs import read_pca, validation_losses
-from jax_atvg.training.workdir import claim_workdir, open_workdir
+from jax_atvg.training.runs import validation_losses
+from jax_atvg.training.workdir import claim_workdir, open_workdir, read_pca, save_pca
 
 
 @pytest.fixture

@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from etils import epath
 
-from input_pipeline.clip import InputError
+from input_pipeline.clip import InputError, Pca
+from input_pipeline.training_data.synthetic import SyntheticClips
 from jax_atvg.training import workdir as folders
 from jax_atvg.training.config import Experiment
 from tests.jax_atvg.training.test_loop import experiment, run
@@ -46,7 +48,23 @@ def test_other_data_are_refused_and_leave_the_pca_as_it_is(tmp_path):
     assert (tmp_path / "pca.npz").read_bytes() == before
     more = DATA | {"clips": DATA["clips"] | {"portraits": "4"}}
     assert run(config, tmp_path, data=more).step == 3
-    assert json.loads((tmp_path / "data.json").read_text()) == more
+    assert json.loads((tmp_path / "data.json").read_text()) == DATA
+
+
+def test_another_pca_is_refused_for_at_net_alone(tmp_path):
+    """Videos of a corpus that the run has no share of decide it, too."""
+    path = epath.Path(tmp_path) / "pca.npz"
+    pca = SyntheticClips(3, 12).pca(6)
+    other = SyntheticClips(3, 12, seed=1).pca(6)
+    fewer = Pca(pca.mean, pca.components[:, :5])
+    for same in (True, False):
+        folders.keep_pca(path, pca, same=same)
+    for another in (other, fewer):
+        with pytest.raises(InputError, match="was begun with another PCA"):
+            folders.keep_pca(path, another, same=True)
+    np.testing.assert_array_equal(folders.read_pca(path.parent).mean, pca.mean)
+    folders.keep_pca(path, other, same=False)
+    np.testing.assert_array_equal(folders.read_pca(path.parent).mean, other.mean)
 
 
 def test_a_run_of_an_earlier_version_takes_the_data_it_is_given(tmp_path):
