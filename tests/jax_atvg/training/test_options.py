@@ -354,9 +354,7 @@ def test_whole_numbers_are_numbers():
     config.optimizer.clip_norm, config.data.mix.grid = 0, 1
     configuration.validate(config)
     config.steps = 1e4
-    with pytest.raises(
-        InputError, match="config.steps=10000.0: must be a whole number"
-    ):
+    with pytest.raises(InputError, match=r"steps=10000.0: must be a whole number"):
         configuration.validate(config)
 
 
