@@ -38,7 +38,10 @@ def start(lrw, data_dir: pathlib.Path, options: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> None:
-    _, error = process.communicate(timeout=LIMIT)
+    try:
+        _, error = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
     assert process.returncode == 0, error
 
 
