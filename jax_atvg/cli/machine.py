@@ -1,9 +1,11 @@
 """How a process of the command line is set up, before and after jax is imported."""
 
 import ctypes
+import logging
 import os
 import pathlib
 import sys
+from typing import Any
 
 
 def keep_freed_memory(one_heap: bool) -> None:
@@ -61,9 +63,11 @@ def enlarge_stack() -> None:
 
 
 def set_up_jax() -> None:
-    """A second start takes compiled programs from the user's cache folder."""
+    """A second start takes compiled programs from the user's cache folder; and an error
+    while arrays are read is told once."""
     import jax
 
+    tell_errors_of_reading_once()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(home) / "jax_atvg"
@@ -72,3 +76,24 @@ def set_up_jax() -> None:
         except OSError:
             return  # no home that can be written: every start compiles
         jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def tell_errors_of_reading_once() -> None:
+    """Many arrays are read at a time.  Where one is damaged, its error ends all of it,
+    and the others fail when nobody waits for them any more: asyncio and Python would
+    tell of each of them, in a traceback."""
+    logging.getLogger("asyncio").addFilter(was_awaited)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = unless_late
+
+
+def was_awaited(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
+
+
+def unless_late(event: Any) -> None:
+    """Python's own report of an exception that nobody can catch, unless a reading came
+    to its end when its event loop was closed."""
+    late = isinstance(event.exc_value, RuntimeError)
+    if not (late and str(event.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(event)

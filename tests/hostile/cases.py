@@ -88,6 +88,7 @@ def configs(folder: pathlib.Path) -> None:
 
     fields = flatten(smoke.get_config("at")) | {
         "steps": 2,
+        "batch_size": 8,  # the tests have eight devices
         "report_to": ("jsonl",),
     }
     lines = [f"{name}={value}" for name, value in fields.items()]

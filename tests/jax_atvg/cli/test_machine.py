@@ -1,13 +1,16 @@
 """How a process of the command line is set up."""
 
+import logging
 import os
 import platform
 import resource
 import subprocess
 import sys
+import types
 
 import pytest
 
+from jax_atvg.cli import machine
 from tests.conftest import ROOT
 
 
@@ -59,3 +62,17 @@ def test_a_program_starts_anew_for_a_larger_stack_before_jax_is_there(jax):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (least, most)),
     )
     assert done.stdout == f"({least if jax else most}, {most}) ['-c', 'one']\n"
+
+
+def test_readings_that_fail_when_nobody_waits_are_not_told(caplog, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    machine.tell_errors_of_reading_once()
+    monkeypatch.setattr(sys, "__unraisablehook__", told.append)
+    for text in ("Event loop is closed", "something else"):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+    assert [str(event.exc_value) for event in told] == ["something else"]
+    log = logging.getLogger("asyncio")
+    log.error("Task exception was never retrieved")
+    log.error("a slow callback")
+    assert [record.getMessage() for record in caplog.records] == ["a slow callback"]

@@ -25,7 +25,7 @@ from jax_atvg.training.state import (
 )
 from jax_atvg.training.train_step import initial_state, make_nets
 from jax_atvg.training.validation import variables_of
-from jax_atvg.training.workdir import claim_workdir, open_workdir
+from jax_atvg.training.workdir import claim_workdir, open_workdir, save_pca
 from tests.random_variables import random_variables
 
 K = 6
