@@ -35,6 +35,11 @@ class InputError(ValueError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """What an InputError quotes of another error: orbax and others write pages."""
+    return (str(error).splitlines() or [""])[0][:200]
+
+
 class Pca(NamedTuple):
     """A linear model of landmarks: p = h U^T + M.  CVPR 2019, section 3.1.
 

@@ -104,6 +104,17 @@ def moments(batches: Iterable[Float[np.ndarray, "_ 136"]]) -> Moments:
     return Moments(count, shift + mean, scatter - count * np.outer(mean, mean))
 
 
+def checked_pca(mean: np.ndarray, components: np.ndarray) -> Pca:
+    """A PCA that was read from a file.  ValueError: it is none of landmarks."""
+    size = 2 * NUM_POINTS
+    if mean.shape != (size,) or components.shape[:1] != (size,):
+        raise ValueError(f"pca.npz: a mean of {mean.shape}, not of ({size},)")
+    for x in (mean, components):
+        if x.dtype.kind != "f" or not np.isfinite(x).all():
+            raise ValueError("pca.npz: not all are finite numbers")
+    return Pca(mean, components)
+
+
 def fit_pca(
     landmarks: Moments | Iterable[Float[np.ndarray, "_ 136"]], num_coefficients: int
 ) -> tuple[Pca, Float64[np.ndarray, "136"]]:

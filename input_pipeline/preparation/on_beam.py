@@ -41,14 +41,11 @@ class Beam:
                 f"runner=beam: {error}; pip install -r requirements/beam.txt"
             ) from error
         flags = [f"--{option.removeprefix('--')}" for option in options]
-        names = {flag.split("=")[0] for flag in flags}
-        if "--runner" not in names:
-            flags.append(f"--runner={DEFAULT_RUNNER}")
-            if "--direct_num_workers" not in names and num_workers > 1:
-                flags.append(f"--direct_num_workers={num_workers}")
-                flags.append("--direct_running_mode=multi_processing")
         given = dict(flag.removeprefix("--").partition("=")[::2] for flag in flags)
-        self.runner = given["runner"]
+        self.runner = given.get("runner", DEFAULT_RUNNER)
+        if not given.keys() & {"runner", "direct_num_workers"} and num_workers > 1:
+            flags.append(f"--direct_num_workers={num_workers}")
+            flags.append("--direct_running_mode=multi_processing")
         if self.runner in ("DaskRunner", DASK):
             self.runner = DASK
             file = given.get("dask_scheduler_file")

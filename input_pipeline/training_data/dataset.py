@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Float64
 
-from input_pipeline.clip import NUM_POINTS, Clip, InputError, Pca
+from input_pipeline.clip import Clip, InputError, Pca, first_line
 from input_pipeline.faces import landmarks
 from input_pipeline.training_data import records
 from input_pipeline.training_data.records import STILLS
@@ -78,14 +78,8 @@ def pca_with_variance(data_dir: DataDir) -> tuple[Pca, Float64[np.ndarray, "136"
     if len(folders) == 1:
         arrays = read_arrays(folders[0], "pca.npz")
         with whole(folders[0]):
-            mean, components = arrays["mean"], arrays["components"]
-            size = 2 * NUM_POINTS
-            if mean.shape != (size,) or components.shape[:1] != (size,):
-                raise ValueError(f"pca.npz: a mean of {mean.shape}")
-            for x in (mean, components):
-                if x.dtype.kind != "f" or not np.isfinite(x).all():
-                    raise ValueError("pca.npz: not all are finite numbers")
-            return Pca(mean, components), arrays["variance"]
+            pca = landmarks.checked_pca(arrays["mean"], arrays["components"])
+            return pca, arrays["variance"]
     together = sum_of_moments(folders)
     return landmarks.fit_pca(together, min(MOST_COEFFICIENTS, together.count - 1))
 
@@ -171,7 +165,7 @@ def whole(folder: pathlib.Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # numpy, TFDS and ArrayRecord raise many kinds
-        reason = (str(error).splitlines() or [""])[0][:200]
+        reason = first_line(error)
         raise InputError(
             f"{folder}: damaged dataset ({type(error).__name__}: {reason}); prepare it "
             "again, or copy it again"
@@ -297,7 +291,7 @@ class Clips(Sequence):
                 self._opened = records.open_records(self.folder, self.split)
             return records.parse(self._opened[number])
         except Exception as error:  # TFDS and ArrayRecord raise many kinds
-            reason = (str(error).splitlines() or [""])[0][:200]
+            reason = first_line(error)
             raise InputError(
                 f"{self.folder}: {self.clip_ids[number]}, clip {number} of the split "
                 f"{self.split}, cannot be read ({reason}); prepare it again"

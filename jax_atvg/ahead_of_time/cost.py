@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from input_pipeline.clip import InputError, Pca
+from input_pipeline.clip import InputError, Pca, first_line
 from input_pipeline.files import replacing
 from jax_atvg.ahead_of_time.chips import CHIPS, Chip
 from jax_atvg.ahead_of_time.hlo import Program
@@ -72,7 +72,7 @@ def topology_devices(name: str) -> list[Any]:
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     except Exception as error:  # libtpu's own kinds
-        reason = (str(error).splitlines() or [""])[0][:200]
+        reason = first_line(error)
         raise InputError(
             f"--topology={name}: not one that libtpu knows ({reason}); try {EXAMPLES}"
         ) from error

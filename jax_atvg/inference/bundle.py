@@ -28,6 +28,7 @@ from input_pipeline.clip import (
     WINDOW_SIZE,
     InputError,
     Pca,
+    first_line,
 )
 from input_pipeline.faces.landmarks import as_points, opening
 from input_pipeline.faces.rest import photo_coefficients
@@ -232,7 +233,7 @@ def existing(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def damaged(path: pathlib.Path, error: Exception) -> InputError:
-    reason = (str(error).splitlines() or [""])[0][:200]
+    reason = first_line(error)
     return InputError(
         f"{path}: damaged bundle ({type(error).__name__}: {reason}); copy or export it "
         "again"

@@ -17,7 +17,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from input_pipeline.clip import InputError
+from input_pipeline.clip import InputError, first_line
 from jax_atvg.training.distributed import peer_lost
 from jax_atvg.training.state import from_stored, to_stored
 
@@ -113,7 +113,7 @@ def agree(path: Any, read: Callable[[], Any]) -> Any:
         raise error
     reason = "in another process"
     if error:
-        text = (str(error).splitlines() or [""])[0][:200]
+        text = first_line(error)
         reason = f"{type(error).__name__}: {text}"
     if codes.max() == 1:
         raise Damaged(f"checkpoint {path} is damaged ({reason})") from error
@@ -288,7 +288,7 @@ class Checkpoints:
     def _unwritten(self, error: Exception) -> Exception:
         if lost := peer_lost(error):
             return lost
-        reason = (str(error).splitlines() or [""])[0][:200]
+        reason = first_line(error)
         return InputError(
             f"{self.folder}: a checkpoint could not be written ({reason}); make room "
             "and start again, older checkpoints are whole"

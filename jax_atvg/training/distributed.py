@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
-from input_pipeline.clip import InputError
+from input_pipeline.clip import InputError, first_line
 
 AUTO, NONE = "auto", "none"
 # How errors of JAX about a broken connection begin; they are RuntimeErrors or
@@ -127,7 +127,7 @@ def peer_lost(error: Exception) -> PeerLost | None:
 
     if isinstance(error, PeerLost):
         return error
-    text = (str(error).splitlines() or [""])[0][:200]
+    text = first_line(error)
     connection = (
         text.startswith(BROKEN)
         or isinstance(error, TimeoutError)

@@ -89,10 +89,11 @@ class JsonLines:
         path, earlier = self.folder.here / LINES, workdir / LINES
         if in_store(workdir) and earlier.exists():
             earlier.copy(path)
-        lines = lines_of(path)
-        text = "".join(f"{x}\n" for x in lines if (step_of(x) or 0) <= done)
+        before = path.read_bytes() if path.is_file() else b""
+        kept = (x for x in lines_in(before) if (step_of(x) or 0) <= done)
+        text = "".join(f"{line}\n" for line in kept)
         # A line that was cut off ends here, else the next one would be lost, too.
-        if path.is_file() and path.read_bytes() != text.encode():
+        if before != text.encode():
             with replacing(path) as partial:
                 partial.write_text(text, encoding="utf-8")
         self.lines = path.open("a", encoding="utf-8")
@@ -116,11 +117,13 @@ class JsonLines:
 
 
 def lines_of(path: epath.Path) -> list[str]:
-    """The lines of a metrics.jsonl; none if there is no file.  A machine that stopped,
-    or a damaged disk, may have left anything in it."""
-    if not path.is_file():
-        return []
-    return path.read_bytes().decode("utf-8", "replace").splitlines()
+    """The lines of a metrics.jsonl; none if there is no file."""
+    return lines_in(path.read_bytes()) if path.is_file() else []
+
+
+def lines_in(data: bytes) -> list[str]:
+    """A machine that stopped, or a damaged disk, may have left anything in a file."""
+    return data.decode("utf-8", "replace").splitlines()
 
 
 def last_step(path: epath.Path) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from input_pipeline.clip import InputError, Pca
+from input_pipeline.clip import InputError, Pca, first_line
 from jax_atvg.training.checkpoint import BEST, saved_steps
 from jax_atvg.training.config import Experiment, differences, flatten
 from jax_atvg.training.config_files import read_config
@@ -151,7 +151,7 @@ def read_variables(workdir: epath.Path, step: int) -> dict[str, Any]:
                 ),
             )
     except Exception as error:  # orbax and tensorstore raise many kinds
-        reason = (str(error).splitlines() or [""])[0][:200]
+        reason = first_line(error)
         raise InputError(
             f"{path.parent}: damaged checkpoint ({type(error).__name__}: {reason}); "
             "remove its folder to use the one before, or train on"

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from input_pipeline.clip import NUM_POINTS, InputError, Pca
+from input_pipeline.clip import InputError, Pca
+from input_pipeline.faces.landmarks import checked_pca
 from input_pipeline.files import in_store, locked, replacing
 from input_pipeline.training_data.fingerprint import CLIPS, TEMPLATE, check_same
 from jax_atvg.training.checkpoint import saved_steps
@@ -185,11 +186,8 @@ def read_pca(workdir: epath.Path) -> Pca | None:
         return None
     try:
         with path.open("rb") as file, np.load(file) as arrays:
-            mean, components = arrays["mean"], arrays["components"]
-            size = 2 * NUM_POINTS
-            if mean.shape != (size,) or components.shape[:1] != (size,):
-                raise ValueError(f"a mean of {mean.shape}, not of ({size},)")
-            return Pca(mean.astype(np.float32), components.astype(np.float32))
+            pca = checked_pca(arrays["mean"], arrays["components"])
+            return Pca(*(x.astype(np.float32) for x in pca))
     except Exception as error:  # numpy and zipfile raise many kinds
         raise InputError(
             f"{path}: damaged ({error}); copy pca.npz of the dataset there"

@@ -215,6 +215,15 @@ def kinds(base: pathlib.Path) -> dict[str, Kind]:
     }
 
 
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    """All files below a folder, by their paths in it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
 def choose(kind: Kind, base: pathlib.Path, random: Random) -> pathlib.Path:
     """One of the kind's files, every one alike."""
     files = sorted(p for p in (base / kind.files).rglob("*") if p.is_file())

@@ -95,7 +95,7 @@ def observe(
     out = folder / "out"
     out.mkdir()
     command = kind.arguments(path, out)
-    before = contents(folder / kind.files)
+    before = inputs(kind, folder)
     memory = peak()
     faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
     try:
@@ -104,7 +104,7 @@ def observe(
         faulthandler.cancel_dump_traceback_later()
     if error:
         return code, error
-    if contents(folder / kind.files) != before:
+    if inputs(kind, folder) != before:
         return code, "an input was changed"
     if peak() - memory > MEBIBYTES:
         return code, f"took {peak() - memory} MiB more"
@@ -129,6 +129,12 @@ def observe(
     if kind.files != "lists" and made != sorted(kind.written):
         return code, f"wrote {made}"
     return code, wrong(out / "out.mp4") if "out.mp4" in kind.written else ""
+
+
+def inputs(kind: cases.Kind, folder: pathlib.Path) -> dict[str, bytes]:
+    """What was given to read; locks may come into it."""
+    found = cases.contents(folder / kind.files)
+    return {n: data for n, data in found.items() if pathlib.Path(n).name != ".lock"}
 
 
 def wrong(path: pathlib.Path) -> str:
@@ -188,14 +194,6 @@ def redirected(file):
             for number, saved in enumerate(kept, 1):
                 os.dup2(saved, number)
                 os.close(saved)
-
-
-def contents(folder: pathlib.Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
-    }
 
 
 def peak() -> int:

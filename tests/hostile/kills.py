@@ -60,14 +60,6 @@ def build(base: pathlib.Path) -> None:
     (base / "earlier" / "bundle.json").write_text("{}")
 
 
-def files(folder: pathlib.Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 # --- prepare ---
 
 
@@ -77,7 +69,7 @@ def prepare_command(base: pathlib.Path, folder: pathlib.Path) -> list[str]:
 
 
 def dataset(folder: pathlib.Path) -> dict[str, bytes]:
-    return files(folder / "data") if (folder / "data").exists() else {}
+    return cases.contents(folder / "data") if (folder / "data").exists() else {}
 
 
 def finished_videos(folder: pathlib.Path) -> set | None:
@@ -156,16 +148,16 @@ def bundle(folder: pathlib.Path) -> dict:
     from jax_atvg.inference.bundle import load_bundle
 
     load_bundle(folder / "bundle")
-    whole = files(folder / "bundle")
+    whole = cases.contents(folder / "bundle")
     return {name: data for name, data in whole.items() if "arrays/" not in name}
 
 
 def check_bundle(base: pathlib.Path, folder: pathlib.Path) -> None:
     """The earlier one whole, perhaps moved aside, or the new one whole."""
-    earlier = files(base / "earlier")
-    if (folder / "bundle").exists() and files(folder / "bundle") != earlier:
+    earlier = cases.contents(base / "earlier")
+    if (folder / "bundle").exists() and cases.contents(folder / "bundle") != earlier:
         bundle(folder)
-    elif not any(files(path) == earlier for path in folder.iterdir()):
+    elif not any(cases.contents(path) == earlier for path in folder.iterdir()):
         raise Fault("the earlier bundle is gone, and there is no new one")
 
 
