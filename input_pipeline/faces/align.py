@@ -6,12 +6,12 @@ Pixels are (x, y), their centres at whole numbers.  There is one resampling from
 full picture to the crop and one back.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64, Real, UInt8
 
-from input_pipeline.clip import CROP_SIZE, NOSE, InputError
+from input_pipeline.clip import CROP_SIZE, NOSE, NUM_POINTS, InputError
 
 # Points that speech hardly moves: nose and eye corners.
 STABLE = (*range(NOSE.start, NOSE.stop), 36, 39, 42, 45)
@@ -54,6 +54,16 @@ def template_as_json(template: Template) -> dict:
     """A template as plain values, which are equal for equal templates."""
     points = np.round(template.points, 6).tolist()
     return {"points": points, "indices": list(template.indices)}
+
+
+def indices_of(found: Any) -> tuple[int, ...]:
+    """A template's indices, as JSON has them.  ValueError: they are not distinct points
+    of a face."""
+    indices = tuple(found)
+    whole = all(type(i) is int and 0 <= i < NUM_POINTS for i in indices)
+    if not whole or len(set(indices)) < len(indices):
+        raise ValueError(f"template of points {found}: must be distinct, in 0..67")
+    return indices
 
 
 def similarity(

@@ -24,6 +24,7 @@ from jaxtyping import Float, Float64
 
 from input_pipeline.clip import Clip, InputError, Pca, first_line
 from input_pipeline.faces import landmarks
+from input_pipeline.faces.align import indices_of
 from input_pipeline.training_data import records
 from input_pipeline.training_data.records import STILLS
 
@@ -127,7 +128,10 @@ def open_template(
         with whole(folder):
             found = read_options(folder)["options"]["template"]
             points = np.array(found["points"], np.float64).reshape(-1, 2).tolist()
-            templates[name] = {"points": points, "indices": list(found["indices"])}
+            templates[name] = {
+                "points": points,
+                "indices": indices_of(found["indices"]),
+            }
     (first, template), *others = templates.items()
     for name, other in others:
         if other != template:
@@ -135,7 +139,7 @@ def open_template(
                 f"{data_dir}: {first} and {name} were aligned to different templates; "
                 "prepare one of them again with the other's --template"
             )
-    return np.array(template["points"], np.float64), tuple(template["indices"])
+    return np.array(template["points"], np.float64), template["indices"]
 
 
 def read_options(folder: pathlib.Path) -> dict:

@@ -8,8 +8,10 @@ from typing import Any
 
 
 def complain(error: Exception | str) -> None:
-    """One line, whatever the error's message holds."""
-    print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
+    """One line, whatever the error's message holds: also names of files with characters
+    that end a line, or that cannot be printed."""
+    text = "".join(c if c.isprintable() else " " for c in str(error))
+    print("error:", text, file=sys.stderr)
 
 
 def say(text: str) -> None:

@@ -30,6 +30,7 @@ from input_pipeline.clip import (
     Pca,
     first_line,
 )
+from input_pipeline.faces.align import indices_of
 from input_pipeline.faces.landmarks import as_points, opening
 from input_pipeline.faces.rest import photo_coefficients
 from input_pipeline.files import replacing
@@ -188,17 +189,12 @@ def load_bundle(path: str | pathlib.Path = DEFAULT_BUNDLE) -> Bundle:
                 f"{path}: made for the audio settings {text['audio']}, this program "
                 f"has {AUDIO}; export the bundle again with this version"
             )
-        networks = {
-            name: kind(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
-            )
-            for name, kind in NETWORKS.items()
-            for sizes in [text[name]]
-        }
+        networks = {name: network(kind, text[name]) for name, kind in NETWORKS.items()}
+        indices = indices_of(text["template_indices"])
         opened = open_arrays(path / "arrays")
         expected = expected_arrays(  # traced while they are opened
             **networks,
-            template_size=len(text["template_indices"]),
+            template_size=len(indices),
             photo_landmarks=text["photo_landmarks"],
             seen=text.get("seen", False),
         )
@@ -214,7 +210,7 @@ def load_bundle(path: str | pathlib.Path = DEFAULT_BUNDLE) -> Bundle:
         boost=found["boost"],
         landmark_to_crop=found["landmark_to_crop"],
         template=found["template"],
-        template_indices=tuple(text["template_indices"]),
+        template_indices=indices,
         photo_landmarks=found.get("photo_landmarks"),
         seen=SeenFaces(**found["seen"]) if "seen" in found else None,
         data=text.get("data"),
@@ -238,6 +234,20 @@ def damaged(path: pathlib.Path, error: Exception) -> InputError:
         f"{path}: damaged bundle ({type(error).__name__}: {reason}); copy or export it "
         "again"
     )
+
+
+def network(kind: type[nn.Module], found: dict[str, Any]) -> nn.Module:
+    """The network with the attributes that bundle.json stores.  TypeError: it has no
+    such attribute.  ValueError: one is of another type than its default."""
+    attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    for name, default in sizes(kind()).items():
+        value = attributes.get(name, default)
+        right = type(value) is type(default)
+        right |= (type(value), type(default)) == (int, float)
+        parts = value if isinstance(value, tuple) else ()
+        if not right or any(type(n) is not int for n in parts):
+            raise ValueError(f"{name}={value!r}: must be as {default!r}")
+    return kind(**attributes)
 
 
 def sizes(module: nn.Module) -> dict[str, Any]:

@@ -288,6 +288,33 @@ def test_a_broken_description_is_an_error(saved, text):
         load_bundle(saved)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("doubt", {}),
+        ("doubt", None),
+        ("relative", 1),
+        ("lstm_width", 16.0),
+        ("fc_widths", [16, [16]]),
+        ("fc_widths", "16"),
+    ],
+)
+def test_sizes_of_another_type_are_an_error(saved, name, value):
+    description = json.loads((saved / "bundle.json").read_text())
+    edit(saved, at_net=description["at_net"] | {name: value})
+    with pytest.raises(InputError, match=f"damaged bundle .*{name}=.*: must be as "):
+        load_bundle(saved)
+
+
+@pytest.mark.parametrize("index", [1.5, None, [3], True, -1, 68, 36])
+def test_a_template_of_what_are_no_points_is_an_error(saved, index):
+    """36 is among them already."""
+    indices = json.loads((saved / "bundle.json").read_text())["template_indices"]
+    edit(saved, template_indices=[index, *indices[1:]])
+    with pytest.raises(InputError, match=r"must be distinct, in 0\.\.67"):
+        load_bundle(saved)
+
+
 def test_sizes_that_the_arrays_do_not_have_are_an_error(saved):
     description = json.loads((saved / "bundle.json").read_text())
     edit(saved, at_net=description["at_net"] | {"lstm_width": 9})
