@@ -14,6 +14,8 @@ import sys
 import time
 from typing import Any
 
+from input_pipeline.clip import printable
+
 LINE_EVERY = 10.0  # seconds between two lines of a log
 
 
@@ -33,7 +35,7 @@ class Progress(contextlib.AbstractContextManager):
         initial: int = 0,
         active: bool = True,
     ):
-        self.total, self.unit, self.name = total, unit, name
+        self.total, self.unit, self.name = total, unit, printable(name)
         self.done, self.counted = initial, None
         self.active, self.bar, self.shown = active, None, {}
         self.began = self.lined = time.monotonic()
@@ -42,7 +44,7 @@ class Progress(contextlib.AbstractContextManager):
             import tqdm
 
             self.bar = tqdm.tqdm(
-                total=total, initial=initial, unit=unit, desc=name or None
+                total=total, initial=initial, unit=unit, desc=self.name or None
             )
 
     def update(self, count: int = 1) -> None:

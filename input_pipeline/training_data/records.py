@@ -121,9 +121,14 @@ def _in_order(record: bytes) -> bytes:
 
 
 def open_records(folder: pathlib.Path, split: str) -> Sequence[bytes]:
+    """The records of a split.  ValueError: dataset_info.json has none, or not the
+    split; TFDS and ArrayRecord raise many other kinds."""
     import tensorflow_datasets as tfds
 
-    return tfds.builder_from_directory(folder).as_data_source(
+    builder = tfds.builder_from_directory(folder)
+    if not builder.info.splits[split].num_examples:  # of which TFDS would only warn
+        raise ValueError(f"dataset_info.json: no examples of the split {split}")
+    return builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
 

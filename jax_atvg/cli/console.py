@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from input_pipeline.clip import printable
+
 
 def complain(error: Exception | str) -> None:
-    """One line, whatever the error's message holds: also names of files with characters
-    that end a line, or that cannot be printed."""
-    text = "".join(c if c.isprintable() else " " for c in str(error))
-    print("error:", text, file=sys.stderr)
+    """One line, whatever the error's message holds."""
+    print("error:", printable(str(error)), file=sys.stderr)
 
 
 def say(text: str) -> None:

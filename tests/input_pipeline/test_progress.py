@@ -81,6 +81,12 @@ def test_a_line_of_its_own_comes_at_once(capsys):
         assert capsys.readouterr().err == "compiling\n"
 
 
+def test_a_name_that_holds_the_end_of_a_line_stays_in_one_line(seconds, capsys):
+    with Progress(1, "frame", name="a\nb\x0b.mp4") as bar:
+        bar.update()
+    assert capsys.readouterr().err.splitlines() == ["a b .mp4: 1 of 1 frames"]
+
+
 @pytest.mark.parametrize(
     ("seconds_left", "text"),
     [(0.4, "0 s"), (89.0, "89 s"), (90.0, "2 min"), (5399.0, "90 min"), (9e3, "2.5 h")],

@@ -1,5 +1,6 @@
 """A dataset with a damaged file is an InputError that names the folder or the clip."""
 
+import json
 import zipfile
 
 import numpy as np
@@ -66,7 +67,11 @@ def test_a_damaged_pca_is_an_error(folder, changes):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"options": 3}', '{"options": {"template": {}}}', "\0"]
+    "text",
+    [
+        *("", "[]", "{}", "\0", '{"options": 3}', '{"options": {"template": {}}}'),
+        '{"options": {"template": {"points": [[1, 2]], "indices": [{}]}}}',
+    ],
 )
 def test_damaged_options_are_an_error(folder, text):
     (folder / "options.json").write_text(text)
@@ -85,6 +90,16 @@ def test_damaged_shards_name_the_clip(folder):
     (folder / "features.json").write_bytes(b"\xfd")
     with pytest.raises(InputError, match="cannot be read"):
         everything(folder)
+
+
+def test_a_split_without_examples_is_an_error_and_no_warning(folder, caplog):
+    path = folder / "dataset_info.json"
+    text = json.loads(path.read_text())
+    text["splits"][0] |= {"shardLengths": []}
+    path.write_text(json.dumps(text))
+    with pytest.raises(InputError, match=r"no examples of the split train\); prepare"):
+        everything(folder)
+    assert not caplog.records
 
 
 def test_a_pickle_in_an_archive_is_not_opened(folder):
