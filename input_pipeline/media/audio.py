@@ -152,8 +152,7 @@ def read_audio(path: str | pathlib.Path) -> Float32[np.ndarray, "N"]:
 
     InputError: see AudioReader and check_audio.
     """
-    blocks = AudioReader(path).mono_16k()
-    samples = np.concatenate([np.zeros(0, np.float32), *blocks])
+    samples = joined(AudioReader(path).mono_16k())
     check_audio(samples, str(path))
     return samples
 
@@ -191,10 +190,18 @@ def from_array(
         for i in range(0, len(columns), BLOCK_SAMPLES):
             yield columns[i : i + BLOCK_SAMPLES]
 
-    mixed = _mixed_16k(blocks, columns.shape[1], rate, name)
-    result = np.concatenate([np.zeros(0, np.float32), *mixed])
+    result = joined(_mixed_16k(blocks, columns.shape[1], rate, name))
     check_audio(result, name)
     return result
+
+
+def joined(blocks: Iterable[np.ndarray]) -> Float32[np.ndarray, "N"]:
+    """Blocks of samples as one array; unlike np.concatenate it does not hold all of
+    them beside it."""
+    whole = bytearray()
+    for block in blocks:
+        whole += np.ascontiguousarray(block, np.float32).data.cast("B")
+    return np.frombuffer(whole, np.float32)
 
 
 def check_audio(samples: Float[np.ndarray, "N"], name: str = "samples") -> None:
@@ -214,7 +221,8 @@ def _check_length(count: int, name: str) -> None:
 
 def is_silent(samples: Float[np.ndarray, "N"]) -> bool:
     """Whether no sample reaches 1e-3 of full scale, so that there is no speech."""
-    return not len(samples) or bool(np.abs(samples).max() < SILENCE)
+    loudest = max(samples.max(initial=0), -samples.min(initial=0))
+    return bool(loudest < SILENCE)
 
 
 def _mixed_16k(

@@ -124,7 +124,7 @@ def read_sound(
         if not sound_streams(media):
             raise NoSound(f"{path}: the video has no sound; give one with speech")
     reader = audio.AudioReader(path, track)
-    samples = np.concatenate([np.zeros(0, np.float32), *reader.mono_16k()])
+    samples = audio.joined(reader.mono_16k())
     picture = first_time(path, video_stream)
     sound = first_time(path, lambda *args: sound_stream(*args, reader.track))
     return samples, sound - picture
