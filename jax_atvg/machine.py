@@ -11,18 +11,20 @@ GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
 PRODUCTS = {"gpu": "TF32", "tpu": "bfloat16"}
 
 
-def describe(devices: Sequence[Any], compute: str = "float32") -> str:
+def describe(devices: Sequence[Any], precision: str = "default") -> str:
     """ "1 x CPU, float32", "8 x NVIDIA H100 80GB HBM3, float32 (TF32 products)".
 
-    compute: what the networks calculate in, config.compute.
+    precision: in which the networks multiply, see models/precision.py.
     """
     import jax
 
     first = devices[0]
     kind = "CPU" if first.platform == "cpu" else first.device_kind
-    text = f"{len(devices)} x {kind}, {compute}"
+    if precision == "bfloat16":
+        return f"{len(devices)} x {kind}, bfloat16"
+    text = f"{len(devices)} x {kind}, float32"
     asked = jax.config.jax_default_matmul_precision
-    if compute == "float32" and first.platform in PRODUCTS and asked is None:
+    if precision == "default" and first.platform in PRODUCTS and asked is None:
         text += f" ({PRODUCTS[first.platform]} products)"
     return text
 

@@ -9,19 +9,16 @@ class PerFrameBatchNorm(BatchNorm):
     """The authors' norm: one call, with its own statistics, for every frame."""
 
     def statistics(self, x, near):
-        if x.ndim < 5:
+        """x: [1, clips, batches, frames, H, W, C]; what has no frames is as ever."""
+        if x.ndim < 7:
             return super().statistics(x, near)
-        axes = (0, 2, 3)
-        count = x.shape[0] * x.shape[2] * x.shape[3]
-        return (
-            jnp.mean(x, axes)[:, None, None],
-            jnp.var(x, axes)[:, None, None],
-            count,
-        )
+        axes = (1, 4, 5)
+        mean, spread = (f(x, axes, keepdims=True) for f in (jnp.mean, jnp.var))
+        return mean, spread, x.size // mean.size
 
-    def update(self, running, batch):
+    def update(self, running, found):
         """As one update after the other, in one sum, which compiles sooner."""
-        frames = batch.reshape(-1, batch.shape[-1])
+        frames = found.reshape(-1, found.shape[-1])
         kept = self.momentum ** jnp.arange(len(frames), dtype=frames.dtype)
         moved = (1 - self.momentum) * jnp.sum(kept[::-1, None] * frames, 0)
         running.value = self.momentum ** len(frames) * running.value + moved

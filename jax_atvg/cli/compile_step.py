@@ -1,6 +1,6 @@
 """What a training step costs on a machine that is not here: memory, traffic, time.
 
-    python main.py compile --config=vg_lrw --config.compute=bfloat16 \\
+    python main.py compile --config=vg_lrw --config.precision=bfloat16 \\
         --topology=v5e:2x2 --batch_per_device=8
 
 Compiled for a TPU slice without a TPU (pip install -r requirements/tpu.txt); minutes

@@ -1,63 +1,43 @@
 """Convolutions, computed in the form that is fastest on the platform they run on.
 
-TPUs and GPUs use XLA's own operators ("native").  On CPUs XLA computes their gradients
+GPUs and TPUs use XLA's own operators: plain JAX.  On CPUs XLA computes their gradients
 slowly, so that Winograd's method and matrix products over patches (models/cpu) are used
-instead: they compute the same sums with other rounding errors.  `choose` decides when a
-program is lowered for a platform.
+instead: they compute the same sums with other rounding errors, and have derivatives in
+reverse alone.
 
-The gradients of every form are written out (jax.custom_vjp): forward-mode
-differentiation (jax.jvp) does not work.  Images are f[N,H,W,C].
+The form is chosen while a function is traced: for the platform that `traced_for` names,
+else for jax's default device.  Images are f[N,H,W,C].
 """
 
 import contextlib
 import contextvars
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jax_atvg.arrays import Array
 from jax_atvg.models.cpu import products
+from jax_atvg.models.cpu.form import Form, by_form, derived
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-FORMS = ("by platform", "native", "cpu")
+FORMS = ("native", "cpu", "portable")
 
 # Of this thread, or of this task: others may trace at the same time.
-_form = contextvars.ContextVar("form", default=FORMS[0])
-
-
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """One way to compute y = conv(x, kernel).
-
-    prepare(kernel) -> the prepared kernel that the next two functions take; once is
-    enough for any number of calls.  apply(x, prepared) -> y.
-    input_gradient(dy, prepared, shape of x) -> dx.
-    kernel_gradient(x, dy, shape of the kernel) -> dkernel.
-    """
-
-    prepare: Callable[[Array], Array]
-    apply: Callable[[Array, Array], Array]
-    input_gradient: Callable[[Array, Array, tuple], Array]
-    kernel_gradient: Callable[[Array, Array, tuple], Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """The two forms of one convolution, between which `choose` decides."""
-
-    cpu: Form
-    native: Form
+_form = contextvars.ContextVar("form", default="")
 
 
 @contextlib.contextmanager
 def form(name: str) -> Iterator[None]:
-    """Overrides the choice of the form for everything that is traced in the block.
+    """Sets the form of everything that is traced in the block, whatever the platform.
 
-    name: "native", "cpu" or "by platform".  A jitted function keeps the form that it
-    was first traced with.  ValueError: another name.
+    name: "native", XLA's operators; "cpu"; or "portable", for programs that are
+    exported for several platforms: they hold both, and have no derivatives.  A jitted
+    function keeps the form that it was first traced with.  ValueError: another name.
     """
     if name not in FORMS:
         raise ValueError(f"form {name!r} must be one of {', '.join(FORMS)}")
@@ -68,101 +48,68 @@ def form(name: str) -> Iterator[None]:
         _form.reset(before)
 
 
-def choose(forms: Pair, function: Callable, *arrays):
-    """Calls function(form, *arrays) with the form for the platform."""
-    cpu = functools.partial(function, forms.cpu)
-    native = functools.partial(function, forms.native)
-    wanted = _form.get()
-    if wanted == FORMS[0]:
+def traced_for(platform: str, function: Callable) -> Callable:
+    """The function, to be traced with the form for a platform ("cpu", "gpu", "tpu"),
+    unless it is traced within `form`."""
+
+    @functools.wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        with form(_form.get() or form_for(platform)):
+            return function(*args, **kwargs)
+
+    return traced
+
+
+def form_for(platform: str) -> str:
+    return "cpu" if platform == "cpu" else "native"
+
+
+def chosen(native: Callable, cpu: Callable, *arrays: Array) -> Any:
+    """Calls one of both functions with the arrays, by the form."""
+    wanted = _form.get() or form_for(default_platform())
+    if wanted == "portable":
         return lax.platform_dependent(*arrays, cpu=cpu, default=native)
-    return (cpu if wanted == "cpu" else native)(*arrays)
+    return {"native": native, "cpu": cpu}[wanted](*arrays)
 
 
-def conv(x: Array, kernel: Array, strides: int, padding: int, dilation: int) -> Array:
+def default_platform() -> str:
+    """That of the device on which jax computes unless told otherwise."""
+    device = jax.config.jax_default_device
+    return getattr(device, "platform", device) or jax.default_backend()
+
+
+def conv(x: Array, kernel: Array, strides: int, padding: int) -> Array:
     """f[N,H,W,C], f[k,k,C,D] -> f[N,H',W',D]: cross-correlation, zero padding."""
-    forms = conv_forms(x.shape, kernel.shape, x.dtype, strides, padding, dilation)
-    return by_form(forms, x, kernel)
+    native = functools.partial(conv_native, strides=strides, padding=padding)
+    written = cpu_form(x.shape, kernel.shape, x.dtype, strides, padding)
+    return chosen(native, functools.partial(by_form, written), x, kernel)
 
 
 def conv_transpose(x: Array, kernel: Array) -> Array:
     """f[N,H,W,C], f[3,3,C,D] -> f[N,2H,2W,D]; see layers.conv_transpose."""
-    return by_form(Pair(UP_BY_PRODUCTS, UP_NATIVE), x, kernel)
+    written = functools.partial(by_form, UP_BY_PRODUCTS)
+    return chosen(conv_transpose_native, written, x, kernel)
 
 
-@functools.cache
-def conv_forms(
-    shape: tuple, kernel: tuple, dtype, strides: int, padding: int, dilation: int
-) -> Pair:
-    """Both forms of a convolution.  shape, kernel: the shapes of x and the kernel."""
-    native = native_form(strides, padding, dilation)
-    sizes = shape, kernel, dtype, strides, padding, dilation
-    return Pair(products.conv_form(native, *sizes), native)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def by_form(forms: Pair, x: Array, kernel: Array) -> Array:
-    """The convolution of x with the kernel, in the form for the platform."""
-
-    def run(form: Form, x, kernel):
-        return form.apply(x, form.prepare(kernel))
-
-    return choose(forms, run, x, kernel)
-
-
-def _forward(forms: Pair, x: Array, kernel: Array):
-    x = lax.optimization_barrier(x)
-    return by_form(forms, x, kernel), (x, kernel)
-
-
-def _backward(forms: Pair, kept, dy: Array):
-    def run(form: Form, x, kernel, dy):
-        return (
-            form.input_gradient(dy, form.prepare(kernel), x.shape),
-            form.kernel_gradient(x, dy, kernel.shape),
-        )
-
-    return choose(forms, run, *kept, lax.optimization_barrier(dy))
-
-
-by_form.defvjp(_forward, _backward)
-
-
-# --- the forms; cached, so that equal sizes give by_form equal arguments ---
-
-
-def linear_form(apply: Callable[[Array, Array], Array]) -> Form:
-    """The form of a bilinear function `apply`, with the gradients that JAX derives."""
-
-    def input_gradient(dy, kernel, shape):
-        x = jax.ShapeDtypeStruct(shape, dy.dtype)
-        return jax.linear_transpose(lambda x: apply(x, kernel), x)(dy)[0]
-
-    def kernel_gradient(x, dy, shape):
-        kernel = jax.ShapeDtypeStruct(shape, dy.dtype)
-        return jax.linear_transpose(lambda kernel: apply(x, kernel), kernel)(dy)[0]
-
-    return Form(lambda kernel: kernel, apply, input_gradient, kernel_gradient)
-
-
-@functools.cache
-def native_form(strides: int, padding: int, dilation: int) -> Form:
+def conv_native(x: Array, kernel: Array, *, strides: int, padding: int) -> Array:
     """A convolution by XLA's own operator."""
-
-    def apply(x, kernel):
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (strides, strides),
-            [(padding, padding)] * 2,
-            rhs_dilation=(dilation, dilation),
-            dimension_numbers=LAYOUT,
-        )
-
-    return linear_form(apply)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (strides, strides),
+        [(padding, padding)] * 2,
+        dimension_numbers=LAYOUT,
+    )
 
 
-def up_native(x: Array, kernel: Array) -> Array:
-    """layers.conv_transpose by XLA's own operator, which dilates x with zeros."""
+@jax.custom_jvp
+def conv_transpose_native(x: Array, kernel: Array) -> Array:
+    """layers.conv_transpose by XLA's own operator, which dilates x with zeros.
+
+    Its derivative by the kernel is that of `in_phases`, an ordinary convolution: of the
+    operator's own, a convolution with windows of almost the picture's size, neither
+    cuDNN nor XLA for TPUs makes anything fast.
+    """
     return lax.conv_general_dilated(
         x,
         kernel[::-1, ::-1],
@@ -173,14 +120,39 @@ def up_native(x: Array, kernel: Array) -> Array:
     )
 
 
-def up_native_kernel_gradient(x: Array, dy: Array, kernel: tuple) -> Array:
-    """The kernel's gradient of up_native, computed as that of the convolution of stride
-    2 from dy's size to x's: with JAX's derivative XLA would reverse dy."""
-    down = (*kernel[:2], kernel[3], kernel[2])
-    return native_form(2, 1, 1).kernel_gradient(dy, x, down).swapaxes(2, 3)
+@conv_transpose_native.defjvp
+def _derivative(primals, tangents):
+    x, kernel = primals
+    dx, dkernel = tangents
+    y = conv_transpose_native(x, kernel)
+    return y, conv_transpose_native(dx, kernel) + in_phases(x, dkernel)
 
 
-UP_NATIVE = dataclasses.replace(
-    linear_form(up_native), kernel_gradient=up_native_kernel_gradient
-)
-UP_BY_PRODUCTS = products.conv_transpose_form(UP_NATIVE)
+def in_phases(x: Array, kernel: Array) -> Array:
+    """layers.conv_transpose as one 2x2 convolution that computes the four pixels into
+    which a pixel of x goes: 16 products for 9."""
+    c, d = kernel.shape[2:]
+    # The taps that pixel 2i sees of x[i] and x[i + 1], and those that 2i + 1 sees.
+    taps = np.array([[1, 3], [2, 0]])  # 3: none
+    padded = jnp.pad(kernel, [(0, 1), (0, 1), (0, 0), (0, 0)])
+    four = padded[taps[:, :, None, None], taps]  # [row, tap, column, tap, C, D]
+    four = four.transpose(1, 3, 4, 0, 2, 5).reshape(2, 2, c, 4 * d)
+    y = lax.conv_general_dilated(
+        x, four, (1, 1), [(0, 1)] * 2, dimension_numbers=LAYOUT
+    )
+    n, h, w = x.shape[:3]
+    y = y.reshape(n, h, w, 2, 2, d).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(n, 2 * h, 2 * w, d)
+
+
+# Cached, so that equal sizes give by_form equal arguments.
+@functools.cache
+def cpu_form(
+    shape: tuple, kernel: tuple, dtype: Any, strides: int, padding: int
+) -> Form:
+    """A convolution's form for CPUs.  shape, kernel: the shapes of x and the kernel."""
+    native = functools.partial(conv_native, strides=strides, padding=padding)
+    return products.conv_form(derived(native), shape, kernel, dtype, strides, padding)
+
+
+UP_BY_PRODUCTS = products.conv_transpose_form(derived(conv_transpose_native))

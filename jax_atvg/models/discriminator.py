@@ -19,6 +19,7 @@ from jax_atvg.models.layers import (
     LstmState,
     Mlp,
     Norm,
+    wide,
 )
 from jax_atvg.models.sizes import DiscriminatorSizes
 
@@ -82,6 +83,7 @@ class Discriminator(DiscriminatorSizes, nn.Module):
         )
         moved = jnp.tanh(Dense(example.shape[-1], True, name="landmark_head")(x))
         logits = Dense(1, True, name="score_head")(x)[..., 0]
+        logits = logits.astype(wide(logits))
         return DiscriminatorOutput(
             nn.sigmoid(logits.mean(1)), example[:, None] + moved, logits, state
         )

@@ -7,6 +7,7 @@ normalised over B*T frames.  Initial values follow the authors' code
 norm, PyTorch's defaults for recurrences and the discriminator.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -21,10 +22,15 @@ from jaxtyping import Float
 
 from jax_atvg.arrays import Array
 from jax_atvg.models import convolutions
+from jax_atvg.models.recurrence import recur
 
 Features = Float[Array, "... _H _W _C"]  # sizes differ from layer to layer
 
 Norm = Callable[..., nn.Module]  # BatchNorm, or what a test replaces it by
+
+# Steps of a recurrence that are one turn of its loop on an accelerator, where starting
+# the small operations of a step takes longer than computing them.
+UNROLLED = 16
 
 normal = initializers.normal(0.02)
 
@@ -49,19 +55,30 @@ def weight_inits(torch_init: bool, fan_in: int):
     return normal, initializers.zeros
 
 
+def in_kernels_precision(x: Array, kernel: Array) -> tuple[Array, Array]:
+    """Both as a layer multiplies them: in its kernel's precision if that is below 32
+    bits, else as wide as the wider one."""
+    if jnp.finfo(kernel.dtype).bits < 32:
+        return x.astype(kernel.dtype), kernel
+    return tuple(promote_dtype(x, kernel))
+
+
+def wide(x: Array) -> jnp.dtype:
+    """The type of what is not left to the precision of the kernels: x's, but f32 at
+    least."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
 def conv(
     x: Features,
     kernel: Float[Array, "k k C C_out"],
     *,
     strides: int = 1,
     padding: int = 0,
-    dilation: int = 1,
 ) -> Features:
     """A convolution (cross-correlation) with zero padding on all four sides."""
-    x, kernel = promote_dtype(x, kernel)
-    y = convolutions.conv(
-        x.reshape(-1, *x.shape[-3:]), kernel, strides, padding, dilation
-    )
+    x, kernel = in_kernels_precision(x, kernel)
+    y = convolutions.conv(x.reshape(-1, *x.shape[-3:]), kernel, strides, padding)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
@@ -71,7 +88,7 @@ def conv_transpose(x: Features, kernel: Float[Array, "3 3 C C_out"]) -> Features
     y[2i-1+a, 2j-1+b] += x[i, j] kernel[a, b], as in PyTorch with padding=1 and
     output_padding=1.
     """
-    x, kernel = promote_dtype(x, kernel)
+    x, kernel = in_kernels_precision(x, kernel)
     y = convolutions.conv_transpose(x.reshape(-1, *x.shape[-3:]), kernel)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
@@ -157,12 +174,16 @@ class BatchNorm(nn.Module):
     virtual_batch_size: how many consecutive examples of the first axis are normalised
     together (ghost batch normalisation, Hoffer et al. 2017); the running averages are
     updated with the mean over these groups.  0: the whole batch is one group.
+    interleaved: how many batches the first axis holds, of which it has an example in
+    turn: each is normalised by itself, and they update the running averages one after
+    the other, as if they had come one after the other.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     torch_init: bool = False
     virtual_batch_size: int = 0
+    interleaved: int = 1
 
     @nn.compact
     def __call__(self, x: Features, train: bool) -> Features:
@@ -174,10 +195,8 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, channels)
         shape = x.shape
         if train:
-            if self.virtual_batch_size:
-                x = x.reshape(-1, self.virtual_batch_size, *shape[1:])
-            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-            center, spread, count = self.statistics(wide, mean.value)
+            x = x.reshape(*self.groups(shape[0]), *shape[1:])
+            center, spread, count = self.statistics(x.astype(wide(x)), mean.value)
             if not self.is_initializing():
                 self.update(mean, center)
                 self.update(var, spread * (count / max(count - 1, 1)))
@@ -186,26 +205,33 @@ class BatchNorm(nn.Module):
         y = (x - center) * (scale * lax.rsqrt(spread + self.epsilon)) + bias
         return y.astype(x.dtype).reshape(shape)
 
+    def groups(self, rows: int) -> tuple[int, int, int]:
+        """How the first axis is divided: (groups, examples of one, batches)."""
+        rows //= self.interleaved
+        examples = self.virtual_batch_size or rows
+        return rows // examples, examples, self.interleaved
+
     def statistics(self, x: Array, near: Array) -> tuple[Array, Array, int]:
         """Mean and biased variance, which broadcast with x, and the number of values
         from which each was computed.
 
-        x: with virtual_batch_size, split into [groups, examples, ...].  near: a value
-        near the mean, which keeps the difference below accurate.  The sums of x - near
-        and of its square take one pass, and over a mesh one all-reduce; the textbook's
-        formula has to wait for the mean before it can sum.
+        x: [groups, examples, batches, ...].  near: a value near the mean, which keeps
+        the difference below accurate.  The sums of x - near and of its square take one
+        pass, and over a mesh one all-reduce; the textbook's formula has to wait for the
+        mean before it can sum.
         """
-        parts = 1 if self.virtual_batch_size else 0  # number of axes not averaged over
-        axes, near = tuple(range(parts, x.ndim - 1)), lax.stop_gradient(near)
+        axes, near = (1, *range(3, x.ndim - 1)), lax.stop_gradient(near)
         first = jnp.mean(x - near, axes, keepdims=True)
         second = jnp.mean((x - near) ** 2, axes, keepdims=True)
         spread = jnp.maximum(second - first**2, 0.0)
         return near + first, spread, x.size // first.size
 
-    def update(self, running: nn.Variable, batch: Array) -> None:
-        """Moves a running average towards the batch's statistics, f[..., C]."""
-        batch = batch.reshape(-1, batch.shape[-1]).mean(0)
-        running.value += (1 - self.momentum) * (batch - running.value)
+    def update(self, running: nn.Variable, found: Array) -> None:
+        """Moves a running average towards each batch's statistics, f[groups, 1,
+        batches, ..., C]."""
+        of_batches = found.mean(0).reshape(self.interleaved, -1)
+        for batch in of_batches:
+            running.value += (1 - self.momentum) * (batch - running.value)
 
 
 class ConvNormRelu(nn.Module):
@@ -270,6 +296,7 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "... _C"]) -> Float[Array, "... _D"]:
         kernel_init, bias_init = weight_inits(self.torch_init, x.shape[-1])
         kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features))
+        x, kernel = in_kernels_precision(x, kernel)
         return x @ kernel + self.param("bias", bias_init, (self.features,))
 
 
@@ -298,7 +325,8 @@ class Lstm(nn.Module):
 
     The gates are in PyTorch's order i, f, g, o.  There are two biases as in PyTorch:
     both are trained, and with a single one Adam would take other steps.  The inputs'
-    contribution to the gates is one matrix product over all frames.
+    contribution to the gates is one matrix product over all frames.  The state is f32
+    whatever the precision of the kernels.
     """
 
     width: int = 256
@@ -309,7 +337,7 @@ class Lstm(nn.Module):
         self, x: Float[Array, "B T C"], state: LstmState | None = None
     ) -> tuple[Float[Array, "B T C_out"], LstmState]:
         if state is None:
-            zeros = jnp.zeros((self.layers, x.shape[0], self.width), x.dtype)
+            zeros = jnp.zeros((self.layers, x.shape[0], self.width), wide(x))
             state = LstmState(zeros, zeros)
         finals = []
         for layer in range(self.layers):
@@ -326,12 +354,29 @@ class Lstm(nn.Module):
         input_bias = self.param(f"{name}_input_bias", init, (gates,))
         hidden_bias = self.param(f"{name}_hidden_bias", init, (gates,))
 
-        def step(state: LstmState, from_input: Array) -> tuple[LstmState, Array]:
-            i, f, g, o = jnp.split(from_input + state.hidden @ hidden_kernel, 4, -1)
-            cell = nn.sigmoid(f) * state.cell + nn.sigmoid(i) * jnp.tanh(g)
-            hidden = nn.sigmoid(o) * jnp.tanh(cell)
-            return LstmState(hidden, cell), hidden
+        x, input_kernel = in_kernels_precision(x, input_kernel)
+        from_input = (x @ input_kernel + input_bias).swapaxes(0, 1)
 
-        from_input = x @ input_kernel + (input_bias + hidden_bias)
-        final, hidden = lax.scan(step, state, from_input.swapaxes(0, 1))
-        return hidden.swapaxes(0, 1), final
+        def over_time(unroll: int, from_input, kernel, bias, hidden, cell):
+            arrays = from_input, kernel, bias, (cell, hidden)
+            return recur(lstm_cell, lstm_product, unroll, *arrays)
+
+        cells, hidden = convolutions.chosen(
+            functools.partial(over_time, UNROLLED),
+            functools.partial(over_time, 1),
+            *(from_input, hidden_kernel, hidden_bias, *state),
+        )
+        return hidden.swapaxes(0, 1), LstmState(hidden[-1], cells[-1])
+
+
+def lstm_cell(from_input: Array, from_hidden: Array, cell: Array, _) -> tuple:
+    """(the next cell, the next hidden state)."""
+    i, f, g, o = jnp.split(from_input + from_hidden, 4, -1)
+    cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
+    return cell, nn.sigmoid(o) * jnp.tanh(cell)
+
+
+def lstm_product(hidden: Array, kernel: Array) -> Array:
+    """The product of the hidden state, in the kernel's precision."""
+    x, kernel = in_kernels_precision(hidden, kernel)
+    return (x @ kernel).astype(hidden.dtype)

@@ -7,6 +7,9 @@ defaults are those of the authors' networks (docs/reference.md, section 1).
 
 import dataclasses
 
+# In which networks multiply, see precision.py.
+PRECISIONS = ("highest", "default", "bfloat16")
+
 
 @dataclasses.dataclass
 class AtNetSizes:

@@ -21,6 +21,7 @@ from jax_atvg.models.layers import (
     ResidualBlock,
     UpNormRelu,
     reflect_pad,
+    wide,
 )
 from jax_atvg.models.sizes import VgNetSizes
 
@@ -116,6 +117,7 @@ class VGNet(VgNetSizes, nn.Module):
         x = up(width // 2, norm=self.norm, name="up_1")(x, train)
         features = {"color": 3, "attention": 1} if self.compose else {"color": 3}
         heads = ConvHeads(features, 7, name="heads")(x)
+        heads = {name: x.astype(wide(x)) for name, x in heads.items()}
         color = jnp.tanh(heads["color"])
         if self.compose:
             attention = nn.sigmoid(heads["attention"])

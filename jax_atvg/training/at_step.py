@@ -32,7 +32,7 @@ def at_loss(nets: AtNets, params, batch_stats, batch: AtBatch):
         batch_stats,
         batch.example,
         batch.audio,
-        compute=nets.compute,
+        precision=nets.precision,
     )
     if output.by_member is None:
         return error(nets, output.coefficients, batch.coefficients), batch_stats

@@ -16,6 +16,7 @@ from typing import Any
 from input_pipeline.clip import CROP_SIZE, InputError
 from input_pipeline.training_data.augment import Strength
 from jax_atvg.models.sizes import (
+    PRECISIONS,
     AtNetSizes,
     DiscriminatorSizes,
     MouthDiscriminatorSizes,
@@ -130,8 +131,8 @@ class Experiment:
     whose network the run begins with, "" for random values.  seed: of everything
     random. steps: how many in all.  batch_size: clips a step, over all devices.
     virtual_batch_size: BatchNorm sees so many clips at a time, 0 for the whole batch.
-    compute: "float32" or "bfloat16", what the networks calculate in; parameters and
-    statistics are float32.  report_every, image_every, save_every, validate_every: in
+    precision: "highest", "default" or "bfloat16", in which the networks multiply, see
+    models/precision.py.  report_every, image_every, save_every, validate_every: in
     steps.  keep: how many of the newest checkpoints stay, beside the best one.
     report_to: where scalars and pictures go, see reporting.py.
     """
@@ -142,7 +143,7 @@ class Experiment:
     steps: int = 100_000
     batch_size: int = 16
     virtual_batch_size: int = 0
-    compute: str = "float32"
+    precision: str = "default"
     report_every: int = 50
     image_every: int = 1000
     save_every: int = 1000
@@ -163,7 +164,7 @@ class Experiment:
 
 CHOICES = {
     "network": ("at", "vg"),
-    "compute": ("float32", "bfloat16"),
+    "precision": PRECISIONS,
     "vg_net.recurrence": ("time", "batch", "none"),
     "at_loss.target": ("coefficients", "landmarks"),
     "optimizer.schedule": ("constant", "cosine", "wsd"),
@@ -289,8 +290,10 @@ REMOVED = {
     "gan_loss.texture_weight": 0.0,
     "gan_loss.pyramid_weight": 0.0,
 }
+# Fields that are called otherwise now.
+MOVED = {"compute": "precision"}
 # Values that are called otherwise now.
-RENAMED = {"network": {"gan": "vg"}}
+RENAMED = {"network": {"gan": "vg"}, "precision": {"float32": "default"}}
 # Fields that were added since and whose default is not what was done before: the value
 # that is.  (A field that is in neither table takes its default, which is.)
 AS_BEFORE: dict[str, Any] = {"gan_loss.landmark_on_generated": True}
@@ -309,6 +312,7 @@ def upgraded(flat: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
                 f"config.{name}={value}: this version has no {name} any more; go on "
                 "with the version that wrote it"
             )
+    flat = {MOVED.get(name, name): value for name, value in flat.items()}
     if unknown := sorted(flat.keys() - defaults):
         raise InputError(
             f"config: unknown {', '.join(unknown)}; it is of a later version, or of "

@@ -13,7 +13,8 @@ Not in the paper: plain L1, and a discriminator of mouths, see
 config.GanLoss.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +88,7 @@ def generate(nets: VgNets, state: VgState, batch: VgBatch, seed: int | Array):
             batch.image,
             batch.landmarks,
             batch.example,
-            compute=nets.compute,
+            precision=nets.precision,
             # The stream's name is older than the field's: a resumed run needs its
             # noise.
             dropout=stream(seed, "gen/dropout", state.step),
@@ -130,20 +131,20 @@ def moved(nets: VgNets, state: VgState, gradients, batch_stats) -> VgState:
 
 def discriminator_loss(nets: VgNets, params, batch_stats, fake: Video, batch: VgBatch):
     """(L_D, (new running statistics, its terms)).  Real and generated frames go through
-    D in two passes, each with BatchNorm statistics of its own; the real ones update the
+    D in one pass, each with BatchNorm statistics of its own; the real ones update the
     running statistics first."""
-    read = []
-    for frames in (batch.frames, fake):
-        output, batch_stats = run(
-            nets.discriminator,
-            params,
-            batch_stats,
-            frames,
-            batch.example,
-            compute=nets.compute,
-        )
-        read.append(output)
-    on_real, on_fake = read
+    both = nets.discriminator.clone(
+        norm=functools.partial(nets.discriminator.norm, interleaved=2)
+    )
+    output, batch_stats = run(
+        both,
+        params,
+        batch_stats,
+        interleave(batch.frames, fake),
+        interleave(batch.example, batch.example),
+        precision=nets.precision,
+    )
+    on_real, on_fake = apart(output._replace(state=None))
     terms, mask = {}, mouth_mask()
     if nets.loss.score:
         terms |= {
@@ -173,14 +174,25 @@ def judge_mouths(nets: VgNets, params, batch_stats, fake: Video, batch: VgBatch)
         mouth_crops(frames, batch.landmarks, nets.mouth_discriminator.side)
         for frames in (batch.frames, fake)
     ]
-    both = jnp.concatenate(crops)
-    net = nets.mouth_discriminator
-    judged, batch_stats = run(net, params, batch_stats, both, compute=nets.compute)
+    net, both = nets.mouth_discriminator, interleave(*crops)
+    judged, batch_stats = run(net, params, batch_stats, both, precision=nets.precision)
+    return apart(judged), batch_stats
 
-    def half(i: int):
-        return jax.tree.map(lambda x: jnp.split(x, 2)[i], judged)
 
-    return (half(0), half(1)), batch_stats
+def interleave(real: Array, fake: Array) -> Array:
+    """f[N,...] twice -> f[2N,...], each in turn, so that every device of a mesh keeps
+    its own examples."""
+    both = jnp.stack([real, fake], 1)
+    return both.reshape(-1, *real.shape[1:])
+
+
+def apart(both: Any) -> tuple[Any, Any]:
+    """The inverse of interleave, on every array of a tree."""
+
+    def part(which: int):
+        return jax.tree.map(lambda x: x[which::2], both)
+
+    return part(0), part(1)
 
 
 def vg_loss(nets: VgNets, state: VgState, fake: Fake, batch: VgBatch):
@@ -195,7 +207,7 @@ def vg_loss(nets: VgNets, state: VgState, fake: Fake, batch: VgBatch):
             disc.batch_stats,
             fake.frames,
             batch.example,
-            compute=nets.compute,
+            precision=nets.precision,
         )
     if nets.loss.score:
         terms["vg/score"] = score_loss(judged.logits, real=True)

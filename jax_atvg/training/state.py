@@ -13,6 +13,7 @@ from input_pipeline.clip import Pca
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.mouth_discriminator import MouthDiscriminator
+from jax_atvg.models.precision import cast
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.training.config import AtLoss, GanLoss
 from jax_atvg.training.optim import adam
@@ -76,14 +77,14 @@ def from_stored(tree: dict[str, Any]) -> AtState | VgState:
 
 @dataclasses.dataclass(frozen=True)
 class AtNets:
-    """AT-net, its optimiser and loss.  pca: needed by the loss on landmarks.  compute:
-    the precision of the network's products, "float32" or "bfloat16"."""
+    """AT-net, its optimiser and loss.  pca: needed by the loss on landmarks.
+    precision: see models/precision.py."""
 
     net: ATNet = ATNet()
     optimizer: optax.GradientTransformation = adam()
     loss: AtLoss = dataclasses.field(default_factory=AtLoss)
     pca: Pca | None = None
-    compute: str = "float32"
+    precision: str = "default"
 
     def start(self, variables) -> AtState:
         """variables: {"params", "batch_stats"} of the network."""
@@ -92,16 +93,16 @@ class AtNets:
 
 @dataclasses.dataclass(frozen=True)
 class VgNets:
-    """VG-net, its discriminators, their optimisers and loss.  compute: the precision
-    of the networks' products, "float32" or "bfloat16".  disc_optimizer: of both
-    discriminators; each has a state of its own."""
+    """VG-net, its discriminators, their optimisers and loss.  precision: see
+    models/precision.py.  disc_optimizer: of both discriminators; each has a state of
+    its own."""
 
     vg_net: VGNet = VGNet()
     discriminator: Discriminator = Discriminator()
     vg_optimizer: optax.GradientTransformation = adam()
     disc_optimizer: optax.GradientTransformation = adam()
     loss: GanLoss = dataclasses.field(default_factory=GanLoss)
-    compute: str = "float32"
+    precision: str = "default"
     mouth_discriminator: MouthDiscriminator = MouthDiscriminator()
 
     def start(self, vg_net, discriminator, mouth_discriminator=None) -> VgState:
@@ -130,25 +131,22 @@ def run(
     params,
     batch_stats,
     *inputs,
-    compute: str = "float32",
+    precision: str = "default",
     dropout: Array | None = None,
 ):
     """Applies a network in training mode: (its output, new running statistics), both in
     float32.
 
-    compute: the precision it calculates in; parameters and statistics keep theirs.
+    precision: see models/precision.py, for what "highest" also takes.
     dropout: the key of the dropout masks, for networks that have them.
     """
-    low = compute != "float32"
-
-    def cast(tree, dtype):
-        return jax.tree.map(lambda x: x.astype(dtype), tree) if low else tree
-
     output, moved = net.apply(
-        {"params": cast(params, compute), "batch_stats": batch_stats},
-        *cast(inputs, compute),
+        {"params": cast(params, precision), "batch_stats": batch_stats},
+        *inputs,
         train=True,
         mutable=["batch_stats"],
         rngs=None if dropout is None else {"dropout": dropout},
     )
-    return cast(output, jnp.float32), cast(moved["batch_stats"], jnp.float32)
+    if precision == "bfloat16":
+        output, moved = jax.tree.map(lambda x: x.astype(jnp.float32), (output, moved))
+    return output, moved["batch_stats"]

@@ -47,7 +47,7 @@ def train(
     validate(experiment)
     mesh = mesh or data_mesh()
     say = speaker(progress)
-    say(f"running on {machine.describe(list(mesh.devices.flat), experiment.compute)}")
+    say(f"running on {machine.describe(list(mesh.devices.flat), experiment.precision)}")
     if warning := machine.unused_gpu():
         warnings.warn(warning, stacklevel=2)
     corpora = corpora_of(experiment, data_dir)

@@ -24,9 +24,11 @@ from input_pipeline.clip import (
     VgBatch,
 )
 from jax_atvg.models.at_net import ATNet
+from jax_atvg.models.convolutions import traced_for
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.layers import BatchNorm, Norm
 from jax_atvg.models.mouth_discriminator import MouthDiscriminator
+from jax_atvg.models.precision import traced_in
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.sharding import check_batch_size, replicated, split, split_evenly
 from jax_atvg.training.at_step import at_step
@@ -84,9 +86,13 @@ def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainSt
 
     state = state_sharding(jax.eval_shape(start, 0), mesh, experiment.optimizer.shard)
 
+    platform = mesh.devices.flat[0].platform
+
     def compiled(step) -> Step:
         return jax.jit(
-            functools.partial(step, nets),
+            traced_for(
+                platform, traced_in(nets.precision, functools.partial(step, nets))
+            ),
             in_shardings=(state, rows, whole),
             out_shardings=(state, whole),
             donate_argnums=0,
@@ -172,7 +178,7 @@ def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:
             **attributes(experiment.at_net),
         )
         return AtNets(
-            net, optimizer(steps), experiment.at_loss, pca, experiment.compute
+            net, optimizer(steps), experiment.at_loss, pca, experiment.precision
         )
     return VgNets(
         VGNet(image_size=CROP_SIZE, norm=norm, **attributes(experiment.vg_net)),
@@ -180,7 +186,7 @@ def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:
         optimizer(steps),
         optimizer(max(steps - experiment.gan_loss.pixel_steps, 1)),
         experiment.gan_loss,
-        experiment.compute,
+        experiment.precision,
         MouthDiscriminator(**attributes(experiment.mouth_discriminator)),
     )
 

@@ -14,33 +14,34 @@ def device(platform: str, kind: str):
 
 
 @pytest.mark.parametrize(
-    ("devices", "compute", "asked", "text"),
+    ("devices", "precision", "asked", "text"),
     [
-        ([device("cpu", "cpu")], "float32", None, "1 x CPU, float32"),
+        ([device("cpu", "cpu")], "default", None, "1 x CPU, float32"),
         (
             [device("gpu", "NVIDIA H100 80GB HBM3")] * 8,
-            "float32",
+            "default",
             None,
             "8 x NVIDIA H100 80GB HBM3, float32 (TF32 products)",
         ),
         (
             [device("gpu", "NVIDIA H100 80GB HBM3")],
-            "float32",
+            "default",
             "highest",
             "1 x NVIDIA H100 80GB HBM3, float32",
         ),
         ([device("gpu", "A100")], "bfloat16", None, "1 x A100, bfloat16"),
+        ([device("gpu", "A100")], "highest", None, "1 x A100, float32"),
         (
             [device("tpu", "TPU v5 lite")] * 4,
-            "float32",
+            "default",
             None,
             "4 x TPU v5 lite, float32 (bfloat16 products)",
         ),
     ],
 )
-def test_devices_are_named_with_what_they_multiply_in(devices, compute, asked, text):
+def test_devices_are_named_with_what_they_multiply_in(devices, precision, asked, text):
     with jax.default_matmul_precision(asked):
-        assert machine.describe(devices, compute) == text
+        assert machine.describe(devices, precision) == text
 
 
 def test_a_gpu_that_jax_cannot_use_is_warned_of(tmp_path, monkeypatch):

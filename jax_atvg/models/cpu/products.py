@@ -11,19 +11,17 @@ Letters: N pictures, H x W pixels, C channels in, D channels out, k x k kernel.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TypeVar
 
 import jax.numpy as jnp
 from jax import lax
 
 from jax_atvg.arrays import Array
 from jax_atvg.models.cpu import winograd
+from jax_atvg.models.cpu.form import Form
 
 NARROW = 16  # Winograd's transforms cost more than they save on fewer channels
 FEW = 8  # input channels: with fewer XLA is slow, unless outputs are a multiple of 16
 LARGE = 2**23  # floats in one temporary array: 32 MiB
-
-Form = TypeVar("Form")  # convolutions.Form, some of whose functions are replaced here
 
 
 def conv_form(
@@ -33,29 +31,28 @@ def conv_form(
     dtype,
     strides: int,
     padding: int,
-    dilation: int,
 ) -> Form:
     """Chooses the form of a convolution that is fastest on a CPU, by its sizes.
 
     native: XLA's own form.  shape: that of x, (N, H, W, C).  kernel: (k, k, C, D).
     """
     size, wide = kernel[0], min(kernel[2:]) >= NARROW
-    even = not any(side % (strides * dilation) for side in shape[1:3])
+    even = not any(side % strides for side in shape[1:3])
     exact = jnp.finfo(dtype).bits >= 32  # Winograd's transforms lose some bits
-    if size == 3 and padding == dilation and strides == 1 and even and wide and exact:
-        return winograd_form(native, dilation)
+    if size == 3 and padding == strides == 1 and wide and exact:
+        return winograd_form(native)
     changes = {
         "kernel_gradient": functools.partial(
-            kernel_gradient_by_taps, strides=strides, padding=padding, dilation=dilation
+            kernel_gradient_by_taps, strides=strides, padding=padding
         )
     }
-    if size > 3 and strides == dilation == 1 and kernel[2] < FEW and kernel[3] % 16:
+    if size > 3 and strides == 1 and kernel[2] < FEW and kernel[3] % 16:
         changes["apply"] = functools.partial(conv_by_rows, padding=padding)
-    if size > 3 and strides == dilation == 1 and max(kernel[2:]) < NARROW:
+    if size > 3 and strides == 1 and max(kernel[2:]) < NARROW:
         changes["kernel_gradient"] = functools.partial(
             kernel_gradient_by_rows_and_columns, padding=padding
         )
-    if size == 3 and (strides, padding, dilation) == (2, 1, 1) and even:
+    if size == 3 and (strides, padding) == (2, 1) and even:
         changes["input_gradient"] = strided_input_gradient
     return dataclasses.replace(native, **changes)
 
@@ -70,27 +67,18 @@ def conv_transpose_form(native: Form) -> Form:
     )
 
 
-def winograd_form(native: Form, dilation: int) -> Form:
+def winograd_form(native: Form) -> Form:
     """The form of a 3x3 convolution of stride 1 by Winograd's method."""
-
-    def input_gradient(dy, prepared, shape):
-        return winograd.input_gradient(dy, prepared, dilation)
-
-    def kernel_gradient(x, dy, shape):
-        return winograd.kernel_gradient(x, dy, dilation)
-
     return dataclasses.replace(
         native,
         prepare=winograd.prepare,
-        apply=functools.partial(winograd.apply, dilation=dilation),
-        input_gradient=input_gradient,
-        kernel_gradient=kernel_gradient,
+        apply=winograd.apply,
+        input_gradient=lambda dy, prepared, _: winograd.input_gradient(dy, prepared),
+        kernel_gradient=lambda x, dy, _: winograd.kernel_gradient(x, dy),
     )
 
 
-def taps_of(
-    x: Array, size: int, shape: tuple, strides: int, padding: int, dilation: int
-) -> Array:
+def taps_of(x: Array, size: int, shape: tuple, strides: int, padding: int) -> Array:
     """The pixels of x under each tap of a kernel (im2col): f[N,H',W',taps*C].
 
     size: k.  shape: (H', W'), those of the convolution's output.
@@ -98,9 +86,8 @@ def taps_of(
     x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
 
     def seen(x: Array, tap: int, axis: int) -> Array:
-        first = tap * dilation
-        last = first + (shape[axis - 1] - 1) * strides + 1
-        return lax.slice_in_dim(x, first, last, strides, axis)
+        last = tap + (shape[axis - 1] - 1) * strides + 1
+        return lax.slice_in_dim(x, tap, last, strides, axis)
 
     rows = [seen(x, tap, 1) for tap in range(size)]
     return jnp.concatenate(
@@ -130,24 +117,23 @@ def conv_by_rows(x: Array, kernel: Array, *, padding: int) -> Array:
 
 
 def kernel_gradient_by_taps(
-    x: Array, dy: Array, kernel: tuple, *, strides: int, padding: int, dilation: int
+    x: Array, dy: Array, kernel: tuple, *, strides: int, padding: int
 ) -> Array:
     """The kernel's gradient as one matrix product: of all taps of x with dy, or, where
     that is less to copy, of x with all taps of dy."""
     size, c, d = kernel[1:]
-    side = size + (size - 1) * (dilation - 1)
-    if strides == 1 and 2 * padding == side - 1 and d < c:
+    if strides == 1 and 2 * padding == size - 1 and d < c:
         # the taps of dy around a pixel of x are in the opposite order
 
         def product(x, dy):
-            taps = taps_of(dy, size, x.shape[1:3], 1, padding, dilation)
+            taps = taps_of(dy, size, x.shape[1:3], 1, padding)
             return flat(x).T @ flat(taps)
 
         total = summed(product, x, dy, size**2 * d).reshape(c, size, size, d)
         return total[:, ::-1, ::-1].transpose(1, 2, 0, 3)
 
     def product(x, dy):
-        taps = taps_of(x, size, dy.shape[1:3], strides, padding, dilation)
+        taps = taps_of(x, size, dy.shape[1:3], strides, padding)
         return flat(taps).T @ flat(dy)
 
     return summed(product, x, dy, size**2 * c).reshape(kernel)
@@ -223,12 +209,12 @@ def up_by_products(x: Array, kernel: Array) -> Array:
 
 def up_input_gradient(dy: Array, kernel: Array, shape: tuple) -> Array:
     """The input's gradient of the transposed convolution."""
-    taps = taps_of(dy, 3, shape[1:3], 2, 1, 1)
+    taps = taps_of(dy, 3, shape[1:3], 2, 1)
     return taps @ kernel.transpose(0, 1, 3, 2).reshape(-1, shape[-1])
 
 
 def up_kernel_gradient(x: Array, dy: Array, kernel: tuple) -> Array:
     """The kernel's gradient of the transposed convolution."""
-    taps = taps_of(dy, 3, x.shape[1:3], 2, 1, 1)
+    taps = taps_of(dy, 3, x.shape[1:3], 2, 1)
     product = flat(x).T @ flat(taps)
     return product.reshape(kernel[2], 3, 3, kernel[3]).transpose(1, 2, 0, 3)

@@ -33,15 +33,13 @@ def prepare(kernel: Array) -> Array:
     return (G_SQUARED.astype(kernel.dtype) @ taps).reshape(16, *kernel.shape[2:])
 
 
-def apply(x: Array, prepared: Array, dilation: int = 1) -> Array:
-    """The convolution f[N,H,W,C] -> f[N,H,W,D] with a padding of `dilation` zeros.
+def apply(x: Array, prepared: Array) -> Array:
+    """The convolution f[N,H,W,C] -> f[N,H,W,D] with a padding of one zero.
 
-    prepared: see prepare.  H and W are multiples of the dilation.
+    prepared: see prepare.
     """
-    phases = split_phases(x, dilation)
-    products = multiply(jnp.matmul, take_tiles(phases), prepared)
-    y = put_tiles(products, phases.shape[:3])
-    return join_phases(y, x.shape[0], dilation)
+    products = multiply(jnp.matmul, take_tiles(x), prepared)
+    return put_tiles(products, x.shape[:3])
 
 
 def multiply(
@@ -56,19 +54,16 @@ def multiply(
     return [product(tile, other) for tile, other in zip(tiles, others, strict=True)]
 
 
-def input_gradient(dy: Array, prepared: Array, dilation: int = 1) -> Array:
+def input_gradient(dy: Array, prepared: Array) -> Array:
     """The gradient of apply for x: a convolution with the kernel turned around."""
-    phases = split_phases(dy, dilation)
-    tiles = take_tiles(phases)
+    tiles = take_tiles(dy)
     tiles = [tiles[i] for i in TURNED]
     products = multiply(lambda tile, kernel: tile @ kernel.T, tiles, prepared)
-    dx = put_tiles([products[i] for i in TURNED], phases.shape[:3])
-    return join_phases(dx, dy.shape[0], dilation)
+    return put_tiles([products[i] for i in TURNED], dy.shape[:3])
 
 
-def kernel_gradient(x: Array, dy: Array, dilation: int = 1) -> Array:
+def kernel_gradient(x: Array, dy: Array) -> Array:
     """The gradient of apply and prepare for the kernel, f[3,3,C,D]."""
-    x, dy = split_phases(x, dilation), split_phases(dy, dilation)
     products = multiply(lambda a, b: a.T @ b, take_tiles(x), spread_tiles(dy))
     taps = G_SQUARED.T.astype(x.dtype) @ jnp.stack(products).reshape(16, -1)
     return taps.reshape(3, 3, x.shape[-1], dy.shape[-1])
@@ -116,23 +111,3 @@ def spread_tiles(dy: Array) -> list[Array]:
         return [a, a + b, a - b, -b]
 
     return [y.reshape(-1, d) for rows in transform(dy, 1) for y in transform(rows, 2)]
-
-
-def split_phases(x: Array, dilation: int) -> Array:
-    """Makes a picture of every dilation-th row and column, for each first row and
-    column, so that a dilated convolution becomes a plain one."""
-    if dilation == 1:
-        return x
-    n, h, w, c = x.shape
-    x = x.reshape(n, h // dilation, dilation, w // dilation, dilation, c)
-    x = x.transpose(0, 2, 4, 1, 3, 5)
-    return x.reshape(-1, h // dilation, w // dilation, c)
-
-
-def join_phases(x: Array, n, dilation: int) -> Array:
-    """The inverse of split_phases.  n: the number of pictures."""
-    if dilation == 1:
-        return x
-    h, w, c = x.shape[1:]
-    x = x.reshape(n, dilation, dilation, h, w, c).transpose(0, 3, 1, 4, 2, 5)
-    return x.reshape(n, h * dilation, w * dilation, c)

@@ -297,7 +297,7 @@ def test_the_step_compiles_for_a_tpu_slice_and_fits(tmp_path):
     done, found = compile_verb(
         tmp_path,
         "--config=configs/smoke.py:at",
-        "--config.compute=bfloat16",
+        "--config.precision=bfloat16",
         "--topology=v5e:2x2",
         "--batch_per_device=2",
     )

@@ -10,16 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jax_atvg.models import convolutions
-from jax_atvg.models.conv_gru import gates, recur
 from jax_atvg.models.cpu import winograd
 
-CONVS = {  # kernel size, strides, padding, dilation
-    "3x3": (3, 1, 1, 1),
-    "strided": (3, 2, 1, 1),
-    "dilated": (3, 1, 2, 2),
-    "7x7": (7, 1, 3, 1),
-    "7x7 without padding": (7, 1, 0, 1),
-    "5x5 of stride 3": (5, 3, 2, 1),
+CONVS = {  # kernel size, strides, padding
+    "3x3": (3, 1, 1),
+    "strided": (3, 2, 1),
+    "7x7": (7, 1, 3),
+    "7x7 without padding": (7, 1, 0),
+    "5x5 of stride 3": (5, 3, 2),
 }
 SIDES = st.integers(7, 12)
 # Within the rounding of the sums: relative to the result's standard deviation.
@@ -54,11 +52,8 @@ def check_forms(function, dtype, *shapes):
 
 def conv_of(name):
     """(the convolution, its kernel's size)."""
-    size, strides, padding, dilation = CONVS[name]
-    conv = functools.partial(
-        convolutions.conv, strides=strides, padding=padding, dilation=dilation
-    )
-    return conv, size
+    size, strides, padding = CONVS[name]
+    return functools.partial(convolutions.conv, strides=strides, padding=padding), size
 
 
 @pytest.mark.parametrize("name", CONVS)
@@ -115,28 +110,69 @@ def test_many_rows_and_few_take_the_same_products():
     np.testing.assert_allclose(many, few, atol=1e-5)
 
 
-def test_the_forms_are_those_of_the_platform():
-    """A program lowered for a TPU holds XLA's operator, one for a CPU does not."""
-    x, kernel = jnp.zeros((2, 8, 8, 16)), jnp.zeros((3, 3, 16, 16))
+def up_and_down(x, kernel):
+    return convolutions.conv_transpose(convolutions.conv(x, kernel, 1, 1), kernel).sum()
 
-    def gradients(x, kernel):
-        up = convolutions.conv_transpose(convolutions.conv(x, kernel, 1, 1, 1), kernel)
-        return up.sum()
 
-    def text(platform):
-        traced = jax.jit(jax.grad(gradients, (0, 1))).trace(x, kernel)
-        return traced.lower(lowering_platforms=(platform,)).as_text()
+def program(function, *arrays, platform="cpu"):
+    """The text of the function lowered for a platform."""
+    traced = jax.jit(convolutions.traced_for(platform, function)).trace(*arrays)
+    name = {"gpu": "cuda"}.get(platform, platform)
+    return traced.lower(lowering_platforms=(name,)).as_text()
 
-    assert "stablehlo.convolution" not in text("cpu")
-    for platform in ("tpu", "cuda"):
-        assert "stablehlo.convolution" in text(platform)
+
+ARRAYS = np.zeros((2, 8, 8, 16), np.float32), np.zeros((3, 3, 16, 16), np.float32)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_the_form_is_that_of_the_platform(platform):
+    """What is traced for a TPU or GPU holds XLA's operators and nothing else."""
+    text = program(jax.grad(up_and_down, (0, 1)), *ARRAYS, platform=platform)
+    assert ("stablehlo.convolution" in text) == (platform != "cpu")
+    assert ("optimization_barrier" in text) == (platform == "cpu")
+
+
+def test_unless_told_otherwise_it_is_that_of_the_default_device(monkeypatch):
+    def traced():
+        return str(jax.make_jaxpr(lambda *arrays: up_and_down(*arrays))(*ARRAYS))
+
+    assert "custom_vjp" in traced()
+    with convolutions.form("native"):
+        assert "custom_vjp" not in traced()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "custom_vjp" not in traced()
+    with jax.default_device("cpu"):
+        assert "custom_vjp" in traced()
+
+
+def test_a_portable_program_decides_when_it_is_lowered():
+    with convolutions.form("portable"):
+        assert "stablehlo.convolution" not in program(up_and_down, *ARRAYS)
+        assert "stablehlo.convolution" in program(up_and_down, *ARRAYS, platform="tpu")
+
+
+def test_xlas_operators_can_be_differentiated_forward_and_mapped():
+    """By the limit of differences, and one by one."""
+    random = np.random.default_rng(4)
+    x, kernel, dx, dk = (random.normal(size=a.shape) for a in (*ARRAYS, *ARRAYS))
+    with jax.enable_x64(), convolutions.form("native"):
+        value, push = jax.linearize(up_and_down, x, kernel)
+        h = 1e-6
+        ahead, behind = (up_and_down(x + s * dx, kernel + s * dk) for s in (h, -h))
+        slope = (ahead - behind) / (2 * h)
+        np.testing.assert_allclose(push(dx, dk), slope, rtol=1e-6)
+        both = jax.vmap(up_and_down, (0, None))(np.stack([x, dx]), kernel)
+        alone = value, up_and_down(dx, kernel)
+        np.testing.assert_allclose(both, alone, rtol=1e-12)
 
 
 def test_half_precision_keeps_xlas_form():
-    forms = convolutions.conv_forms(
-        (1, 8, 8, 32), (3, 3, 32, 32), jnp.bfloat16, 1, 1, 1
+    sizes = (1, 8, 8, 32), (3, 3, 32, 32)
+    half, single = (
+        convolutions.cpu_form(*sizes, dtype, 1, 1) for dtype in (jnp.bfloat16, "f4")
     )
-    assert forms.cpu.apply is forms.native.apply
+    assert single.apply is winograd.apply
+    assert half.apply.func is convolutions.conv_native
 
 
 def test_an_unknown_form_is_an_error():
@@ -145,31 +181,3 @@ def test_an_unknown_form_is_an_error():
         convolutions.form("fast"),
     ):
         pass
-
-
-@pytest.mark.parametrize("form", ["cpu", "native"])
-def test_recur_and_its_gradients_are_the_loops(form):
-    """The gradients written out for all steps at once against JAX's own of a loop."""
-    steps, n, side, width = 3, 2, 4, 16
-    random = np.random.default_rng(3)
-    shapes = [
-        (steps, n, side, side, 3 * width),
-        (3, 3, width, 3 * width),
-        (3 * width,),
-        (n, side, side, width),
-    ]
-
-    def loop(from_input, kernel, bias, h):
-        hidden = []
-        for x in from_input:
-            h = gates(x, convolutions.conv(h, kernel, 1, 2, 2) + bias, h)
-            hidden.append(h)
-        return jnp.stack(hidden)
-
-    with jax.enable_x64():
-        arrays = [random.normal(size=shape) * 0.3 for shape in shapes]
-        ours = value_and_gradients(recur, form, *arrays)
-        theirs = value_and_gradients(loop, "native", *arrays)
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.dtype == np.float64
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)

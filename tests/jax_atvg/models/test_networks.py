@@ -1,6 +1,7 @@
 """What holds for the networks at any size: chunks, devices, options, errors."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -272,6 +273,32 @@ def test_clips_of_a_virtual_batch_are_normalised_as_if_they_were_alone(name):
         whole, _ = train(module, *inputs)
         with pytest.raises(AssertionError):
             assert_same(whole, apart, 1e-5)
+
+
+@pytest.mark.parametrize("size", [0, BATCH // 4])
+def test_interleaved_batches_are_normalised_as_if_one_came_after_the_other(size):
+    """Outputs and running statistics, also of virtual batches."""
+    norm = functools.partial(BatchNorm, virtual_batch_size=size)
+    module = NETWORKS["discriminator"].clone(norm=norm)
+    both = module.clone(norm=functools.partial(norm, interleaved=2))
+    with jax.enable_x64():
+        inputs = [x.astype(np.float64) for x in inputs_of(module)]
+        v = jax.tree.map(lambda x: x.astype(np.float64), variables_of(module))
+
+        def train(module, stats, *inputs):
+            v["batch_stats"] = stats
+            output, moved = module.apply(v, *inputs, train=True, mutable="batch_stats")
+            return output._replace(state=None), moved["batch_stats"]
+
+        together, stats = train(both, v["batch_stats"], *inputs)
+        one_by_one = v["batch_stats"]
+        for which in range(2):
+            alone, one_by_one = train(
+                module, one_by_one, *(x[which::2] for x in inputs)
+            )
+            mine = jax.tree.map(operator.itemgetter(slice(which, None, 2)), together)
+            assert_same(mine, alone, 1e-12)
+        assert_same(stats, one_by_one, 1e-12)
 
 
 def test_a_virtual_batch_of_all_clips_is_the_batch():

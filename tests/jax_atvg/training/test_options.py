@@ -245,12 +245,12 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state(batch):
     variables = random_variables(net, *inputs)
     trees = variables["params"], variables["batch_stats"]
     exact, exact_stats = jax.jit(functools.partial(run, net))(*trees, *inputs)
-    low = jax.jit(functools.partial(run, net, compute="bfloat16"))
+    low = jax.jit(functools.partial(run, net, precision="bfloat16"))
     rough, rough_stats = low(*trees, *inputs)
     difference = np.abs(rough.frames - exact.frames)
     assert 0 < difference.mean() < 0.02
     assert_same(rough_stats, exact_stats, 0.05)
-    _, after, _ = step_of(small_gan(compute="bfloat16"), batch)
+    _, after, _ = step_of(small_gan(precision="bfloat16"), batch)
     kinds = {x.dtype for x in jax.tree.leaves(after) if x.dtype.kind == "f"}
     assert kinds == {np.dtype(np.float32)}
 
@@ -323,7 +323,7 @@ def test_spectral_norm_divides_kernels_by_their_largest_singular_value(batch):
             Data(augment=Strength(mirror=1.5)),
             r"config.data.augment.mirror=1.5: must be 1.0 at most",
         ),
-        ("compute", "int8", r"config.compute='int8': choose one of float32, bfloat16"),
+        ("precision", "int8", "config.precision='int8': choose one of highest, def"),
         (
             "optimizer",
             Optimizer(learning_rate=float("nan")),

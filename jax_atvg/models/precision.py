@@ -1,0 +1,36 @@
+"""In which precision networks multiply: one choice for training and inference.
+
+    highest     float32, also in products, whose factors some platforms round otherwise
+    default     float32; the platform's products: TF32 on GPUs, bfloat16 on TPUs
+    bfloat16    kernels and what layers multiply with them in bfloat16
+
+Recurrent states, the composition of frames, statistics, losses and what the optimiser
+keeps are float32 in all of them.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def cast(params: Any, precision: str) -> Any:
+    """A network's parameters as its layers are to multiply with them."""
+    if precision != "bfloat16":
+        return params
+    return jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+
+
+def traced_in(precision: str, function: Callable) -> Callable:
+    """The function, to be traced with the precision's products."""
+    if precision != "highest":
+        return function
+
+    @functools.wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return traced
