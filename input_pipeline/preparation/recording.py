@@ -172,6 +172,7 @@ def _prepare(
     cuts = scene_cuts(notes, points)
     cuttable = source.corpus in CUTTABLE
     pieces, rejects = _pieces(source, points, cuts, options, cuttable)
+    del points  # of an hour they are 100 MB
 
     used = []
     for first, last, matrices, px in pieces:
@@ -225,7 +226,7 @@ class _Frames:
     decoded again."""
 
     def __init__(self, source: Source):
-        self.source, self.held = source, None
+        self.source, self.held, self.limit = source, None, HELD_BYTES
 
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         if self.held is not None:
@@ -235,14 +236,15 @@ class _Frames:
         try:
             for frame in video.read_frames(self.source.path):
                 size += frame.nbytes
-                if size <= HELD_BYTES:
+                if size <= self.limit:
                     held.append(frame)
                 else:
                     held.clear()
+                    self.limit = 0  # nor are they held the next time
                 yield frame
         except InputError as error:
             raise _undecodable(self.source, error) from None
-        if size <= HELD_BYTES:
+        if size <= self.limit:
             self.held = held
 
 
@@ -337,11 +339,14 @@ def _pieces(
 
 def _bridge(points: list[np.ndarray | None]) -> Float64[np.ndarray, "T 68 2"]:
     """Points in which gaps are filled by linear interpolation over time."""
-    known = [t for t, p in enumerate(points) if p is not None]
-    columns = np.array([points[t] for t in known], np.float64).reshape(len(known), -1)
-    every = np.arange(len(points))
-    filled = [np.interp(every, known, column) for column in columns.T]
-    return np.array(filled).T.reshape(-1, NUM_POINTS, 2)
+    found = np.array([p is not None for p in points])
+    known, gaps = np.flatnonzero(found), np.flatnonzero(~found)
+    filled = np.empty((len(points), 2 * NUM_POINTS))
+    for t in known:
+        filled[t] = points[t].ravel()
+    for column in filled.T:
+        column[gaps] = np.interp(gaps, known, column[known])
+    return filled.reshape(-1, NUM_POINTS, 2)
 
 
 # --- making clips ---
