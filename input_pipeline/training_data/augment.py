@@ -221,8 +221,10 @@ def change_frames(
 ) -> UInt8[np.ndarray, "T 128 128 3"]:
     """Applies mirror, motion and field to RGB frames; beyond the crop, its edge is
     repeated."""
+    import cv2
+
     if change.mirror:
-        frames = frames[:, :, ::-1]
+        frames = np.stack([cv2.flip(frame, 1) for frame in frames])
     return move(change.motion, change.field, frames)
 
 
@@ -242,7 +244,7 @@ def move(
     source = ((p + 1) / PIXEL - 0.5).astype(np.float32)
     moved = [
         cv2.remap(
-            np.ascontiguousarray(frame),
+            frame,
             source,
             None,
             cv2.INTER_CUBIC,  # INTER_LINEAR loses an eighth of the gradients' energy

@@ -43,6 +43,8 @@ def train(
     trace, written to workdir/profile.  mesh: all devices unless given.  progress: say
     on standard error what runs and how far it is.  go_back: start from the newest
     readable checkpoint, or anew, though the run has got further.
+    Where experiment.data.num_workers makes it start processes, which it does by default
+    on four cores or more, a program must call it under `if __name__ == "__main__"`.
     Returns the state after the last step; checkpoints, curves and config are in the
     workdir.  On SIGTERM or Ctrl-C it saves and returns; called again it goes on.
     InputError, PeerLost: see training_loop; InputError: no dataset there.
