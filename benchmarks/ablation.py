@@ -226,7 +226,9 @@ def two_forwards(nets, state, batch, seed):
     import jax
 
     from jax_atvg.training import gan_step as g
+    from jax_atvg.training.pictures import with_float_pictures
 
+    batch = with_float_pictures(batch)
     first, _, batch_stats = g.generate(nets, state, batch, seed)
     disc, d = g.discriminator_update(nets, state.disc, first, batch)
     again = state._replace(disc=disc, vg=state.vg._replace(batch_stats=batch_stats))

@@ -39,7 +39,7 @@ def training_of(experiment, devices=None) -> Callable[[], Any]:
     step_of = build(experiment, mesh, pca)
     share = len(mesh.local_devices) / mesh.size  # of the rows, in this process
     rows = round(experiment.batch_size * share)
-    batch = jax.tree.map(lambda x: noise((rows, *x.shape[1:])), step_of.shapes)
+    batch = jax.tree.map(lambda x: noise((rows, *x.shape[1:]), x.dtype), step_of.shapes)
     batch = to_devices(batch, mesh)
     state = jax.block_until_ready(step_of.init(experiment.seed))
 
@@ -52,13 +52,15 @@ def training_of(experiment, devices=None) -> Callable[[], Any]:
     return call
 
 
-def noise(shape: tuple[int, ...]):
-    """An f32 array, uniform in [-1, 1], the same in every run."""
+def noise(shape: tuple[int, ...], dtype="float32"):
+    """An array, the same in every run: f32, uniform in [-1, 1], or all of u8."""
     import jax
     import numpy as np
 
-    values = np.random.default_rng(0).uniform(-1, 1, shape)
-    return jax.device_put(values.astype(np.float32))
+    random = np.random.default_rng(0)
+    if dtype == np.uint8:
+        return jax.device_put(random.integers(0, 256, shape, np.uint8))
+    return jax.device_put(random.uniform(-1, 1, shape).astype(np.float32))
 
 
 def timed(call: Callable[[], Any], calls: int) -> tuple[Any, float]:

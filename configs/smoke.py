@@ -39,5 +39,5 @@ def get_config(network: str = "vg") -> Experiment:
         discriminator=DiscriminatorSizes(
             width=4, fc_width=16, lstm_width=16, lstm_layers=1
         ),
-        data=Data(num_frames=4, synthetic=6),
+        data=Data(num_frames=4, synthetic=6, num_workers=0),
     )

@@ -99,17 +99,35 @@ class AtBatch(NamedTuple):
     coefficients: Any
 
 
+class Colour(NamedTuple):
+    """Another light for pictures, the same for all those of an example.
+
+    A colour c in [0,1] becomes gain tint c^gamma + offset; its distance to grey, the
+    mean of its channels, is then multiplied by saturation.  gain, offset, gamma,
+    saturation: f32[B].  tint: f32[B,3].
+    """
+
+    gain: Any
+    tint: Any
+    offset: Any
+    gamma: Any
+    saturation: Any
+
+
 class VgBatch(NamedTuple):
     """A training batch of VG-net: a reference frame and consecutive target frames.
 
-    image: f32[B,H,W,3] in [-1,1], the reference.  example: f32[B,L], its landmarks.
-    frames: f32[B,T,H,W,3] in [-1,1], the targets.  landmarks: f32[B,T,L], theirs.
+    image: u8[B,H,W,3], RGB, the reference.  example: f32[B,L], its landmarks.
+    frames: u8[B,T,H,W,3], the targets.  landmarks: f32[B,T,L], theirs.
+    colour: how the light of image and frames is to change; None: it stays.
+    A training step makes the pictures f32 in [-1,1], and takes those that already are.
     """
 
     image: Any
     example: Any
     frames: Any
     landmarks: Any
+    colour: Colour | None = None
 
 
 class EvaluationBatch(NamedTuple):

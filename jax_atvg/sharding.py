@@ -50,7 +50,23 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
 
 
 def to_devices(batch, mesh: Mesh):
-    """Makes global arrays from this process's rows of a batch of numpy arrays."""
+    """Makes global arrays from this process's rows of a batch of numpy arrays; arrays
+    that are on devices already stay there."""
+
+    def place(x):
+        if isinstance(x, jax.Array):
+            return x
+        return jax.make_array_from_process_local_data(split(mesh), np.asarray(x))
+
+    return jax.tree.map(place, batch)
+
+
+def on_one_device(tree):
+    """What this process's first device holds of global arrays, without a copy.
+
+    A program of this process alone can take it; of global arrays it cannot, where
+    other processes hold parts of them.
+    """
     return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(split(mesh), x), batch
+        lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree
     )

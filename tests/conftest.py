@@ -103,7 +103,7 @@ SECONDS = {
     "test_train_processes": 90,
     "test_reference_steps": 70,
     "test_hostile": 100,
-    "test_loop": 62,
+    "test_loop": 50,
     "test_parity": 59,
     "test_tour": 45,
     "test_train_step": 42,
@@ -130,6 +130,8 @@ SECONDS = {
     "test_convolutions": 12,
     "test_fine_tuning": 11,
     "test_loader": 10,
+    "test_validation": 12,
+    "test_batches": 8,
     "test_default_model": 10,
     "test_speed": 8,
 }

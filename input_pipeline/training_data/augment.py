@@ -1,8 +1,9 @@
 """Training augmentation: one random change for photo, frames, landmarks and sound.
 
-Faces are mirrored, moved and given another shape, mouth, colour and light, here; voices
-get another tempo, vocal tract length, noise and room, in augment_sound.py.  A change is
-drawn once per example, so that everything in the example stays consistent.
+Faces are mirrored, moved and given another shape and mouth, here; their light is drawn
+here and changed by the training step; voices get another tempo, vocal tract length,
+noise and room, in augment_sound.py.  A change is drawn once per example, so that
+everything in the example stays consistent.
 Positions are in the unit of landmarks: 0 at the crop's centre, -1 and 1 at its edges.
 """
 
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
 
-from input_pipeline.clip import CROP_SIZE
+from input_pipeline.clip import CROP_SIZE, Colour
 
 
 @dataclasses.dataclass
@@ -61,6 +62,11 @@ class Strength:
     background: float = 0.0
     room: float = 0.0
 
+    @property
+    def changes_colour(self) -> bool:
+        """Whether examples come with a Colour."""
+        return any(getattr(self, name) for name in Colour._fields)
+
 
 GRID = 5  # control points on each side
 PIXEL = 2 / CROP_SIZE  # a crop pixel's width, in positions
@@ -77,20 +83,15 @@ class Augmentation(NamedTuple):
     mirror: left and right are exchanged.  motion: f64[2,3], similarity of positions,
     applied after the mirror.  field: f32[H,W,2], displacements applied after the motion
     (position q then shows what was at q - field(q)), or None.
-    A colour c in [0,1] becomes gain tint c^gamma + offset; its distance to grey is then
-    multiplied by saturation.  noise: see Strength;
-    noise_seed: of the noise.  first_photo: whether the photo is the clip's first frame.
+    colour: of f32[] and f32[3], or None.  noise: see Strength; noise_seed: of the
+    noise.  first_photo: whether the photo is the clip's first frame.
     tempo, voice, channel, background, room: see augment_sound.py.
     """
 
     mirror: bool
     motion: Float64[np.ndarray, "2 3"]
     field: Float32[np.ndarray, "H W 2"] | None
-    gain: float
-    tint: Float64[np.ndarray, "3"]
-    offset: float
-    gamma: float
-    saturation: float
+    colour: Colour | None
     noise: float
     noise_seed: int
     tempo: float
@@ -103,7 +104,7 @@ class Augmentation(NamedTuple):
 
 def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
     """Draws a change; `random` advances by the same amount for every strength."""
-    turn, grow, x, y, gain, offset, gamma, colour = random.uniform(-1, 1, 8)
+    turn, grow, x, y, gain, offset, gamma, saturation = random.uniform(-1, 1, 8)
     mirror, noise = random.random(2)
     warp = random.standard_normal((GRID, GRID, 2), dtype=np.float32)
     tint = random.uniform(-1, 1, 3)
@@ -130,15 +131,18 @@ def draw(random: np.random.Generator, strength: Strength) -> Augmentation:
             strength.mouth_curl * curl,
         )
         field = mouth if field is None else mouth + field
+    colour = Colour(
+        gain=np.float32(1 + strength.gain * gain),
+        tint=np.float32(1 + strength.tint * tint),
+        offset=np.float32(strength.offset * offset),
+        gamma=np.float32(np.exp(strength.gamma * gamma)),
+        saturation=np.float32(1 + strength.saturation * saturation),
+    )
     return Augmentation(
         mirror=bool(mirror < strength.mirror),
         motion=np.array([[a.real, -a.imag, shift * x], [a.imag, a.real, shift * y]]),
         field=field,
-        gain=1 + strength.gain * gain,
-        tint=1 + strength.tint * tint,
-        offset=strength.offset * offset,
-        gamma=float(np.exp(strength.gamma * gamma)),
-        saturation=1 + strength.saturation * colour,
+        colour=colour if strength.changes_colour else None,
         noise=strength.noise * noise,
         noise_seed=noise_seed,
         tempo=float(np.exp(strength.tempo * tempo)),
@@ -215,10 +219,13 @@ def change_landmarks(
 def change_frames(
     change: Augmentation, frames: UInt8[np.ndarray, "T 128 128 3"]
 ) -> UInt8[np.ndarray, "T 128 128 3"]:
-    """Applies the change to RGB frames; beyond the crop, its edge is repeated."""
+    """Applies mirror, motion and field to RGB frames; beyond the crop, its edge is
+    repeated."""
+    import cv2
+
     if change.mirror:
-        frames = frames[:, :, ::-1]
-    return change_colour(change, move(change.motion, change.field, frames))
+        frames = np.stack([cv2.flip(frame, 1) for frame in frames])
+    return move(change.motion, change.field, frames)
 
 
 def move(
@@ -237,7 +244,7 @@ def move(
     source = ((p + 1) / PIXEL - 0.5).astype(np.float32)
     moved = [
         cv2.remap(
-            np.ascontiguousarray(frame),
+            frame,
             source,
             None,
             cv2.INTER_CUBIC,  # INTER_LINEAR loses an eighth of the gradients' energy
@@ -258,20 +265,3 @@ def at_positions(
     return cv2.remap(
         field, pixels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-
-
-def change_colour(
-    change: Augmentation, frames: UInt8[np.ndarray, "T H W 3"]
-) -> UInt8[np.ndarray, "T H W 3"]:
-    """Applies gain, tint, gamma and offset to each channel, then the saturation."""
-    import cv2
-
-    levels = np.linspace(0, 1, 256)[:, None]
-    curve = 255 * (change.gain * change.tint * levels**change.gamma + change.offset)
-    tall = np.ascontiguousarray(frames).reshape(-1, *frames.shape[2:])
-    lit = cv2.LUT(tall, curve.astype(np.float32)[:, None])
-    if change.saturation != 1:
-        grey = np.full((3, 3), (1 - change.saturation) / 3)
-        lit = cv2.transform(lit, change.saturation * np.eye(3) + grey)
-    np.clip(lit + np.float32(0.5), 0, 255, out=lit)
-    return lit.astype(np.uint8).reshape(frames.shape)

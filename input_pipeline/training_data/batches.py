@@ -4,7 +4,10 @@ Of n processes, process i gets the i-th of n equal blocks of rows, so that the b
 order are the global batch, whatever n is.
 """
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +16,9 @@ import numpy as np
 from absl import flags
 
 from input_pipeline.clip import InputError
+
+FEWEST_CORES = 4  # on fewer, workers only take time from the training process
+MOST_WORKERS = 15
 
 
 class Batches(grain.DatasetIterator):
@@ -86,34 +92,65 @@ def pipeline(
     rows: range,
     batch_size: int,
     num_threads: int,
-    num_workers: int,
+    num_workers: int = 0,
+    place: Callable[[Any], Any] | None = None,
 ) -> grain.IterDataset:
-    """Batches first .. last-1, with these rows of each; threads read ahead by a batch.
+    """Batches first .. last-1, with these rows of each.
 
-    example: position in the global order -> example.  Worker processes make examples,
-    not batches, each of them every num_workers-th one: so their number does not change
-    the batches.
+    example: position in the global order -> example.  Without workers, num_threads
+    threads make the examples, a batch ahead.  Of n workers each makes whole batches,
+    every n-th one: so their number does not change the batches.
+    place: what is done with every batch, as moving it to a device.  That, and joining
+    the examples, is the work of one more thread, which is two batches ahead.
     """
 
-    def local_example(position: int) -> Any:
-        batch, row = divmod(position, len(rows))
+    def local_example(batch: int, row: int) -> Any:
         return example(batch * batch_size + rows[row])
 
-    ahead = grain.ReadOptions(num_threads, max(len(rows), num_threads))
-    positions = grain.MapDataset.range(first * len(rows), last * len(rows))
-    dataset = positions.map(local_example).to_iter_dataset(ahead)
+    def local_batch(batch: int) -> Any:
+        return stack([local_example(batch, row) for row in range(len(rows))])
+
     if num_workers:
         # grain reads absl's flags when it starts workers, whoever's program this is.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        workers = grain.MultiprocessingOptions(num_workers, len(rows))
-        dataset = dataset.mp_prefetch(workers, _leave_interrupts)
-    return dataset.batch(len(rows), batch_fn=stack)
+        whole = grain.MapDataset.range(first, last).map(local_batch)
+        workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=1)
+        dataset = whole.to_iter_dataset(grain.ReadOptions(1, 1))
+        dataset = dataset.mp_prefetch(workers, _start_worker)
+    else:
+        ahead = grain.ReadOptions(num_threads, max(len(rows), num_threads))
+        positions = grain.MapDataset.range(first * len(rows), last * len(rows))
+        examples = positions.map(lambda p: local_example(*divmod(p, len(rows))))
+        dataset = examples.to_iter_dataset(ahead).batch(len(rows), batch_fn=stack)
+    if place:
+        dataset = dataset.map(place)
+    return grain.experimental.ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=1)
 
 
-def _leave_interrupts(*_) -> None:
-    """A worker leaves Ctrl-C to its parent: a terminal sends it to all processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def usable_workers(asked: int) -> int:
+    """How many worker processes there are to be: as many as asked for, or, if that is
+    -1, one for each core but one that this process may use, 15 at most; none where
+    these are fewer than four."""
+    if asked >= 0:
+        return asked
+    allowed = getattr(os, "sched_getaffinity", None)  # which macOS lacks
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    return min(cores - 1, MOST_WORKERS) if cores >= FEWEST_CORES else 0
+
+
+def _start_worker(*_) -> None:
+    """A worker leaves Ctrl-C and SIGTERM to its parent, which may need further batches
+    before it ends: terminals and schedulers send them to all processes.  It ends with
+    its parent, however that ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(0)
 
 
 def local_rows(batch_size: int, process_index: int, process_count: int) -> range:

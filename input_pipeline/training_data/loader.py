@@ -11,7 +11,8 @@ clips[i] -> Clip, i[N] clips.lengths, and N names in clips.speakers and clips.cl
 import dataclasses
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import grain
 import numpy as np
@@ -19,7 +20,12 @@ import numpy as np
 from input_pipeline.clip import AtBatch, EvaluationBatch, InputError, Pca, VgBatch
 from input_pipeline.training_data import sampling
 from input_pipeline.training_data.augment import Strength
-from input_pipeline.training_data.batches import Batches, local_rows, pipeline
+from input_pipeline.training_data.batches import (
+    Batches,
+    local_rows,
+    pipeline,
+    usable_workers,
+)
 
 KINDS = ("at", "vg")
 BALANCES = {"clips": None, "sqrt": 0.5, "speakers": 0.0}  # exponents, see groups_of
@@ -42,6 +48,7 @@ def training_batches(
     process_count: int = 1,
     num_threads: int = NUM_THREADS,
     num_workers: int = 0,
+    place: Callable[[Any], Any] | None = None,
 ) -> Batches:
     """Endless batches of AtBatch (kind "at", needs pca) or VgBatch ("vg").
 
@@ -53,8 +60,11 @@ def training_batches(
     epoch has as many examples as there are clips.  None: no shares.
     augment: the strength of training augmentation; None, or all zeros: there is none.
     from_rest: see rest.photo_coefficients.
-    num_workers: processes beside this one that make the examples; 0: this process does.
-    They need `if __name__ == "__main__"` in the program.  num_threads: in each.
+    num_workers: processes beside this one that make the batches; -1: see
+    usable_workers; 0: num_threads threads of this process do.  Processes need
+    `if __name__ == "__main__"` in the program.
+    place: what is done with every batch, in a thread of this process, as moving it to a
+    device.
     InputError: no clip is long enough, or a setting is invalid.
     """
     if kind not in KINDS:
@@ -82,8 +92,9 @@ def training_batches(
 
     def open_at(first: int) -> grain.IterDataset:
         endless = sys.maxsize // batch_size
+        workers = usable_workers(num_workers)
         return pipeline(
-            example, first, endless, rows, batch_size, num_threads, num_workers
+            example, first, endless, rows, batch_size, num_threads, workers, place
         )
 
     data = {"kind": kind, "num_clips": len(usable), "batch_size": batch_size}
@@ -135,7 +146,7 @@ def evaluation_batches(
 
     def open_at(first: int) -> grain.IterDataset:
         last = -(-count // batch_size)
-        return pipeline(example, first, last, rows, batch_size, num_threads, 0)
+        return pipeline(example, first, last, rows, batch_size, num_threads)
 
     return Batches(open_at, {"num_clips": count, "batch_size": batch_size})
 

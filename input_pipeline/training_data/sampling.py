@@ -23,7 +23,6 @@ from input_pipeline.clip import (
     VgBatch,
 )
 from input_pipeline.faces.rest import photo_coefficients
-from input_pipeline.media.image import to_float
 from input_pipeline.training_data import augment as augmenting
 from input_pipeline.training_data import augment_sound
 
@@ -172,8 +171,9 @@ def vg_example(
 ) -> VgBatch:
     """An example for VG-net; decodes only the reference frame and the window's.
 
-    image f32[H,W,3], example f32[L], frames f32[T,H,W,3], landmarks f32[T,L].
-    augment: how strongly photo, frames and landmarks change alike, see augment.py.
+    image u8[H,W,3], example f32[L], frames u8[T,H,W,3], landmarks f32[T,L].
+    augment: how strongly photo, frames and landmarks change alike, see augment.py; the
+    light is changed by the training step.
     InputError: the clip is shorter than the window, or damaged.
     """
     check(clip, num_frames)
@@ -184,12 +184,13 @@ def vg_example(
     if change:
         pictures = augmenting.change_frames(change, pictures)
         points = augmenting.change_landmarks(change, points)
-    frames, landmarks = to_float(pictures), points.reshape(len(which), -1)
+    landmarks = points.reshape(len(which), -1)
     return VgBatch(
-        image=frames[0],
+        image=pictures[0],
         example=landmarks[0],
-        frames=frames[1:],
+        frames=pictures[1:],
         landmarks=landmarks[1:],
+        colour=change.colour if change else None,
     )
 
 
@@ -217,7 +218,8 @@ def evaluation_example(
     landmarks = flat_landmarks(clip)
 
     def pad(x: np.ndarray) -> np.ndarray:
-        return np.concatenate([x, np.zeros((num_frames - length, *x.shape[1:]), "f4")])
+        filling = np.zeros((num_frames - length, *x.shape[1:]), x.dtype)
+        return np.concatenate([x, filling])
 
     at = vg = None
     if pca is not None:
@@ -225,7 +227,7 @@ def evaluation_example(
         example = photo_coefficients(pca, landmarks, from_rest)[0]
         at = AtBatch(example, pad(audio_windows(clip)), pad(coefficients))
     if with_frames:
-        frames = to_float(decode(clip, range(length)))
+        frames = decode(clip, range(length))
         vg = VgBatch(frames[0], landmarks[0], pad(frames), pad(landmarks))
     return EvaluationBatch(
         index=np.int32(index),
@@ -303,5 +305,14 @@ def decode(clip: Clip, which: Sequence[int]) -> UInt8[np.ndarray, "n 128 128 3"]
 
 def blank(example: EvaluationBatch) -> EvaluationBatch:
     """An example of zeros, of the same shapes, for a row that only fills the batch."""
-    at, vg = (part and type(part)(*map(np.zeros_like, part)) for part in example[3:])
-    return EvaluationBatch(np.int32(-1), np.float32(0), 0 * example.frame_valid, at, vg)
+
+    def zeros(part):
+        return part and part._make(None if x is None else 0 * x for x in part)
+
+    return EvaluationBatch(
+        index=np.int32(-1),
+        valid=np.float32(0),
+        frame_valid=0 * example.frame_valid,
+        at=zeros(example.at),
+        vg=zeros(example.vg),
+    )

@@ -106,10 +106,11 @@ class Data:
     of each corpus.  balance, within a corpus if they are mixed: "clips" shows every
     clip once an epoch; "speakers" every speaker as often as any
     other; "sqrt" lies half-way.  augment: how strongly examples are changed.
-    validation_clips: how many are scored during training, 0 for all.  num_threads,
-    num_workers: threads that make examples, in each of so many processes beside the
-    training one (0: in the training one).  synthetic: so many drawn clips in place of a
-    dataset, 0 for none.
+    validation_clips: how many are scored during training, 0 for all.
+    num_workers: processes beside the training one that make its batches; -1: one for
+    each usable core but one, 15 at most, and none on fewer than four cores; 0: none,
+    num_threads threads of the training one do.
+    synthetic: so many drawn clips in place of a dataset, 0 for none.
     """
 
     num_frames: int = 16
@@ -119,7 +120,7 @@ class Data:
     augment: Strength = field(default_factory=Strength)
     validation_clips: int = 64
     num_threads: int = 8
-    num_workers: int = 0
+    num_workers: int = -1
     synthetic: int = 0
 
 
@@ -182,7 +183,7 @@ AT_LEAST = {
     "optimizer.warmup": 0,
     "data.validation_clips": 0,
     "data.num_threads": 0,
-    "data.num_workers": 0,
+    "data.num_workers": -1,
     "data.synthetic": 0,
 }
 MOST = 2**31 - 1  # JAX counts, and makes keys, with 32 bits and a sign

@@ -33,6 +33,7 @@ from jax_atvg.training.losses import (
     pixel_loss,
     score_loss,
 )
+from jax_atvg.training.pictures import with_float_pictures
 from jax_atvg.training.rng import stream
 from jax_atvg.training.state import NetState, VgNets, VgState, run
 
@@ -51,6 +52,7 @@ def gan_step(
 
     Returns the new state and the losses, f32[] each, named "disc/..." and "vg/...".
     """
+    batch = with_float_pictures(batch)
     fake, pull_back, batch_stats = generate(nets, state, batch, seed)
     disc, d = discriminator_update(nets, state.disc, fake, batch)
     mouth, m = mouth_update(nets, state.mouth, fake, batch)
@@ -67,6 +69,7 @@ def pixel_step(
 ) -> tuple[VgState, dict[str, Array]]:
     """A step of VG-net alone, on the pixel loss, without discriminators: a run
     may begin with such steps (not in the paper)."""
+    batch = with_float_pictures(batch)
     fake, pull_back, batch_stats = generate(nets, state, batch, seed)
     (_, terms), cotangent = jax.value_and_grad(weighted_pixel_loss, 1, has_aux=True)(
         nets, fake, batch

@@ -33,7 +33,7 @@ from jax_atvg.training.reporting import (
 )
 from jax_atvg.training.state import AtNets, AtState, NetState
 from jax_atvg.training.train_step import Nets, State, Step, TrainStep, build
-from jax_atvg.training.validation import picture, validator
+from jax_atvg.training.validation import painter, validator
 from jax_atvg.training.workdir import claim_workdir, keep_pca, open_workdir
 
 IN_FLIGHT = 2  # steps that may be under way at once
@@ -55,13 +55,13 @@ def training_loop(
 ) -> State:
     """Trains from the newest checkpoint in workdir, or from the start, to the end.
 
-    workdir: a folder, also in a store, see open_workdir.  batches: endless iterator of
-    this process's rows, with get_state and set_state.  validation: () -> one pass over
-    the validation split.  reporters: beside those of the config, and closed like them.
-    profile: first and last step of a trace, written to workdir/profile.  mesh: all
-    devices unless given.  progress: say on standard error what is compiled and how far
-    it is.  data: which data the batches are of, see fingerprint.py.  go_back: see
-    Checkpoints.restore.
+    workdir: a folder, also in a store, see open_workdir.  batches: endless iterator
+    with get_state and set_state, of this process's rows, or of what to_devices made of
+    them.  validation: () -> one pass over the validation split.  reporters: beside
+    those of the config, and closed like them.  profile: first and last step of a trace,
+    written to workdir/profile.  mesh: all devices unless given.  progress: say on
+    standard error what is compiled and how far it is.  data: which data the batches are
+    of, see fingerprint.py.  go_back: see Checkpoints.restore.
     On SIGTERM, or Ctrl-C, a checkpoint is written, and it returns; the next call goes
     on.  A second Ctrl-C stops at once.
     InputError: a config that cannot be, another run's workdir, a loss that is not
@@ -104,7 +104,7 @@ def training_loop(
         programs = compile_steps(step_of, experiment, step, bar.say)
         stack.enter_context(bar)
         stopping = stack.enter_context(Stopping(bar.say))
-        score = validator(step_of.nets, mesh)
+        score, picture = validator(step_of.nets, mesh), painter(step_of.nets)
         tracing = Tracing(workdir, profile if first else None)
         stack.callback(tracing.stop)
         pending = Pending(experiment.batch_size)
@@ -112,9 +112,9 @@ def training_loop(
         while step < experiment.steps:
             tracing.at(step)
             with pending.data():
-                batch = next(batches)
+                batch = to_devices(next(batches), mesh)
             run = programs[step < step_of.warm_up_steps]
-            state, losses = run(state, to_devices(batch, mesh), experiment.seed)
+            state, losses = run(state, batch, experiment.seed)
             step += 1
             pending.add(step, losses)
             last = step == experiment.steps
@@ -128,7 +128,7 @@ def training_loop(
                 metrics = {BEST: score(state, validation())}
                 reporter.scalars(step, metrics)
             if first and step % experiment.image_every == 0:
-                strip = picture(step_of.nets, state, batch)
+                strip = picture(state, batch)
                 if strip is not None:
                     reporter.picture(step, "generated", strip)
             if last or stop or metrics or step % experiment.save_every == 0:

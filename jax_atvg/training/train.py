@@ -1,5 +1,7 @@
 """Training from a config and a dataset: what `python main.py train` calls."""
 
+import contextlib
+import functools
 import os
 import sys
 import warnings
@@ -12,13 +14,14 @@ from input_pipeline.clip import EvaluationBatch, InputError, Pca
 from input_pipeline.training_data import dataset, loader, synthetic
 from input_pipeline.training_data.fingerprint import fingerprint
 from jax_atvg import machine
-from jax_atvg.sharding import data_mesh
+from jax_atvg.sharding import data_mesh, to_devices
 from jax_atvg.training.config import Experiment, beside_defaults, validate
 from jax_atvg.training.loop import training_loop
 from jax_atvg.training.reporting import Reporter
 from jax_atvg.training.train_step import State
 
 SYNTHETIC_FRAMES = 32  # of a drawn clip
+CLIPS_A_DEVICE = 4  # accelerators validate at once; one leaves most of them idle
 
 
 def train(
@@ -40,6 +43,8 @@ def train(
     trace, written to workdir/profile.  mesh: all devices unless given.  progress: say
     on standard error what runs and how far it is.  go_back: start from the newest
     readable checkpoint, or anew, though the run has got further.
+    Where experiment.data.num_workers makes it start processes, which it does by default
+    on four cores or more, a program must call it under `if __name__ == "__main__"`.
     Returns the state after the last step; checkpoints, curves and config are in the
     workdir.  On SIGTERM or Ctrl-C it saves and returns; called again it goes on.
     InputError, PeerLost: see training_loop; InputError: no dataset there.
@@ -55,21 +60,23 @@ def train(
     place = "drawn clips" if experiment.data.synthetic else data_dir
     say(f"data: {place}, {len(clips)} clips to train on, {len(held_out)} to validate")
     say(f"config, beside the defaults: {beside_defaults(experiment)}")
-    return training_loop(
-        experiment,
-        workdir,
-        training_batches(experiment, clips, pca),
-        pca=pca,
-        validation=validation_pass(
-            experiment, held_out, pca, clips_at_once(experiment, mesh)
-        ),
-        reporters=reporters,
-        profile=profile,
-        mesh=mesh,
-        progress=progress,
-        data=None if experiment.data.synthetic else fingerprint(data_dir, corpora),
-        go_back=go_back,
-    )
+    # Closed whatever happens: worker processes would go on.
+    with contextlib.closing(training_batches(experiment, clips, pca, mesh)) as batches:
+        return training_loop(
+            experiment,
+            workdir,
+            batches,
+            pca=pca,
+            validation=validation_pass(
+                experiment, held_out, pca, clips_at_once(experiment, mesh)
+            ),
+            reporters=reporters,
+            profile=profile,
+            mesh=mesh,
+            progress=progress,
+            data=None if experiment.data.synthetic else fingerprint(data_dir, corpora),
+            go_back=go_back,
+        )
 
 
 def speaker(progress: bool) -> Callable[[str], None]:
@@ -120,8 +127,8 @@ def this_process(experiment: Experiment) -> dict[str, int]:
     }
 
 
-def training_batches(experiment: Experiment, clips, pca: Pca):
-    """The endless batches that the experiment trains on, of this process."""
+def training_batches(experiment: Experiment, clips, pca: Pca, mesh: Mesh):
+    """The endless batches that the experiment trains on, as global arrays."""
     data = experiment.data
     return loader.training_batches(
         clips,
@@ -135,15 +142,18 @@ def training_batches(experiment: Experiment, clips, pca: Pca):
         augment=data.augment,
         from_rest=experiment.at_net.from_rest,
         num_workers=data.num_workers,
+        place=functools.partial(to_devices, mesh=mesh),
         **this_process(experiment),
     )
 
 
 def clips_at_once(experiment: Experiment, mesh: Mesh) -> int:
-    """Of a batch of validation clips: one a device; where a recurrence over the batch
-    would mix them, one a process."""
-    mixing = experiment.network == "vg" and experiment.vg_net.recurrence == "batch"
-    return jax.process_count() if mixing else mesh.size
+    """Of a batch of validation clips: one a device, on accelerators several; where a
+    recurrence over the batch would mix them, one a process."""
+    if experiment.network == "vg" and experiment.vg_net.recurrence == "batch":
+        return jax.process_count()
+    cpu = mesh.devices.flat[0].platform == "cpu"
+    return mesh.size * (1 if cpu else CLIPS_A_DEVICE)
 
 
 def validation_pass(

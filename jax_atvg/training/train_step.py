@@ -19,6 +19,7 @@ from input_pipeline.clip import (
     WINDOW_ROWS,
     WINDOW_SIZE,
     AtBatch,
+    Colour,
     InputError,
     Pca,
     VgBatch,
@@ -204,18 +205,22 @@ def batch_shapes(experiment: Experiment, batch_size: int) -> AtBatch | VgBatch:
     frames, size, points = experiment.data.num_frames, CROP_SIZE, 2 * NUM_POINTS
     k = experiment.data.num_coefficients
 
-    def shape(*rest: int):
-        return jax.ShapeDtypeStruct((batch_size, *rest), jnp.float32)
+    def shape(*rest: int, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct((batch_size, *rest), dtype)
 
     if experiment.network == "at":
         return AtBatch(
             shape(k), shape(frames, WINDOW_ROWS, WINDOW_SIZE), shape(frames, k)
         )
+    colour = None
+    if experiment.data.augment.changes_colour:
+        colour = Colour(shape(), shape(3), shape(), shape(), shape())
     return VgBatch(
-        shape(size, size, 3),
+        shape(size, size, 3, dtype=jnp.uint8),
         shape(points),
-        shape(frames, size, size, 3),
+        shape(frames, size, size, 3, dtype=jnp.uint8),
         shape(frames, points),
+        colour,
     )
 
 
@@ -226,7 +231,7 @@ def initial_state(nets: Nets, shapes: AtBatch | VgBatch, seed) -> State:
 
     def zeros(x, *axes: int):
         size = [1 if axis in axes else n for axis, n in enumerate(x.shape)]
-        return jnp.zeros(size, x.dtype)
+        return jnp.zeros(size)  # f32, also of pictures, which come as bytes
 
     if isinstance(nets, AtNets):
         example, audio = zeros(shapes.example, 0), zeros(shapes.audio, 0, 1)

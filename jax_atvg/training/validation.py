@@ -6,17 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from jaxtyping import Float, UInt8
 
-from input_pipeline.clip import EvaluationBatch
+from input_pipeline.clip import EvaluationBatch, VgBatch
 from input_pipeline.faces.drawing import draw_lines
 from input_pipeline.faces.landmarks import to_pixels
 from input_pipeline.media.image import to_u8
-from jax_atvg.sharding import replicated, split, to_devices
+from jax_atvg.sharding import on_one_device, replicated, split, to_devices
 from jax_atvg.training.losses import landmark_distance
-from jax_atvg.training.state import AtNets, AtState, VgState
+from jax_atvg.training.pictures import with_float_pictures
+from jax_atvg.training.state import AtNets, AtState
 from jax_atvg.training.train_step import Nets, State
+
+COLUMNS = 4  # frames in a picture
 
 
 def variables_of(state: State) -> dict[str, Any]:
@@ -29,38 +34,34 @@ def validator(nets: Nets, mesh: Mesh) -> Callable[[State, Iterable], float]:
 
     AT-net: mean squared error of the coefficients, or the landmarks' distance, as it is
     trained.  VG-net: mean |v^ - v|.
+
+    The clips of a batch are spread over the mesh, unless they would be mixed: then
+    every process scores its own, one a batch, on its first device.
     """
+    alone, whole = one_clip_at_a_time(nets), replicated(mesh)
+    shardings = {"in_shardings": (whole, whole, split(mesh)), "out_shardings": whole}
 
-    def sums(variables, batch: EvaluationBatch):
-        if isinstance(nets, AtNets):
-            inputs = batch.at
-            output = nets.net.apply(variables, inputs.example, inputs.audio)
-            error = output.coefficients - inputs.coefficients
-            if nets.loss.target == "landmarks":
-                moved = error @ nets.pca.components.T
-                error = landmark_distance(moved, nets.loss.mouth_weight)
-            else:
-                error = jnp.mean(error**2, -1)
-        else:
-            inputs = batch.vg
-            output = nets.vg_net.apply(
-                variables, inputs.image, inputs.landmarks, inputs.example
-            )
-            error = jnp.mean(jnp.abs(output.frames - inputs.frames), (2, 3, 4))
+    def added(totals: Float[Array, "2"], variables, batch: EvaluationBatch):
+        error = frame_errors(nets, variables, batch)
         valid = batch.frame_valid * batch.valid[:, None]
-        return jnp.sum(jnp.where(valid > 0, error, 0.0)), jnp.sum(valid)
+        error = jnp.where(valid > 0, error, 0.0)
+        return totals + jnp.stack([error.sum(), valid.sum()])
 
-    if one_clip_at_a_time(nets):
-        return by_itself(jax.jit(sums))
-    whole = replicated(mesh)
-    compiled = jax.jit(sums, in_shardings=(whole, split(mesh)), out_shardings=whole)
+    compiled = jax.jit(added, **({} if alone else shardings))
 
     def score(state: State, batches: Iterable) -> float:
-        total = count = 0.0
+        variables, totals = variables_of(state), np.zeros(2, np.float32)
+        if alone:
+            variables = on_one_device(variables)
         for batch in batches:
-            error, valid = compiled(variables_of(state), to_devices(batch, mesh))
-            total, count = total + float(error), count + float(valid)
-        return total / count
+            before = totals
+            placed = batch if alone else to_devices(batch, mesh)
+            totals = compiled(totals, variables, placed)
+            jax.block_until_ready(before)  # else all batches could wait on the device
+        totals = np.asarray(totals)
+        if alone and jax.process_count() > 1:
+            totals = multihost_utils.process_allgather(totals).sum(0)
+        return float(totals[0] / totals[1])
 
     return score
 
@@ -70,35 +71,61 @@ def one_clip_at_a_time(nets: Nets) -> bool:
     return not isinstance(nets, AtNets) and nets.vg_net.recurrence == "batch"
 
 
-def by_itself(sums: Callable) -> Callable[[State, Iterable], float]:
-    """The score of batches of one clip, each process's on its first device."""
-
-    def score(state: State, batches: Iterable) -> float:
-        variables, totals = jax.device_get(variables_of(state)), np.zeros(2)
-        for batch in batches:
-            totals += jax.device_get(sums(variables, batch))
-        if jax.process_count() > 1:
-            totals = multihost_utils.process_allgather(totals).sum(0)
-        return float(totals[0] / totals[1])
-
-    return score
-
-
-def picture(nets: Nets, state: State, batch) -> np.ndarray | None:
-    """u8: the batch's first clip, four of its frames a column: photo, target,
-    generated, attention, colour, landmarks.  None for AT-net."""
-    if not isinstance(state, VgState):
-        return None
-    variables = jax.device_get(variables_of(state))
-    image, landmarks, example = (
-        x[:1] for x in (batch.image, batch.landmarks, batch.example)
+def frame_errors(nets: Nets, variables, batch: EvaluationBatch) -> Float[Array, "B T"]:
+    """The error of every frame, also of those that only fill the batch."""
+    if isinstance(nets, AtNets):
+        inputs = batch.at
+        output = nets.net.apply(variables, inputs.example, inputs.audio)
+        error = output.coefficients - inputs.coefficients
+        if nets.loss.target == "landmarks":
+            moved = error @ nets.pca.components.T
+            return landmark_distance(moved, nets.loss.mouth_weight)
+        return jnp.mean(error**2, -1)
+    inputs = with_float_pictures(batch.vg)
+    output = nets.vg_net.apply(
+        variables, inputs.image, inputs.landmarks, inputs.example
     )
-    output = jax.jit(nets.vg_net.apply)(variables, image, landmarks, example)
-    frames, attention, color = jax.device_get(output[:3])
-    columns = []
-    for t in np.linspace(0, frames.shape[1] - 1, 4).astype(int):
-        face = np.repeat(2 * attention[0, t] - 1, 3, -1)
-        rows = [image[0], batch.frames[0, t], frames[0, t], face, color[0, t]]
-        drawn = draw_lines(to_pixels(landmarks[0, t]), frames.shape[2])
-        columns.append(np.concatenate([*map(to_u8, rows), drawn]))
-    return np.concatenate(columns, 1)
+    return jnp.mean(jnp.abs(output.frames - inputs.frames), (2, 3, 4))
+
+
+def painter(nets: Nets) -> Callable[[State, VgBatch], np.ndarray | None]:
+    """(state, batch) -> u8: the batch's first clip, four of its frames a column: photo,
+    target, generated, attention, colour, landmarks.  None for AT-net.
+
+    Compiled when it is first called.  One process's, on its first device.
+    """
+
+    def paint(variables, batch: VgBatch) -> UInt8[Array, "H W 3"]:
+        """All but the landmarks."""
+        batch = with_float_pictures(batch)
+        output = nets.vg_net.apply(
+            variables, batch.image, batch.landmarks, batch.example
+        )
+        columns = []
+        for t in shown(batch):
+            face = jnp.repeat(2 * output.attention[0, t] - 1, 3, -1)
+            made = output.frames[0, t], face, output.color[0, t]
+            rows = batch.image[0], batch.frames[0, t], *made
+            columns.append(jnp.concatenate(rows))
+        return to_u8(jnp.concatenate(columns, 1))
+
+    compiled = jax.jit(paint)
+
+    def picture(state: State, batch) -> np.ndarray | None:
+        if isinstance(nets, AtNets):
+            return None
+        variables, batch = on_one_device((variables_of(state), batch))
+        first = jax.tree.map(lambda x: x[:1], batch)
+        painted, landmarks = compiled(variables, first), np.asarray(first.landmarks[0])
+        drawn = [
+            draw_lines(to_pixels(landmarks[t]), batch.frames.shape[2])
+            for t in shown(first)
+        ]
+        return np.concatenate([painted, np.concatenate(drawn, 1)])
+
+    return picture
+
+
+def shown(batch: VgBatch) -> list[int]:
+    """Which frames a picture shows, evenly spread."""
+    return np.linspace(0, batch.frames.shape[1] - 1, COLUMNS).astype(int).tolist()

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from input_pipeline.clip import INNER_LIPS, MOUTH
+from input_pipeline.clip import INNER_LIPS, MOUTH, Colour
 from input_pipeline.faces import landmarks
 from input_pipeline.training_data import (
     augment,
@@ -61,6 +61,13 @@ def test_no_strength_changes_nothing():
     np.testing.assert_array_equal(augment.change_frames(change, frames), frames)
     np.testing.assert_array_equal(augment.change_landmarks(change, p), p)
     np.testing.assert_array_equal(augment_sound.change_sound(change, mfcc), mfcc)
+    assert change.colour is None
+
+
+def arrays(example) -> list[np.ndarray]:
+    """All that an example or a batch holds, a colour's parts one by one."""
+    colour = getattr(example, "colour", None) or ()
+    return [*(x for x in example if isinstance(x, np.ndarray)), *colour]
 
 
 # --- mirror ---
@@ -215,33 +222,40 @@ def test_what_comes_in_from_outside_is_the_edge_repeated():
 # --- light ---
 
 
-def test_colour_is_the_stated_curve():
-    """round(255 (gain c^gamma + offset)) for greys, whatever the saturation."""
-    strength = {"gain": 0.2, "offset": 0.1, "gamma": 0.3, "saturation": 0.5}
-    change = drawn(4, **strength)
-    greys = np.arange(256, dtype=np.uint8)
-    frames = np.resize(greys, (1, 128, 128))[..., None].repeat(3, -1)
-    expected = change.gain * (greys / 255) ** change.gamma + change.offset
-    expected = np.clip(255 * expected, 0, 255)
-    seen = augment.change_colour(change, frames)[0, :2].reshape(256, 3)
-    np.testing.assert_allclose(seen, expected[:, None].repeat(3, 1), atol=0.501)
-
-
-def test_saturation_scales_the_distance_to_grey():
-    frames = np.full((1, 128, 128, 3), (100, 130, 160), np.uint8)
-    change = drawn(0)._replace(saturation=0.5)
-    expected = np.full((3,), (115, 130, 145))
-    np.testing.assert_array_equal(
-        augment.change_colour(change, frames)[0, 0, 0], expected
+def test_colours_are_drawn_as_stated_and_by_earlier_versions():
+    """The place of each number in the stream is what resumed runs rely on."""
+    random = np.random.default_rng(4)
+    *_, gain, offset, gamma, saturation = random.uniform(-1, 1, 8)
+    random.random(2)
+    random.standard_normal((5, 5, 2), dtype=np.float32)
+    tint = random.uniform(-1, 1, 3)
+    strength = {"gain": 0.2, "tint": 0.1, "offset": 0.1, "gamma": 0.3}
+    colour = drawn(4, **strength, saturation=0.5).colour
+    wanted = Colour(
+        gain=1 + 0.2 * gain,
+        tint=1 + 0.1 * tint,
+        offset=0.1 * offset,
+        gamma=np.exp(0.3 * gamma),
+        saturation=1 + 0.5 * saturation,
     )
+    for found, value in zip(colour, wanted, strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, value, rtol=1e-6)
 
 
-def test_tint_scales_the_channels():
-    frames = np.full((1, 128, 128, 3), 100, np.uint8)
-    change = drawn(2, tint=0.1)
-    seen = augment.change_colour(change, frames)[0, 0, 0]
-    np.testing.assert_allclose(seen, 100 * change.tint, atol=0.501)
-    assert len(set(seen)) == 3 and np.all(np.abs(change.tint - 1) <= 0.1)
+@pytest.mark.parametrize("name", Colour._fields)
+def test_one_colour_strength_changes_that_alone(name):
+    idle = {"gain": 1, "tint": 1, "offset": 0, "gamma": 1, "saturation": 1}
+    colour = drawn(1, **{name: 0.2}).colour._asdict()
+    assert {n for n, x in colour.items() if np.any(x != idle[n])} == {name}
+
+
+def test_without_a_strength_of_colour_examples_come_without_one(clips):
+    """So nothing is computed for it."""
+    move = dataclasses.replace(STRONG, **dict.fromkeys(Colour._fields, 0.0))
+    assert not move.changes_colour and STRONG.changes_colour
+    assert sampling.vg_example(clips[0], KEY, T, augment=move).colour is None
+    assert sampling.vg_example(clips[0], KEY, T).colour is None
 
 
 # --- examples ---
@@ -268,11 +282,14 @@ def test_the_same_key_gives_the_same_change_and_another_key_another(clips):
         lambda key: sampling.vg_example(clips[0], key, T, augment=STRONG),
         lambda key: sampling.at_example(clips[0], pca, key, T, augment=STRONG),
     ):
-        a, b, other = make(KEY), make(KEY), make((3, 2, 0))
+        a, b, other = (arrays(make(key)) for key in (KEY, KEY, (3, 2, 0)))
         for x, y, z in zip(a, b, other, strict=True):
             np.testing.assert_array_equal(x, y)
             assert not np.array_equal(x, z)
-    changes = {sampling.augmentation((3, epoch, 0), STRONG).gain for epoch in range(20)}
+    changes = {
+        float(sampling.augmentation((3, epoch, 0), STRONG).colour.gain)
+        for epoch in range(20)
+    }
     assert len(changes) == 20
 
 
@@ -319,7 +336,10 @@ def test_the_loader_augments_training_where_asked(kind, clips):
             return next(batches)
 
     plain, off, on = first(), first(augment=OFF), first(augment=STRONG)
-    for x, y, z in zip(plain, off, on, strict=True):
+    if kind == "vg":
+        assert [x.shape for x in on.colour] == [(2,), (2, 3), (2,), (2,), (2,)]
+        on = on._replace(colour=None)
+    for x, y, z in zip(*map(arrays, (plain, off, on)), strict=True):
         np.testing.assert_array_equal(x, y)
         assert z.shape == x.shape and z.dtype == x.dtype
         assert not np.array_equal(x, z)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from input_pipeline.clip import InputError
 from input_pipeline.media import audio
-from input_pipeline.media.image import to_float
 from input_pipeline.training_data import sampling
 from input_pipeline.training_data.augment import Strength
 from input_pipeline.training_data.synthetic import SyntheticClips
@@ -192,23 +191,23 @@ def test_vg_frames_and_landmarks_are_the_window_and_the_reference(clips):
     clip = clips[0]
     example = sampling.vg_example(clip, KEY, T)
     reference, first = sampling.draw(40, KEY, T)
-    frames = sampling.decode(clip, range(40)) / 127.5 - 1
-    np.testing.assert_allclose(example.frames, frames[first : first + T], atol=1e-6)
-    np.testing.assert_allclose(example.image, frames[reference], atol=1e-6)
+    frames = sampling.decode(clip, range(40))
+    np.testing.assert_array_equal(example.frames, frames[first : first + T])
+    np.testing.assert_array_equal(example.image, frames[reference])
     flat = clip.landmarks.reshape(40, 136)
     np.testing.assert_array_equal(example.landmarks, flat[first : first + T])
     np.testing.assert_array_equal(example.example, flat[reference])
-    assert example.frames.dtype == example.landmarks.dtype == np.float32
+    assert example.frames.dtype == example.image.dtype == np.uint8
+    assert example.example.dtype == example.landmarks.dtype == np.float32
 
 
-def test_frames_are_rgb_from_minus_one_to_one(clips):
+def test_frames_are_rgb(clips):
     red = np.zeros((128, 128, 3), np.uint8)
     red[..., 0] = 255
     jpeg = cv2.imencode(".jpg", red[..., ::-1])[1].tobytes()
     clip = clips[1]._replace(frames=[jpeg] * 16)
     frames = sampling.vg_example(clip, KEY, T).frames
-    assert frames[..., 0].min() > 0.97 and frames[..., 1:].max() < -0.97
-    assert frames.min() >= -1 and frames.max() <= 1
+    assert frames[..., 0].min() > 251 and frames[..., 1:].max() < 4
 
 
 def test_only_the_window_and_the_reference_are_decoded(clips, pca, monkeypatch):
@@ -232,14 +231,16 @@ def test_an_evaluation_example_is_the_whole_clip_and_its_first_frame(clips, pca)
     example = sampling.evaluation_example(clip, 2, pca, True, 20)
     assert (example.index, example.valid) == (2, 1)
     np.testing.assert_array_equal(example.frame_valid, [1] * 12 + [0] * 8)
-    frames = to_float(sampling.decode(clip, range(12)))
+    frames = sampling.decode(clip, range(12))
     np.testing.assert_array_equal(example.vg.frames[:12], frames)
     np.testing.assert_array_equal(example.vg.image, frames[0])
     np.testing.assert_array_equal(example.vg.example, clip.landmarks[0].ravel())
     np.testing.assert_array_equal(example.at.audio[:12], sampling.audio_windows(clip))
     np.testing.assert_array_equal(example.at.example, example.at.coefficients[0])
-    for part in (*example.at[1:], *example.vg[2:]):
-        assert len(part) == 20 and not part[12:].any() and part.dtype == np.float32
+    assert example.vg.frames.dtype == np.uint8 and example.vg.colour is None
+    for part in (*example.at[1:], *example.vg[2:4]):
+        assert len(part) == 20 and not part[12:].any()
+        assert part is example.vg.frames or part.dtype == np.float32
 
 
 def test_what_is_not_asked_for_is_none(clips, pca):

@@ -77,10 +77,13 @@ def wait_for(path: pathlib.Path, process: subprocess.Popen) -> None:
 
 
 def test_sigterm_ends_with_status_0_and_a_checkpoint(tmp_path):
-    process = start(tmp_path, "at", "--config.steps=100000", "--config.save_every=10")
+    """Sent to data workers as well, as a scheduler does, which end with the run: until
+    they have, they hold its output open."""
+    flags = ["--config.steps=100000", "--config.save_every=10"]
+    process = start(tmp_path, "at", *flags, "--config.data.num_workers=2")
     wait_for(tmp_path / "checkpoints" / "10", process)
     asked = time.monotonic()
-    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)
     output = finish(process)
     assert time.monotonic() - asked < 30
     assert "stopped; step" in output
