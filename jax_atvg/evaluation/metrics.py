@@ -44,7 +44,7 @@ def psnr(real: Frames, fake: Frames) -> Scores:
     Identical frames score 100, which nothing else reaches in frames up to 128 x 128.
     """
     pairs = zip(real, fake, strict=True)
-    return np.array([_decibels(_squared_error(r, f).mean()) for r, f in pairs])
+    return np.array([decibels(_squared_error(r, f).mean()) for r, f in pairs])
 
 
 def ssim(real: Frames, fake: Frames) -> Scores:
@@ -76,20 +76,21 @@ def compat_psnr(real: Frames, fake: Frames) -> Scores:
     sqrt(255), so two unrelated faces score about 28 dB.  Identical frames score 100.
     """
     pairs = zip(_gray(_resize(real)), _gray(_resize(fake)), strict=True)
-    return np.array([_decibels(np.square(f - r).mean()) for r, f in pairs])
+    return np.array([decibels(np.square(f - r).mean()) for r, f in pairs])
 
 
 def compat_psnr_gray(real: Frames, fake: Frames) -> Scores:
     """`compat_psnr` without the overflow: 256 x 256, gray, in real numbers."""
     pairs = zip(_gray(_resize(real)), _gray(_resize(fake)), strict=True)
-    return np.array([_decibels(_squared_error(r, f).mean()) for r, f in pairs])
+    return np.array([decibels(_squared_error(r, f).mean()) for r, f in pairs])
 
 
 def _squared_error(real, fake):
     return np.square(real.astype(np.float64) - fake)
 
 
-def _decibels(mse) -> float:
+def decibels(mse: float) -> float:
+    """The PSNR that belongs to a mean squared error of grey levels 0..255."""
     if mse == 0:
         return IDENTICAL_DB
     return min(20 * np.log10(255 / np.sqrt(mse)), IDENTICAL_DB)
