@@ -4,9 +4,11 @@
     LMD, F-LMD   how close the lips, the face     real points, fake points -> f64[T]
     CPBD         how sharp the picture is         frames                   -> f64[T]
 
-The plain functions give the true values.  `PROTOCOLS["atvg-compat"]` computes what the
-authors' evaluator computes, its uint8 overflow included, for comparison with numbers
-made by it (docs/reference.md, section 4); never compare such numbers with true ones.
+The plain functions give the true values.  The evaluation computes PSNR and SSIM on a
+device (pixels.py); the functions here are what that is held to.
+`PROTOCOLS["atvg-compat"]` computes what the authors' evaluator computes, its uint8
+overflow included, for comparison with numbers made by it (docs/reference.md, section
+4); never compare such numbers with true ones.
 
 Letters: T frames, H x W pixels.  Frames are u8[T,H,W,3], RGB, 0..255; points are
 f[T,68,2], (x, y) in pixels, NaN in a frame where no face was found.

@@ -124,7 +124,8 @@ class Synthesis:
         """The speed so far, in frames per second, and the devices.
 
         Only mode end_to_end is timed: from sound to frames on the host (with
-        landmarks_only, to landmarks).
+        landmarks_only, to landmarks).  On a CPU, processes that score frames meanwhile
+        make it slower.
         """
         mesh = self.networks.mesh
         return {
