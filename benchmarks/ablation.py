@@ -119,7 +119,8 @@ def vg_scores(name: str, config, options) -> list[dict]:
     from input_pipeline.training_data import sampling
     from input_pipeline.training_data.dataset import open_clips, open_pca
     from jax_atvg.evaluation.evaluate import choose
-    from jax_atvg.evaluation.scores import Face, frame_scores
+    from jax_atvg.evaluation.scores import Case
+    from jax_atvg.evaluation.scoring import score
 
     mean = open_pca(options.data_dir, 6).mean
     nets, state = trained(name, config, options, mean)
@@ -140,8 +141,8 @@ def vg_scores(name: str, config, options) -> list[dict]:
         example = points[:1] if name != "same_photo_landmarks" else mean[None]
         made = jax.device_get(draw(to_float(frames[:1]), points, example))
         found = landmarks.to_pixels(points).reshape(-1, 68, 2)
-        face = Face(frames[0], frames[1:], found[1:])
-        rows.append({"clip": clips.clip_ids[i], **frame_scores(face, made[1:])})
+        case = Case(frames[0], frames[1:], found[1:], {}, {"made": made[1:]})
+        rows.append({"clip": clips.clip_ids[i], **score(case)["made"]})
     return rows
 
 
@@ -250,7 +251,8 @@ def at_scores(name: str, config, options) -> list[dict]:
     from input_pipeline.clip import CROP_SIZE
     from input_pipeline.faces.align import DEFAULT_TEMPLATE
     from input_pipeline.training_data import dataset, loader, sampling
-    from jax_atvg.evaluation.evaluate import other_clips, read_take, score
+    from jax_atvg.evaluation.evaluate import case_of, other_clips, read_take
+    from jax_atvg.evaluation.scores import host_scores
     from jax_atvg.evaluation.synthesis import Synthesis
     from jax_atvg.inference.bundle import Bundle
     from jax_atvg.models.vg_net import VGNet
@@ -296,9 +298,8 @@ def at_scores(name: str, config, options) -> list[dict]:
     for i in range(len(held_out)):
         take = read_take(held_out, i, other[i])
         (made,) = synthesis([take], landmarks_only=True)
-        rows.append(
-            {"clip": held_out.clip_ids[i], **score(bundle, take, made, None)["at"]}
-        )
+        table, _ = host_scores(case_of(bundle, take, made))
+        rows.append({"clip": held_out.clip_ids[i], **table["at"]})
     return rows
 
 

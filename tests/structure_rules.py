@@ -8,13 +8,17 @@ from tests.conftest import ROOT
 
 # What the files of a folder (or a single file) may import, beside their own folder.
 # Both packages share `shared`; input_pipeline knows nothing of jax or jax_atvg.
-SHARED = ("input_pipeline.clip", "input_pipeline.files", "input_pipeline.progress")
+SHARED = (
+    *("input_pipeline.clip", "input_pipeline.files", "input_pipeline.progress"),
+    "input_pipeline.workers",
+)
 FEATURES = ("input_pipeline.media", "input_pipeline.faces")
 BASE = ("jax_atvg", "jax_atvg.arrays", "jax_atvg.sharding", "jax_atvg.resources")
 ALLOWED = {
     "input_pipeline.clip": (),
     "input_pipeline.files": ("input_pipeline.clip",),
     "input_pipeline.progress": (),
+    "input_pipeline.workers": (),
     "input_pipeline.media": SHARED,
     "input_pipeline.faces": (*SHARED, "input_pipeline.media"),
     "input_pipeline.training_data": (*SHARED, *FEATURES),

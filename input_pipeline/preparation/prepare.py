@@ -22,10 +22,11 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from input_pipeline import workers
 from input_pipeline.clip import Clip, InputError
 from input_pipeline.faces import align
 from input_pipeline.files import locked, put_in_place
-from input_pipeline.preparation import corpora, summary, workers
+from input_pipeline.preparation import corpora, summary
 from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.on_beam import Beam
 from input_pipeline.preparation.recording import (
@@ -129,7 +130,7 @@ def prepare(
         (work / "clips").mkdir(parents=True, exist_ok=True)
         write_atomically(work / "options.json", json.dumps(settings).encode())
         job = Job(work, make)
-        run = RUNNERS[runner](num_workers or os.cpu_count() or 1, beam_options)
+        run = RUNNERS[runner](num_workers or workers.cores(), beam_options)
         with run.explained(), _disk_errors(home):
             run.finish(job, sources)
         statistics = _assemble(job, sources, settings, final, run)

@@ -46,7 +46,7 @@ def flags(add: Flags) -> None:
 
 
 def run(given: Given) -> int:
-    from input_pipeline.preparation.workers import assistant
+    from input_pipeline.workers import assistant
     from jax_atvg.cli.machine import set_up_jax
     from jax_atvg.inference.perception import perceive
 

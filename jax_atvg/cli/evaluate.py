@@ -28,6 +28,13 @@ def flags(add: Flags) -> None:
         "limit", "Only so many clips, evenly over the split; 0 for all.", 0, least=0
     )
     add.switch("landmarks_only", "AT-net alone, no frames: seconds, not minutes.")
+    add.number(
+        "workers",
+        "Processes that score frames beside this one, which runs the networks; 0: "
+        "none.",
+        least=0,
+        shown="one a core; none where there is one core",
+    )
     add.choice(
         "protocol",
         PROTOCOLS,
@@ -42,6 +49,7 @@ def run(given: Given) -> int:
     from jax_atvg.cli.machine import set_up_jax
 
     set_up_jax()
+    from input_pipeline import workers
     from input_pipeline.training_data import dataset
     from input_pipeline.training_data.fingerprint import (
         TEMPLATE,
@@ -63,6 +71,9 @@ def run(given: Given) -> int:
     )
     clips = dataset.open_clips(given.data_dir, given.split, given.corpora)
     say(f"data: {given.data_dir}, {len(clips)} clips of the split {given.split}")
+    count = given.workers
+    if count is None:
+        count = workers.cores() if workers.cores() > 1 else 0
     results = evaluate(
         bundle,
         clips,
@@ -71,6 +82,7 @@ def run(given: Given) -> int:
         speakers=given.speakers,
         limit=given.limit,
         landmarks_only=given.landmarks_only,
+        workers=count,
         title=f"{given.bundle} on {given.split}",
         progress=True,
     )

@@ -10,16 +10,19 @@
     real               points found again on the real frames  the detector's own error
 
 The photo is the clip's first frame, which is not scored.  Scores are computed on the
-128x128 crop, clip by clip on the host: padding does not enter them, and how clips are
-divided into batches and devices matters by rounding at most.  The points of frames are
-dlib's, found in one box for the whole clip, which the true landmarks give.
+128x128 crop, clip by clip: padding does not enter them, and how clips are divided into
+batches and devices matters by rounding at most.  The points of frames are dlib's, found
+in one box for the whole clip, which the true landmarks give.  CPBD and identity are
+those of every fifth frame.
+
+While the networks make the frames of a clip, other processes score those before it.
 
 Letters: B clips, T frames, S the networks' picture size; points are pixels of the crop.
 """
 
 import contextlib
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,9 +32,10 @@ from input_pipeline.clip import NUM_POINTS, InputError
 from input_pipeline.faces import align, landmarks
 from input_pipeline.progress import Progress
 from input_pipeline.training_data import dataset, sampling
-from jax_atvg.evaluation.metrics import Protocol, find_protocol
+from jax_atvg.evaluation.metrics import find_protocol
 from jax_atvg.evaluation.report import Results, check_out, write_report
-from jax_atvg.evaluation.scores import Face, Scores, frame_scores, point_scores
+from jax_atvg.evaluation.scores import SAMPLE_EVERY, Case
+from jax_atvg.evaluation.scoring import score_all
 from jax_atvg.evaluation.synthesis import Made, Synthesis, Take
 from jax_atvg.inference.bundle import Bundle, load_bundle
 
@@ -50,7 +54,8 @@ def evaluate(
     limit: int = 0,
     landmarks_only: bool = False,
     title: str = "evaluation",
-    batch_size: int = 1,
+    batch_size: int = 0,
+    workers: int = 0,
     mesh: Mesh | None = None,
     progress: bool = False,
 ) -> Results:
@@ -62,43 +67,72 @@ def evaluate(
     shuffled sound may come from any clip of the split); () for all.  limit: how many
     clips, spread evenly; 0 for all.  landmarks_only: only the modes of AT-net, without
     frames: seconds instead of minutes.  batch_size: clips the networks process at once,
-    raised to a multiple of the mesh's devices (this process's own unless given); it
-    changes landmarks by 0.002 pixels and frames by one grey level at most (checked on
-    CPUs, with the highest matmul precision).
+    raised to a multiple of the mesh's devices (this process's own unless given); 0 for
+    one on a CPU and 16 on each GPU or TPU.  It changes landmarks by 0.002 pixels and
+    frames by one grey level at most (checked on CPUs, with the highest matmul
+    precision).  workers: processes that score frames beside this one, which changes no
+    score; 0: this one does.  (A program that has workers must start under
+    `if __name__ == "__main__":`, as always with Python's processes.)
     InputError: no clips, a damaged clip, an unknown speaker or protocol, a negative
-    limit, or an `out` that exists and is no report.
+    limit or number of workers, an `out` that exists and is no report, or a worker that
+    was killed.
     """
+    if workers < 0:
+        raise InputError(
+            f"workers={workers}: must be 0 (this process) or more; raise it"
+        )
     if isinstance(clips, (str, pathlib.Path)):
         clips = dataset.open_clips(clips, split)
     if not isinstance(bundle, Bundle):
         bundle = load_bundle(bundle)
-    theirs = find_protocol(protocol) if protocol != "true" else None
+    find_protocol(protocol)
     chosen, other = choose(clips.speakers, speakers, limit), other_clips(clips.speakers)
     check_out(out)
     synthesis = Synthesis(bundle, batch_size, mesh)
+
+    def cases() -> Iterator[tuple[dict[str, Any], Case]]:
+        pairs = [(i, other[i]) for i in chosen]
+        for (i, _), (take, made) in zip(
+            pairs, make(synthesis, clips, pairs, landmarks_only), strict=True
+        ):
+            names = {"clip": clips.clip_ids[i], "speaker": clips.speakers[i]}
+            names["frames"] = len(take.frames) - 1
+            yield names, case_of(bundle, take, made, protocol)
+
+    # The scores of points take less time than to start a process.
+    count = 0 if landmarks_only else min(workers, len(chosen))
     rows = []
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(Progress(len(chosen), "clip", active=progress))
-        for start in range(0, len(chosen), synthesis.batch_size):
-            indices = chosen[start : start + synthesis.batch_size]
-            takes = [read_take(clips, i, other[i]) for i in indices]
-            for i, take, made in zip(
-                indices, takes, synthesis(takes, landmarks_only), strict=True
-            ):
-                names = {"clip": clips.clip_ids[i], "speaker": clips.speakers[i]}
-                names["frames"] = len(take.frames) - 1
-                for mode, scores in score(bundle, take, made, theirs).items():
-                    rows.append({**names, "mode": mode, **scores})
-                bar.update()
-        about = {"title": title, "protocol": protocol, "clips": len(chosen)}
-        about |= {"batch_size": synthesis.batch_size, **synthesis.pace()}
-        strips = []
-        for name, place in [] if landmarks_only else best_median_worst(rows):
-            take = read_take(clips, chosen[place], None)
-            strips.append((name, strip(take, synthesis([take])[0])))
+        scored = score_all(cases(), count, synthesis.device)
+        for names, table in stack.enter_context(contextlib.closing(scored)):
+            rows += [{**names, "mode": mode, **row} for mode, row in table.items()]
+            bar.update()
+    about = {"title": title, "protocol": protocol, "clips": len(chosen)}
+    about |= {"batch_size": synthesis.batch_size, **synthesis.pace()}
+    strips = []
+    if not landmarks_only:
+        about["cpbd and csim_dlib"] = f"of every {SAMPLE_EVERY}th frame"
+        shown = best_median_worst(rows)
+        again = make(synthesis, clips, [(chosen[place], None) for _, place in shown])
+        for (name, _), (take, made) in zip(shown, again, strict=True):
+            strips.append((name, strip(take, made)))
     results = Results(rows, about, strips)
     write_report(results, out)
     return results
+
+
+def make(
+    synthesis: Synthesis,
+    clips: Any,
+    pairs: list[tuple[int, int | None]],
+    landmarks_only: bool = False,
+) -> Iterator[tuple[Take, Made]]:
+    """Reads clips and has the networks make them; pairs: see read_take."""
+    for start in range(0, len(pairs), synthesis.batch_size):
+        some = pairs[start : start + synthesis.batch_size]
+        takes = [read_take(clips, *pair) for pair in some]
+        yield from zip(takes, synthesis(takes, landmarks_only), strict=True)
 
 
 # --- clips ---
@@ -161,39 +195,21 @@ def read_take(clips: Any, index: int, other: int | None) -> Take:
     )
 
 
-# --- one clip's scores ---
+# --- one clip ---
 
 
-def score(
-    bundle: Bundle, take: Take, made: Made, protocol: Protocol | None
-) -> dict[str, Scores]:
-    """The scores of one clip, {mode: {metric: value}}, without frame 0, the photo."""
-    photo, real, truth = take.frames[0], take.frames[1:], take.points[1:]
+def case_of(bundle: Bundle, take: Take, made: Made, protocol: str = "true") -> Case:
+    """What is scored of a clip: everything but frame 0, the photo."""
+    truth = take.points[1:]
     mean = bundle.pca.mean.reshape(NUM_POINTS, 2)
     still = {
         "at_static": take.points[0],
         "at_mean": align.transform(bundle.landmark_to_crop, mean),
     }
-    at = {name: points[1:] for name, points in made.at.items()}
-    at |= {name: np.broadcast_to(p, truth.shape) for name, p in still.items()}
-    table = {name: point_scores(truth, points) for name, points in at.items()}
-    if not made.frames:
-        return to_static(table)
-    face = Face(photo, real, truth)
-    fake = {name: frames[1:] for name, frames in made.frames.items()}
-    fake["static"] = np.broadcast_to(photo, real.shape)
-    table |= {
-        name: frame_scores(face, frames, protocol) for name, frames in fake.items()
-    }
-    return to_static(table) | {"real": face.own_scores()}
-
-
-def to_static(table: dict[str, Scores]) -> dict[str, Scores]:
-    """Adds lmd_to_static, the mouth's error divided by that of the repeated photo."""
-    for name, scores in table.items():
-        doing_nothing = table["at_static" if name.startswith("at") else "static"]
-        scores["lmd_to_static"] = scores["lmd"] / max(doing_nothing["lmd"], 1e-9)
-    return table
+    points = {name: p[1:] for name, p in made.at.items()}
+    points |= {name: np.broadcast_to(p, truth.shape) for name, p in still.items()}
+    fakes = {name: frames[1:] for name, frames in made.frames.items()}
+    return Case(take.frames[0], take.frames[1:], truth, points, fakes, protocol)
 
 
 def best_median_worst(rows: list[dict]) -> list[tuple[str, int]]:

@@ -4,9 +4,11 @@
     LMD, F-LMD   how close the lips, the face     real points, fake points -> f64[T]
     CPBD         how sharp the picture is         frames                   -> f64[T]
 
-The plain functions give the true values.  `PROTOCOLS["atvg-compat"]` computes what the
-authors' evaluator computes, its uint8 overflow included, for comparison with numbers
-made by it (docs/reference.md, section 4); never compare such numbers with true ones.
+The plain functions give the true values.  The evaluation computes PSNR and SSIM on a
+device (pixels.py); the functions here are what that is held to.
+`PROTOCOLS["atvg-compat"]` computes what the authors' evaluator computes, its uint8
+overflow included, for comparison with numbers made by it (docs/reference.md, section
+4); never compare such numbers with true ones.
 
 Letters: T frames, H x W pixels.  Frames are u8[T,H,W,3], RGB, 0..255; points are
 f[T,68,2], (x, y) in pixels, NaN in a frame where no face was found.
@@ -44,7 +46,7 @@ def psnr(real: Frames, fake: Frames) -> Scores:
     Identical frames score 100, which nothing else reaches in frames up to 128 x 128.
     """
     pairs = zip(real, fake, strict=True)
-    return np.array([_decibels(_squared_error(r, f).mean()) for r, f in pairs])
+    return np.array([decibels(_squared_error(r, f).mean()) for r, f in pairs])
 
 
 def ssim(real: Frames, fake: Frames) -> Scores:
@@ -76,20 +78,21 @@ def compat_psnr(real: Frames, fake: Frames) -> Scores:
     sqrt(255), so two unrelated faces score about 28 dB.  Identical frames score 100.
     """
     pairs = zip(_gray(_resize(real)), _gray(_resize(fake)), strict=True)
-    return np.array([_decibels(np.square(f - r).mean()) for r, f in pairs])
+    return np.array([decibels(np.square(f - r).mean()) for r, f in pairs])
 
 
 def compat_psnr_gray(real: Frames, fake: Frames) -> Scores:
     """`compat_psnr` without the overflow: 256 x 256, gray, in real numbers."""
     pairs = zip(_gray(_resize(real)), _gray(_resize(fake)), strict=True)
-    return np.array([_decibels(_squared_error(r, f).mean()) for r, f in pairs])
+    return np.array([decibels(_squared_error(r, f).mean()) for r, f in pairs])
 
 
 def _squared_error(real, fake):
     return np.square(real.astype(np.float64) - fake)
 
 
-def _decibels(mse) -> float:
+def decibels(mse: float) -> float:
+    """The PSNR that belongs to a mean squared error of grey levels 0..255."""
     if mse == 0:
         return IDENTICAL_DB
     return min(20 * np.log10(255 / np.sqrt(mse)), IDENTICAL_DB)

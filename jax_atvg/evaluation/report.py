@@ -21,6 +21,7 @@ from input_pipeline.clip import InputError
 from input_pipeline.files import check_place, replacing
 from jax_atvg.evaluation.confidence import LAGS, columns, summarise
 from jax_atvg.evaluation.metrics import PROTOCOLS
+from jax_atvg.evaluation.scores import SAMPLE_EVERY
 
 MOST_BARS = 40  # speakers that the plot shows
 
@@ -69,7 +70,8 @@ HOW_TO_READ = (
     "mouth's points in pixels of the 128x128 crop. r: correlation of the inner lips' "
     "opening. Closed lips: how much further apart these are where the true ones are "
     "less than 1 px apart. Checkerboard: what alternates from pixel to pixel both "
-    "ways. Brackets: 95 % bootstrap interval over clips."
+    f"ways. CPBD and CSIM-dlib are those of every {SAMPLE_EVERY}th frame. Brackets: "
+    "95 % bootstrap interval over clips."
 )
 
 

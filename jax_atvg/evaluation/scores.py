@@ -1,36 +1,75 @@
-"""All scores of one clip: its generated frames and points against the real ones.
+"""The scores of one clip that are computed in numpy and with dlib, on the host.
+
+The other scores are computed on a device: PSNR and SSIM (pixels.py), and identity
+(identity.py), for which faces are cut out here.  This file does not import jax, so that
+processes which only compute such scores start fast and take no accelerator.
 
 Letters: T frames.  Frames are 128x128 crops, u8[T,128,128,3]; points are f[T,68,2],
 pixels of the crop.  An undefined score, such as the correlation with lips that never
 move, is NaN.
 """
 
-import functools
-import importlib.util
-import pathlib
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from input_pipeline.clip import CLOSED_LIPS, CROP_SIZE, MOUTH, InputError
+from input_pipeline.clip import CLOSED_LIPS, CROP_SIZE, MOUTH
 from input_pipeline.faces import detection
 from input_pipeline.faces.landmarks import opening
 from jax_atvg.evaluation.confidence import LAGS
-from jax_atvg.evaluation.metrics import (
-    PROTOCOLS,
-    Frames,
-    Points,
-    Protocol,
-    luma,
-)
+from jax_atvg.evaluation.metrics import PROTOCOLS, Frames, Points, luma
 
-IDENTITY_EVERY = 5  # frames between two that are compared with the photo
+SAMPLE_EVERY = 5  # CPBD and identity are those of every fifth frame
 MARGIN = 6  # pixels around the mouth's points
 LEAST_OVERLAP = 3  # frames that a correlation needs
-EMBEDDING = "dlib_face_recognition_resnet_model_v1.dat"
+CHIP_SIZE, CHIP_PADDING = 150, 0.25  # of dlib's face embedding
 TRUE = PROTOCOLS["true"]
 
 Scores = dict[str, float]
+Chips = UInt8[np.ndarray, "N 150 150 3"]
+
+
+class Case(NamedTuple):
+    """A clip and what was generated for it, without its first frame but as the photo.
+
+    photo: u8[128,128,3].  real, truth: the frames and their true points.  points:
+    {mode: points}, of AT-net and its baselines.  fakes: {mode: frames}; {}: no scores
+    of frames.  protocol: "atvg-compat" adds the authors' definitions.
+    """
+
+    photo: UInt8[np.ndarray, "H W 3"]
+    real: Frames
+    truth: Points
+    points: dict[str, Points]
+    fakes: dict[str, Frames]
+    protocol: str = "true"
+
+
+def host_scores(case: Case) -> tuple[dict[str, Scores], dict[str, Chips]]:
+    """({mode: scores}, {mode: faces of every fifth frame}).
+
+    With frames there are the further modes static and real, and the photo's face.
+    """
+    table = {name: point_scores(case.truth, p) for name, p in case.points.items()}
+    if not case.fakes:
+        return to_static(table), {}
+    box = detection.box_of(case.truth.mean(axis=0))
+    photo, real = seen(case.photo[None], box), seen(case.real, box)
+    fakes = {name: seen(frames, box) for name, frames in case.fakes.items()}
+    fakes["static"] = repeated(photo, len(case.real))
+    table |= {name: frame_scores(case, real, fake) for name, fake in fakes.items()}
+    everyone = {"photo": photo, "real": real, **fakes}
+    chips = {name: one.chips for name, one in everyone.items()}
+    return to_static(table) | {"real": own_scores(case, real)}, chips
+
+
+def to_static(table: dict[str, Scores]) -> dict[str, Scores]:
+    """Adds lmd_to_static, the mouth's error divided by that of the repeated photo."""
+    for name, scores in table.items():
+        doing_nothing = table["at_static" if name.startswith("at") else "static"]
+        scores["lmd_to_static"] = scores["lmd"] / max(doing_nothing["lmd"], 1e-9)
+    return table
 
 
 # --- points ---
@@ -99,74 +138,74 @@ def jitter(points: Points) -> float:
 # --- frames ---
 
 
-class Face:
-    """The real side of a comparison: a clip's real frames, and dlib's points on them.
+class Seen(NamedTuple):
+    """Frames, and dlib's points on them.  sample, chips: every fifth frame, and the
+    face in it as the embedding wants it."""
 
-    photo: the clip's first frame.  frames, points: the others, and their true points,
-    which give the one box in which dlib looks for points in all frames.
-    """
-
-    def __init__(
-        self, photo: UInt8[np.ndarray, "H W 3"], frames: Frames, points: Points
-    ):
-        self.photo, self.frames, self.points = photo, frames, points
-        self.box = detection.box_of(points.mean(axis=0))
-        self.mouth = mouth_box(points)
-        self.found = self.find(frames)
-        self.identity = embedding(
-            photo, detection.find_points(photo, self.box), self.box
-        )
-
-    def find(self, frames: Frames) -> Points:
-        """dlib's points of the face in the clip's box."""
-        return np.stack([detection.find_points(frame, self.box) for frame in frames])
-
-    def likeness(self, frames: Frames, found: Points) -> float:
-        """CSIM-dlib: mean cosine between the photo's embedding and every fifth frame's.
-
-        dlib's embeddings of different people are far from orthogonal: only differences
-        between such scores mean something.
-        """
-        which = range(0, len(frames), IDENTITY_EVERY)
-        whose = [embedding(frames[t], found[t], self.box) for t in which]
-        return float(np.mean([cosine(self.identity, one) for one in whose]))
-
-    def own_scores(self) -> Scores:
-        """Scores of the real frames themselves, with dlib's points against the true
-        ones: the error of the detector, which limits all scores of points."""
-        return {
-            **point_scores(self.points, self.found),
-            "cpbd": float(TRUE.sharpness["cpbd"](self.frames).mean()),
-            "mouth_sharpness": 1.0,
-            "checkerboard": 1.0,
-            "csim_dlib": self.likeness(self.frames, self.found),
-        }
+    frames: Frames
+    points: Points
+    sample: Frames
+    chips: Chips
 
 
-def frame_scores(face: Face, fake: Frames, protocol: Protocol | None = None) -> Scores:
-    """All scores of generated frames.
+def seen(frames: Frames, box: detection.Box) -> Seen:
+    """Looks for points in the same box of all frames."""
+    points = np.stack([detection.find_points(frame, box) for frame in frames])
+    sample = frames[::SAMPLE_EVERY]
+    faces = zip(sample, points[::SAMPLE_EVERY], strict=True)
+    chips = np.stack([chip(frame, face, box) for frame, face in faces])
+    return Seen(frames, points, sample, chips)
 
-    protocol: its metrics are added under the names "compat/...".
-    """
-    real, found = face.frames, face.find(fake)
-    lips, fake_lips = (x[:, face.mouth[0], face.mouth[1]] for x in (real, fake))
+
+def repeated(one: Seen, count: int) -> Seen:
+    """A single frame, repeated; its sample remains one frame."""
+    frames, points = (
+        np.broadcast_to(x, (count, *x.shape[1:])) for x in (one.frames, one.points)
+    )
+    return one._replace(frames=frames, points=points)
+
+
+def chip(
+    frame: UInt8[np.ndarray, "H W 3"],
+    points: Float[np.ndarray, "68 2"],
+    box: detection.Box,
+) -> UInt8[np.ndarray, "150 150 3"]:
+    """The face that has these points, upright and of one size."""
+    import dlib
+
+    parts = [dlib.point(round(float(x)), round(float(y))) for x, y in points]
+    shape = dlib.full_object_detection(dlib.rectangle(*box), parts)
+    frame = np.ascontiguousarray(frame)
+    return dlib.get_face_chip(frame, shape, CHIP_SIZE, CHIP_PADDING)
+
+
+def own_scores(case: Case, real: Seen) -> Scores:
+    """Scores of the real frames themselves, with dlib's points against the true ones:
+    the error of the detector, which limits all scores of points."""
+    return {
+        **point_scores(case.truth, real.points),
+        "cpbd": float(TRUE.sharpness["cpbd"](real.sample).mean()),
+        "mouth_sharpness": 1.0,
+        "checkerboard": 1.0,
+    }
+
+
+def frame_scores(case: Case, real: Seen, fake: Seen) -> Scores:
+    """The scores of generated frames; the protocol's are called "compat/..."."""
+    rows, columns = mouth_box(case.truth)
+    lips, fake_lips = (x.frames[:, rows, columns] for x in (real, fake))
     scores = {
-        **{name: float(f(real, fake).mean()) for name, f in TRUE.frames.items()},
-        **{name: float(f(fake).mean()) for name, f in TRUE.sharpness.items()},
-        **{
-            f"mouth_{k}": float(f(lips, fake_lips).mean())
-            for k, f in TRUE.frames.items()
-        },
+        **{name: float(f(fake.sample).mean()) for name, f in TRUE.sharpness.items()},
         "mouth_sharpness": sharpness(fake_lips) / max(sharpness(lips), 1e-9),
         "checkerboard": checkerboard(fake_lips) / max(checkerboard(lips), 1e-9),
-        **point_scores(face.found, found, face.points),
-        "csim_dlib": face.likeness(fake, found),
+        **point_scores(real.points, fake.points, case.truth),
     }
-    if protocol is not None:
-        theirs = {k: f(real, fake) for k, f in protocol.frames.items()}
-        theirs |= {k: f(face.found, found) for k, f in protocol.points.items()}
-        theirs |= {k: f(fake) for k, f in protocol.sharpness.items()}
-        scores |= {f"compat/{k}": float(x.mean()) for k, x in theirs.items()}
+    if case.protocol != "true":
+        theirs = PROTOCOLS[case.protocol]
+        found = {k: f(real.frames, fake.frames) for k, f in theirs.frames.items()}
+        found |= {k: f(real.points, fake.points) for k, f in theirs.points.items()}
+        found |= {k: f(fake.sample) for k, f in theirs.sharpness.items()}
+        scores |= {f"compat/{k}": float(x.mean()) for k, x in found.items()}
     return scores
 
 
@@ -194,46 +233,3 @@ def checkerboard(frames: UInt8[np.ndarray, "T H W 3"]) -> float:
 
 def lumas(frames: UInt8[np.ndarray, "T H W 3"]) -> Float[np.ndarray, "T H W"]:
     return np.stack([luma(frame) for frame in frames]).astype(np.float64)
-
-
-# --- identity ---
-
-
-def embedding(
-    frame: UInt8[np.ndarray, "H W 3"],
-    points: Float[np.ndarray, "68 2"],
-    box: detection.Box,
-) -> Float[np.ndarray, "128"]:
-    """dlib's embedding of the face that has these points."""
-    import dlib
-
-    parts = [dlib.point(round(float(x)), round(float(y))) for x, y in points]
-    shape = dlib.full_object_detection(dlib.rectangle(*box), parts)
-    frame = np.ascontiguousarray(frame)
-    return np.array(_network().compute_face_descriptor(frame, shape))
-
-
-@functools.cache
-def _network():
-    import dlib
-
-    return dlib.face_recognition_model_v1(str(model_path()))
-
-
-def model_path() -> pathlib.Path:
-    """The file of dlib's embedding network.
-
-    InputError: the package face_recognition_models is not installed.
-    """
-    # The package is located but not imported: it needs pkg_resources, which newer
-    # versions of setuptools do not have.
-    spec = importlib.util.find_spec("face_recognition_models")
-    if spec is None:
-        raise InputError(
-            "the face embedding is missing; pip install face-recognition-models"
-        )
-    return pathlib.Path(spec.submodule_search_locations[0]) / "models" / EMBEDDING
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

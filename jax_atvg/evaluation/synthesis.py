@@ -21,6 +21,9 @@ from jax_atvg.inference.networks import Networks
 from jax_atvg.inference.predict import Photo
 from jax_atvg.sharding import data_mesh
 
+# Clips at a time, for each device.  One clip does not keep an accelerator busy.
+CPU_CLIPS, CLIPS = 1, 16
+
 
 class Take(NamedTuple):
     """A clip, decoded.
@@ -50,13 +53,15 @@ class Made(NamedTuple):
 class Synthesis:
     """Runs the networks over batches of clips, in all modes, and measures their speed.
 
-    batch_size: clips at a time, raised to a multiple of the mesh's devices.  mesh: all
-    devices of this process unless given.
+    batch_size: clips at a time, raised to a multiple of the mesh's devices; 0 for
+    CPU_CLIPS or CLIPS on each of them.  mesh: all devices of this process unless given.
     """
 
-    def __init__(self, bundle: Bundle, batch_size: int = 1, mesh: Mesh | None = None):
+    def __init__(self, bundle: Bundle, batch_size: int = 0, mesh: Mesh | None = None):
         mesh = mesh or data_mesh(jax.local_devices())
-        self.networks = Networks(bundle, batch_size, mesh)
+        self.device = mesh.devices.flat[0]
+        each = CPU_CLIPS if self.device.platform == "cpu" else CLIPS
+        self.networks = Networks(bundle, batch_size or each * mesh.size, mesh)
         self.bundle, self.batch_size = self.networks.bundle, self.networks.batch_size
         self.seconds, self.made, self.warm = 0.0, 0, False
 
@@ -119,7 +124,8 @@ class Synthesis:
         """The speed so far, in frames per second, and the devices.
 
         Only mode end_to_end is timed: from sound to frames on the host (with
-        landmarks_only, to landmarks).
+        landmarks_only, to landmarks).  On a CPU, processes that score frames meanwhile
+        make it slower.
         """
         mesh = self.networks.mesh
         return {

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline.preparation.workers import Died, for_each
+from input_pipeline.workers import Died, for_each
 from tests.hostile import cases
 from tests.hostile.mutations import mutated
 
@@ -156,7 +156,7 @@ def no_assistant():
 
 def call(command, out: pathlib.Path) -> tuple[int, str, str]:
     """(exit code, what was said on standard error, traceback or "")."""
-    from input_pipeline.preparation import workers
+    from input_pipeline import workers
     from jax_atvg.cli import app
 
     before = workers.assistant, os.getcwd()

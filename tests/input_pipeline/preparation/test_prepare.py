@@ -12,11 +12,12 @@ import time
 import numpy as np
 import pytest
 
+from input_pipeline import workers
 from input_pipeline.clip import InputError
 from input_pipeline.faces import align, landmarks
 from input_pipeline.media import image
 from input_pipeline.preparation import prepare as job
-from input_pipeline.preparation import results, workers
+from input_pipeline.preparation import results
 from input_pipeline.preparation.prepare import prepare
 from input_pipeline.preparation.recording import Options
 from input_pipeline.training_data import dataset, records

@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from input_pipeline import workers
 from input_pipeline.clip import CROP_SIZE, InputError
 from input_pipeline.faces import align
 from input_pipeline.faces.landmarks import opening, to_pixels
 from input_pipeline.media import image
 from input_pipeline.preparation import prepare as job
-from input_pipeline.preparation import stills, workers
+from input_pipeline.preparation import stills
 from input_pipeline.preparation.prepare import prepare
 from input_pipeline.preparation.recording import Options
 from input_pipeline.training_data import dataset, sampling

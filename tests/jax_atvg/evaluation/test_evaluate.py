@@ -16,7 +16,7 @@ from input_pipeline.media.image import to_float, to_u8
 from input_pipeline.training_data import sampling
 from input_pipeline.training_data.synthetic import SyntheticClips
 from jax_atvg.evaluation import evaluate as evaluation
-from jax_atvg.evaluation import metrics, report, synthesis
+from jax_atvg.evaluation import metrics, report, scoring, synthesis
 from jax_atvg.evaluation.evaluate import evaluate, other_clips, read_take
 from jax_atvg.evaluation.synthesis import Made, Synthesis
 from jax_atvg.inference.predict import Photo, Weights, predict
@@ -75,9 +75,13 @@ def perfect(take) -> Made:
 # --- scores ---
 
 
+def score(take, made):
+    return scoring.score(evaluation.case_of(bundle(), take, made))
+
+
 def test_perfect_prediction_scores_as_well_as_can_be():
     take = takes()[0]
-    table = evaluation.score(bundle(), take, perfect(take), None)
+    table = score(take, perfect(take))
     assert table["end_to_end"]["psnr"] == table["teacher"]["mouth_psnr"] == 100
     for mode in ("at", "teacher", "end_to_end"):
         assert table[mode]["lmd"] == table[mode]["f_lmd"] == 0
@@ -95,7 +99,7 @@ def test_static_baseline_of_frames_that_do_not_change_is_perfect_but_unmoved():
     still = take._replace(
         frames=take.frames[:1].repeat(10, 0), points=take.points[:1].repeat(10, 0)
     )
-    table = evaluation.score(bundle(), still, perfect(still), None)
+    table = score(still, perfect(still))
     static = table["static"]
     assert static["psnr"] == 100 and static["lmd"] == table["at_static"]["lmd"] == 0
     assert static["csim_dlib"] == pytest.approx(1)
@@ -109,7 +113,7 @@ def test_the_photos_own_frame_is_in_no_score():
         return {k: np.concatenate([0 * x[:1], x[1:]]) for k, x in sequences.items()}
 
     other = Made(spoilt(made.at), spoilt(made.frames), made.attention)
-    a, b = (evaluation.score(bundle(), take, m, None) for m in (made, other))
+    a, b = (score(take, m) for m in (made, other))
     np.testing.assert_equal(a, b)
 
 
@@ -212,6 +216,7 @@ def test_the_authors_definitions_stand_beside_the_true_ones(done):
     for name, f in metrics.find_protocol("atvg-compat").frames.items():
         assert row[f"compat/{name}"] == f(take.frames[1:], static).mean()
     assert row["psnr"] == metrics.psnr(take.frames[1:], static).mean()
+    assert row["compat/cpbd"] == row["cpbd"] == metrics.cpbd(take.frames[:1])[0]
     assert row["compat/lmd"] == pytest.approx(20 * row["lmd"])
 
 
@@ -237,6 +242,8 @@ def test_the_report_is_whole(done):
     assert "| at_shuffled |" in text
     assert all(f"]({name})" in text for name in pictures)
     assert "end_to_end" in report.plain_text(results)
+    assert "every 5th frame" in report.plain_text(results)
+    assert "CPBD and CSIM-dlib are those of every 5th frame" in text
 
 
 def test_the_page_holds_its_pictures_and_needs_no_other_file(done):

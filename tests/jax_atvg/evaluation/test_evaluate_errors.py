@@ -49,6 +49,7 @@ class Broken(SyntheticClips):
 REFUSED = {
     "protocol='nice' is unknown; choose": {"protocol": "nice"},
     "limit=-1: must be 0": {"limit": -1},
+    "workers=-1: must be 0 (this process)": {"workers": -1},
     "speakers=s9,s99: not in the split, which has cartoon0": {
         "speakers": ["s99", "s9"]
     },

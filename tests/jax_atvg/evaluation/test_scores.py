@@ -1,15 +1,17 @@
 """The scores of one clip, and their means: formulas and limiting cases."""
 
-import importlib.util
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from input_pipeline.clip import CLOSED_LIPS, InputError
+from input_pipeline.clip import CLOSED_LIPS
 from input_pipeline.faces import detection, landmarks
 from input_pipeline.training_data import sampling
 from input_pipeline.training_data.synthetic import SyntheticClips
-from jax_atvg.evaluation import confidence, scores
+from jax_atvg.evaluation import confidence, metrics, scores
+from tests.conftest import ROOT
 
 CLIPS = SyntheticClips(1, 9)
 POINTS = landmarks.to_pixels(CLIPS.landmarks(0).reshape(9, 136))
@@ -85,13 +87,40 @@ def test_the_mouths_box_holds_its_points_and_stays_in_the_crop():
             assert 0 <= side.start < side.stop - 7 and side.stop <= 128
 
 
-def test_an_embedding_knows_the_face_and_its_model_may_be_missing(monkeypatch):
-    frame = sampling.decode(CLIPS[0], [0])[0]
-    one = scores.embedding(frame, POINTS[0], detection.box_of(POINTS[0]))
-    assert one.shape == (128,) and scores.cosine(one, 3 * one) == pytest.approx(1)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install face-recognition-models"):
-        scores.model_path()
+def case(count: int = 9) -> scores.Case:
+    frames = sampling.decode(CLIPS[0], range(count))
+    fakes = {"fake": frames[::-1][:-1]}
+    return scores.Case(frames[0], frames[1:], POINTS[1:count], {}, fakes)
+
+
+def test_cpbd_and_faces_are_those_of_every_fifth_frame():
+    one = case()
+    table, chips = scores.host_scores(one)
+    for name, frames in (("real", one.real), ("fake", one.fakes["fake"])):
+        assert table[name]["cpbd"] == metrics.cpbd(frames[::5]).mean()
+        assert chips[name].shape == (2, 150, 150, 3)
+    box = detection.box_of(one.truth.mean(axis=0))
+    points = detection.find_points(one.real[5], box)
+    np.testing.assert_array_equal(
+        chips["real"][1], scores.chip(one.real[5], points, box)
+    )
+
+
+def test_the_repeated_photo_scores_as_if_every_frame_were_looked_at():
+    one = case()
+    static = np.broadcast_to(one.photo, one.real.shape)
+    table, chips = scores.host_scores(one._replace(fakes={"looked_at": static}))
+    np.testing.assert_equal(table["static"], table["looked_at"])
+    np.testing.assert_array_equal(chips["static"], chips["photo"])
+    np.testing.assert_array_equal(chips["looked_at"][1:], chips["photo"])
+
+
+def test_a_process_that_computes_these_scores_needs_no_jax():
+    program = (
+        "import sys, jax_atvg.evaluation.scores\n"
+        "assert not {'jax', 'flax'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 # --- statistics ---

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from input_pipeline import workers
 from input_pipeline.clip import InputError
 from input_pipeline.media import audio
 from input_pipeline.media.image import write_image
-from input_pipeline.preparation import workers
 from jax_atvg.inference.perception import perceive
 from tests.small_bundle import photo, photo_points, speech
 

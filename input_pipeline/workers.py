@@ -1,6 +1,8 @@
 """Runs functions in other processes: for many items, or one call beside this process.
 
-A process that dies, for instance for lack of memory, does not end the work.
+for_each    as they are ready; what kills its process does not end the work
+in_order    in the order of the items, which are made meanwhile; a death ends it
+assistant   one call after the other, beside this process
 """
 
 import collections
@@ -16,10 +18,22 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Key = TypeVar("Key")
 
 
 class Died:
     """The result of an item whose process died, for instance for lack of memory."""
+
+
+class WorkerLost(Exception):
+    """A process died that was at work, for instance for lack of memory."""
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def for_each(
@@ -40,6 +54,38 @@ def for_each(
                 yield item, Died()
 
 
+def in_order(
+    function: Callable[[Item], Any], items: Iterable[tuple[Key, Item]], workers: int
+) -> Iterator[tuple[Key, Any]]:
+    """Yields (key, function(item)) for every (key, item), in their order.
+
+    workers: processes; 0: this one.  Items are taken, and so may be made, while the
+    processes work; at most twice as many as there are processes are under way.
+    Function, items and results are pickled; keys stay here.  Exceptions of the function
+    and of `items` are raised here.  WorkerLost: a process died.
+    """
+    if not workers:
+        for key, item in items:
+            yield key, function(item)
+        return
+    pool, running = _pool(workers), collections.deque()
+    try:
+        for key, item in items:
+            running.append((key, _submit(pool, function, item)))
+            while running and (len(running) >= 2 * workers or running[0][1].done()):
+                key, future = running.popleft()
+                yield key, future.result()
+        for key, future in running:
+            yield key, future.result()
+    except BrokenProcessPool as error:
+        raise WorkerLost from error
+    except BaseException:  # Ctrl-C, an error, or the caller stops: do not wait
+        _kill(pool)
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 @contextlib.contextmanager
 def assistant() -> Iterator[Callable[..., Callable[[], Any]]]:
     """Runs calls in another process, one after the other, beside the `with` block.
@@ -54,7 +100,7 @@ def assistant() -> Iterator[Callable[..., Callable[[], Any]]]:
     def begin(function, *arguments):
         here = functools.partial(function, *arguments)
         try:
-            future = pool.submit(here)
+            future = _submit(pool, here)
         except BrokenProcessPool:
             return here
 
@@ -80,7 +126,7 @@ def _until_death(function, waiting: collections.deque, workers: int):
         while waiting or running:
             while waiting and len(running) < 2 * workers:
                 item = waiting.popleft()
-                running[pool.submit(function, item)] = item
+                running[_submit(pool, function, item)] = item
             done, _ = concurrent.futures.wait(
                 running, return_when=concurrent.futures.FIRST_COMPLETED
             )
@@ -101,6 +147,17 @@ def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     return concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start
     )
+
+
+def _submit(pool: concurrent.futures.ProcessPoolExecutor, function, *arguments):
+    """The future of a call.  A process that this starts leaves Ctrl-C to its parent
+    from its first moment, as it begins with the signals blocked that are blocked here.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(function, *arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:

@@ -1,11 +1,14 @@
-"""Items that kill their process, and errors that are passed on."""
+"""Other processes: items that kill theirs, errors and signals, and what is left."""
 
+import multiprocessing
 import os
+import signal
+import threading
 import time
 
 import pytest
 
-from input_pipeline.preparation import workers
+from input_pipeline import workers
 
 
 def double(item: int) -> int:
@@ -71,3 +74,55 @@ def test_an_assistant_is_not_waited_for():
     with workers.assistant() as begin:
         begin(double, 60)
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_in_order_keeps_the_order_and_the_keys_here(count):
+    lock = threading.Lock()  # cannot be pickled
+    items = [((n, lock), n) for n in range(9)]
+    done = list(workers.in_order(double, iter(items), count))
+    assert done == [(key, 2 * n) for key, n in items]
+
+
+def test_in_order_takes_no_more_items_than_keep_its_processes_busy():
+    taken = []
+
+    def items():
+        for n in range(100, 140):
+            taken.append(n)
+            yield n, n
+
+    for done, (n, _) in enumerate(workers.in_order(double, items(), 2)):
+        assert n == 100 + done and len(taken) - done <= 4
+
+
+def test_in_order_ends_with_the_first_process_that_dies_and_leaves_none():
+    items = [(n, n) for n in (1, 2, 13, 3)]
+    with pytest.raises(workers.WorkerLost):
+        list(workers.in_order(double, items, 2))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_what_stops_the_items_stops_the_processes_at_once(error):
+    def items():
+        yield 60, 60
+        raise error
+
+    start = time.monotonic()
+    with pytest.raises(error):
+        list(workers.in_order(double, items(), 1))
+    assert time.monotonic() - start < 30 and not multiprocessing.active_children()
+
+
+def test_a_process_does_not_hear_ctrl_c_from_its_first_moment():
+    ((_, blocked),) = workers.in_order(blocked_signals, [(0, 0)], 1)
+    assert signal.SIGINT in blocked
+
+
+def blocked_signals(_) -> set[int]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_there_is_a_core():
+    assert 1 <= workers.cores() <= os.cpu_count()
