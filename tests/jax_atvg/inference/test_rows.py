@@ -1,4 +1,4 @@
-"""Clips are distributed over rows: each is played once, in order, and no row is idle."""
+"""Clips over rows: each is played once and in order, and no row is idle."""
 
 from hypothesis import given
 from hypothesis import strategies as st
