@@ -111,6 +111,7 @@ SECONDS = {
     "test_networks": 36,
     "test_options": 28,
     "test_main": 28,
+    "test_batch": 30,
     "test_stills": 25,
     "test_evaluate": 21,
     "test_ablation": 20,

@@ -207,8 +207,9 @@ class Film:
             ) from error
 
 
-def panels_path(out: pathlib.Path) -> pathlib.Path:
+def panels_path(out: str | pathlib.Path) -> pathlib.Path:
     """Where the panels of the video `out` are written."""
+    out = pathlib.Path(out)
     return out.with_name(f"{out.stem}_panels.mp4")
 
 
