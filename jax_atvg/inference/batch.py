@@ -84,8 +84,10 @@ class Batch:
             # Nothing is ahead where the next job waits for one that is playing.
             if not self.ahead or (self.playing and not self.ahead[0][1].done()):
                 yield None
-            else:
-                yield self.begin(*self.ahead.popleft())
+                continue
+            index, prepared = self.ahead.popleft()
+            self.look_ahead()  # it is prepared while this one plays
+            yield self.begin(index, prepared)
 
     def look_ahead(self) -> None:
         """Has as many jobs prepared as there are rows, as far as they may be."""
@@ -143,6 +145,7 @@ class Batch:
         for (part, _), error in zip(made, errors, strict=True):
             if error or part.last:
                 self.close(part.clip, error)
+        self.look_ahead()  # for jobs that waited for those that have ended
 
     def close(self, clip: Clip, error: BaseException | None = None) -> None:
         """Ends a job: its files get their names, or, with an error, are removed."""
