@@ -10,9 +10,11 @@ at: seconds from the start of the process to the beginning of a stage.  lasts: s
 that the stage takes, waiting included.  CPU: processor seconds of the stage's thread.
 Another process finds the face and reads the sound; here only waiting for it appears.
 first frame: seconds until it is passed to the encoder, imports included.
-networks: the share of a video's wall time, from the call of animate_file to the
-finished file, in which a chunk of frames was being computed: for the first video, for
-the second, and for the first counted from the start of the process.
+networks: the share of a video's wall time in which a chunk of frames was being
+computed: for the first video, from the beginning of its preparation to the finished
+file; for the second, from there to its own; and for the first counted from the start of
+the process.
+fetched: bytes of a chunk that cross from the device to the host.
 alone: the share that the same chunks would have if nothing ran beside them.
 MiB: peak resident memory of the process, and of the one that finds the face.
 others: the share of processor time that other programs used; it should be near 0.
@@ -39,7 +41,7 @@ sys.path.insert(0, str(ROOT))
 
 LEAST_SECONDS = 0.01  # shorter stages are not shown
 IMPORTS = ["jax", "flax", "orbax", "tensorstore", "cv2", "av", "dlib", "scipy"]
-A_VIDEO = "a video"
+PREPARE = "prepare a video"
 STAGES = {  # (module, function): name in the table
     ("jax_atvg.inference.bundle", "load_bundle"): "bundle",
     ("jax_atvg.inference.bundle", "begin_reading"): "ask for its arrays",
@@ -51,7 +53,6 @@ STAGES = {  # (module, function): name in the table
     ("input_pipeline.faces.detection", "_detector"): "dlib's detector",
     ("input_pipeline.faces.detection", "_detect_gray"): "detect",
     ("input_pipeline.faces.detection", "_predictor"): "dlib's model of 68 points",
-    ("jax_atvg.inference.animate", "animate_file"): A_VIDEO,
 }
 JAX_STAGES = {  # event of jax.monitoring: name in the table
     "/jax/core/compile/jaxpr_trace_duration": "trace",
@@ -71,6 +72,9 @@ class Watch:
         self.stages = []  # dicts of name, depth, at, lasts, cpu
         self.busy = []  # (begin, end) of chunks
         self.frames = []  # when each frame went to the encoder
+        self.prepared = []  # when the preparation of each video began
+        self.finished = []  # when each file had its name
+        self.fetched = 0  # bytes of a chunk
         self.chunks = queue.Queue()
         self.depth = threading.local()
         self.seen = set()
@@ -118,31 +122,40 @@ class Watch:
             if found is not None and (module, function) not in self.seen:
                 self.seen.add((module, function))
                 setattr(sys.modules[module], function, self.timed(name, found))
-        animate = sys.modules.get("jax_atvg.inference.animate")
-        if hasattr(animate, "talk") and "rest" not in self.seen:
+        batch = sys.modules.get("jax_atvg.inference.batch")
+        if hasattr(batch, "Batch") and "rest" not in self.seen:
             self.seen.add("rest")
-            self.watch_networks(animate)
+            self.watch_networks(batch)
 
-    def watch_networks(self, animate) -> None:
+    def watch_networks(self, batch) -> None:
         import jax
 
         from input_pipeline.media.video import VideoWriter
 
         networks = sys.modules["jax_atvg.inference.networks"]
         compiled, write = networks.compiled_predict, VideoWriter.write
-        video = animate.animate_file
+        prepare, close = batch.Batch.prepare, batch.Batch.close
 
-        def animate_file(*arguments, perceived, **options):
-            wait = self.timed("wait for the other process", perceived)
-            return video(*arguments, perceived=wait, **options)
+        def prepared(one, job):
+            self.prepared.append(self.now())
+            wait = self.timed("wait for the other process", job.perceived)
+            return timed_prepare(one, job._replace(perceived=wait))
+
+        def closed(*arguments):
+            close(*arguments)
+            self.finished.append(self.now())
 
         def predict(*sizes):
             program = compiled(*sizes)
 
             def call(*arguments):
-                prediction = program(*arguments)  # returns when it is under way
-                self.chunks.put((self.now(), prediction.frames, program, arguments))
-                return prediction
+                made, state = program(*arguments)  # returns when it is under way
+                # The state is donated to the next call.
+                inputs = arguments[:-1]
+                self.chunks.put((self.now(), made.frames, program, inputs))
+                self.state = state
+                self.fetched = sum(x.nbytes for x in jax.tree.leaves(made))
+                return made, state
 
             return call
 
@@ -154,7 +167,8 @@ class Watch:
             if event in JAX_STAGES:
                 self.note(JAX_STAGES[event], self.now() - seconds, depth=1)
 
-        animate.animate_file = animate_file
+        timed_prepare = self.timed(PREPARE, prepare)
+        batch.Batch.prepare, batch.Batch.close = prepared, closed
         networks.compiled_predict, VideoWriter.write = predict, counted
         jax.monitoring.register_event_duration_secs_listener(jax_stage)
 
@@ -174,10 +188,10 @@ class Watch:
         """Seconds that `count` chunks take when nothing else runs."""
         import jax
 
-        program, (*inputs, state) = self.last
+        program, inputs = self.last
         begin = self.now()
         for _ in range(count):
-            state = jax.block_until_ready(program(*inputs, state)).state
+            _, self.state = jax.block_until_ready(program(*inputs, self.state))
         return self.now() - begin
 
 
@@ -198,8 +212,8 @@ def child(start: float, words: list[str]) -> dict:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     child = resource.getrusage(resource.RUSAGE_CHILDREN)
     others = others_seconds() - others - child.ru_utime - child.ru_stime
-    videos = [stage for stage in watch.stages if stage["name"] == A_VIDEO]
-    first, second = ((s["at"], s["at"] + s["lasts"]) for s in videos)
+    (end, last), begin = watch.finished, watch.prepared[0]
+    first, second = (begin, end), (end, last)
     alone = watch.alone(len(watch.busy) // 2)
 
     def busy(begin: float, end: float) -> float:
@@ -218,6 +232,7 @@ def child(start: float, words: list[str]) -> dict:
         "alone": alone / (first[1] - first[0]),
         "alone, second video": alone / (second[1] - second[0]),
         "alone, since start": alone / first[1],
+        "KiB fetched for a chunk": watch.fetched / 1024,
         "alone, frames a second": len(watch.frames) / 2 / alone,
         "MiB": peak / 1024,
         "MiB, the other process": child.ru_maxrss / 1024,
@@ -306,7 +321,7 @@ def main() -> None:
     print(f"\n{'':24}{'cold':>8}{'warm':>8}   every warm run")
     for key in (key for key in cold if key != "stages"):
         values = [run[key] for run in warm]
-        how = "8.0f" if "MiB" in key else "8.2f"
+        how = "8.0f" if "iB" in key else "8.2f"
         every = " ".join(format(value, how).strip() for value in values)
         print(f"{key:24}{cold[key]:{how}}{median(values):{how}}   {every}")
 

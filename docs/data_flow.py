@@ -34,8 +34,9 @@ ARROW = {"arrowstyle": "-|>", "color": "#44618a", "lw": 1.8}
 def main() -> None:
     bundle = load_bundle(DEFAULT_BUNDLE)
     subject, heard = read_subject(astronaut(), bundle), read_speech(SPEECH)
-    made = [p for t, p in enumerate(talk(bundle, subject.photo, heard)) if t in SHOWN]
-    points = [crop_points(bundle, p.landmarks[0]) for p in made]
+    talking = talk(bundle, subject.photo, heard, maps=True)
+    made = [p for t, p in enumerate(talking) if t in SHOWN]
+    points = [crop_points(bundle, p.landmarks) for p in made]
     crop = to_u8(subject.photo.image[0])
     own = crop_points(bundle, subject.photo.landmarks[0])
     figure = Figure(figsize=(13, 6.2), facecolor="white")
@@ -43,9 +44,9 @@ def main() -> None:
     show(figure, (0.15, 0.55, 0.13, 0.32), draw_dots(crop, own), "its 68 landmarks")
     plot_sound(figure, heard)
     lines = strip([draw_lines(p, 128) for p in points])
-    attention = strip([gray(p.attention[0]) for p in made])
-    color = strip([to_u8(p.color[0]) for p in made])
-    frames = strip([to_u8(p.frames[0]) for p in made])
+    attention = strip([gray(p.attention) for p in made])
+    color = strip([p.color for p in made])
+    frames = strip([p.frames for p in made])
     show(figure, (0.43, 0.1, 0.22, 0.12), lines, "landmarks of every frame")
     show(figure, (0.765, 0.79, 0.22, 0.12), attention, "attention")
     show(figure, (0.765, 0.59, 0.22, 0.12), color, "colour")
@@ -103,7 +104,7 @@ def strip(pictures: list[np.ndarray]) -> np.ndarray:
 
 
 def gray(attention: np.ndarray) -> np.ndarray:
-    return np.repeat(to_u8(2 * attention - 1), 3, axis=-1)
+    return np.repeat(attention[..., None], 3, axis=-1)
 
 
 if __name__ == "__main__":

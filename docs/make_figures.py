@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from input_pipeline.clip import CROP_SIZE  # noqa: E402
 from input_pipeline.faces import align, detection  # noqa: E402
 from input_pipeline.faces.drawing import draw_dots, draw_lines  # noqa: E402
-from input_pipeline.media.image import to_u8, write_image  # noqa: E402
+from input_pipeline.media.image import write_image  # noqa: E402
 from input_pipeline.training_data import dataset  # noqa: E402
 from jax_atvg.evaluation.evaluate import read_take  # noqa: E402
 from jax_atvg.evaluation.synthesis import Synthesis  # noqa: E402
@@ -69,9 +69,9 @@ def talking(data_dir: str) -> np.ndarray:
     subject = read_subject(astronaut(), bundle, "largest")
     networks = Networks(bundle)
     speech = read_speech(ROOT / "demo" / "speech.flac")
-    made = list(talk(networks, subject.photo, speech))
-    frames = np.stack([to_u8(p.frames[0]) for p in made])
-    attention = np.stack([to_u8(2 * p.attention[0, ..., 0] - 1) for p in made])
+    made = list(talk(networks, subject.photo, speech, maps=True))
+    frames = np.stack([p.frames for p in made])
+    attention = np.stack([p.attention for p in made])
     return np.concatenate(rows + strip(frames, gray(attention)))
 
 

@@ -3,19 +3,28 @@
     python main.py animate --image=face.jpg --audio=speech.wav --out=talking.mp4
 
 The photo must show a frontal, upright face; the recording may be any sound or video
-file.  With --batch a list of such jobs is done one after the other.
+file.  With --batch a list of such jobs is done, on GPUs and TPUs several at a time.
 """
 
 import csv
 import os
 import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from input_pipeline.clip import InputError
 from input_pipeline.files import same_place
 from jax_atvg.cli.console import complain, say_what_runs, tell_compilations
 from jax_atvg.cli.flags import Flags, Given, bundle_flag
 
+if TYPE_CHECKING:
+    from jax_atvg.inference.bundle import Bundle
+    from jax_atvg.inference.networks import Networks
+
 ONE_VIDEO = ("image", "audio", "out")
+AT_ONCE = 8  # videos on one GPU or TPU, with --batch
+
+Waiting = Callable[[], Any]  # returns what another process is computing
 
 
 def flags(add: Flags) -> None:
@@ -50,61 +59,119 @@ def run(given: Given) -> int:
     from jax_atvg.cli.machine import set_up_jax
     from jax_atvg.inference.perception import perceive
 
-    jobs = (
+    rows = (
         read_jobs(given.batch)
         if given.batch
         else [[given.image, given.audio, given.out]]
     )
-    failed, outs = 0, set()
     with assistant() as begin:
-        # The first face is found while jax is imported and the bundle read.  The others
-        # not before their turn: a job may take up the video of the one before.
-        ahead = {1: begin(perceive, *jobs[0][:2], given.face, given.track)}
+        # The first face is found while jax is imported and the bundle read.
+        found = begin(perceive, *rows[0][:2], given.face, given.track)
         set_up_jax()
-        from jax_atvg.inference.animate import animate_file
         from jax_atvg.inference.bundle import load_bundle
-        from jax_atvg.inference.networks import Networks
 
         tell_compilations()
-        networks = Networks(load_bundle(given.bundle))
-        say_what_runs(
-            list(networks.mesh.devices.flat), networks=networks.weights._asdict()
-        )
-        for number, job in enumerate(jobs, 1):
-            try:
-                image, audio, out = check_job(
-                    job, f"{given.batch}: job {number}", outs, given
-                )
-                perceived = ahead.pop(number, None) or begin(
-                    perceive, image, audio, given.face, given.track
-                )
-                written = animate_file(
-                    image,
-                    audio,
-                    out,
-                    networks,
-                    face=given.face,
-                    track=given.track,
-                    full_frame=given.full_frame,
-                    panels=given.panels,
-                    landmarks_out=given.landmarks_out,
-                    progress=True,
-                    perceived=perceived,
-                )
-                print("wrote", *written)
-            except InputError as error:
-                complain(error)
-                failed += 1
-            except Exception as error:
-                if not given.batch:
-                    raise
-                # Whatever is wrong with one row, the others are not.
-                name = f"{given.batch}: job {number}"
-                complain(f"{name}: {type(error).__name__}: {error}; please report it")
-                failed += 1
-    if given.batch:
-        print(f"{len(jobs) - failed} of {len(jobs)} videos written")
-    return 2 if failed else 0
+        bundle = load_bundle(given.bundle)
+        if given.batch:
+            return make_videos(given, rows, bundle, begin, found)
+        return make_video(given, bundle, found)
+
+
+def make_video(given: Given, bundle: "Bundle", perceived: Waiting) -> int:
+    """Makes the one video of --out.  InputError: it cannot be made."""
+    from jax_atvg.inference.animate import animate_file
+    from jax_atvg.inference.networks import Networks
+
+    networks = Networks(bundle)
+    say_what_networks_run(networks)
+    image, audio, out = check_job(
+        [given.image, given.audio, given.out], "", set(), given
+    )
+    written = animate_file(
+        image,
+        audio,
+        out,
+        networks,
+        landmarks_out=given.landmarks_out,
+        perceived=perceived,
+        **settings(given),
+    )
+    print("wrote", *written)
+    return 0
+
+
+def make_videos(
+    given: Given,
+    rows: list[list[str]],
+    bundle: "Bundle",
+    begin: Callable[..., Waiting],
+    first: Waiting,
+) -> int:
+    """Makes the videos of --batch and tells of each; rows that cannot be right are told
+    of before.  first: what was perceived for the first row."""
+    from jax_atvg.inference.batch import Job, animate_files
+    from jax_atvg.inference.perception import perceive
+
+    networks = networks_for(bundle, len(rows))
+    say_what_networks_run(networks)
+    names, jobs, outs = [], [], set()
+    written = 0
+
+    def tell(name: str, error: Exception) -> None:
+        if not isinstance(error, InputError):
+            # Whatever is wrong with one row, the others are not.
+            error = f"{name}: {type(error).__name__}: {error}; please report it"
+        complain(error)
+
+    for number, row in enumerate(rows, 1):
+        name = f"{given.batch}: job {number}"
+        try:
+            image, audio, out = check_job(row, name, outs, given)
+        except Exception as error:
+            tell(name, error)
+            continue
+
+        def perceived(image=image, audio=audio):  # not before its turn
+            return begin(perceive, image, audio, given.face, given.track)()
+
+        names.append(name)
+        jobs.append(Job(image, audio, out, first if number == 1 else perceived))
+    for index, result in animate_files(jobs, networks, **settings(given)):
+        if isinstance(result, Exception):
+            tell(names[index], result)
+        else:
+            print("wrote", *result)
+            written += 1
+    print(f"{written} of {len(rows)} videos written")
+    return 0 if written == len(rows) else 2
+
+
+def settings(given: Given) -> dict[str, Any]:
+    """What is the same for every video."""
+    chosen = {
+        name: getattr(given, name) for name in ("face", "track", "full_frame", "panels")
+    }
+    return chosen | {"progress": True}
+
+
+def networks_for(bundle: "Bundle", count: int) -> "Networks":
+    """The networks for `count` videos: on GPUs and TPUs AT_ONCE at a time on each of as
+    many devices as that takes, on a CPU, which one video keeps busy, one."""
+    import jax
+
+    from jax_atvg.inference.networks import Networks
+    from jax_atvg.sharding import data_mesh
+
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        return Networks(bundle)
+    devices = devices[: -(-count // AT_ONCE)]
+    return Networks(bundle, AT_ONCE * len(devices), data_mesh(devices))
+
+
+def say_what_networks_run(networks: "Networks") -> None:
+    devices = list(networks.mesh.devices.flat)
+    say_what_runs(devices, networks=networks.weights._asdict())
 
 
 def read_jobs(path: str | os.PathLike) -> list[list[str]]:

@@ -23,12 +23,12 @@ from input_pipeline.faces import align, detection, landmarks
 from input_pipeline.faces.drawing import draw_lines
 from input_pipeline.files import check_place, replacing
 from input_pipeline.media import audio, image, video
-from input_pipeline.media.image import to_float, to_u8
+from input_pipeline.media.image import to_float
 from input_pipeline.progress import Progress
 from jax_atvg.inference.bundle import Bundle
-from jax_atvg.inference.networks import Networks, as_networks
+from jax_atvg.inference.networks import Clip, Networks, Rendered, as_networks
 from jax_atvg.inference.perception import Perceived
-from jax_atvg.inference.predict import Photo, Prediction
+from jax_atvg.inference.predict import Photo
 from jax_atvg.resources import DEFAULT_BUNDLE
 
 COMMENT = (
@@ -72,7 +72,7 @@ def animate(
     subject = read_subject(photo, networks.bundle, face)
     heard = read_speech(speech)
     show = painter(subject, full_frame)
-    return np.stack([show(p.frames[0]) for p in talk(networks, subject.photo, heard)])
+    return np.stack([show(p.frames) for p in talk(networks, subject.photo, heard)])
 
 
 def animate_file(
@@ -100,54 +100,116 @@ def animate_file(
     Each file appears complete or not at all.  InputError: photo, speech, bundle or one
     of the paths cannot be used; the message says why.
     """
-    out = pathlib.Path(out)
-    if out.suffix.lower() != ".mp4":
-        raise InputError(f"{out}: the video is an MP4; give a name that ends in .mp4")
-    paths = [out]
-    if panels:
-        paths.append(panels_path(out))
-    if landmarks_out is not None:
-        landmarks_out = pathlib.Path(landmarks_out)
-        check_landmarks_out(landmarks_out)
-    reader = audio.AudioReader(speech, track)
-    writers = [
-        video.VideoWriter(path, (reader.rate, reader.blocks()), COMMENT)
-        for path in paths
-    ]
+    film = Film(
+        photo,
+        speech,
+        out,
+        face=face,
+        track=track,
+        full_frame=full_frame,
+        panels=panels,
+        landmarks_out=landmarks_out,
+        progress=progress,
+        perceived=perceived,
+    )
     networks = as_networks(bundle)
-    bundle = networks.bundle
-    points_px, heard = perceived() if perceived else (None, None)
-    subject = read_subject(photo, bundle, face, points_px)
-    heard = read_speech(speech, heard, track)
-    show = painter(subject, full_frame)
-    spoken = []
-    try:
-        with contextlib.ExitStack() as stack:
-            open_writers = [stack.enter_context(writer) for writer in writers]
-            total = len(heard.windows)
-            bar = Progress(total, "frame", name=out.name, active=progress)
-            stack.enter_context(bar)
-            for prediction in talk(networks, subject.photo, heard):
-                points = crop_points(bundle, prediction.landmarks[0])
-                open_writers[0].write(show(prediction.frames[0]))
-                if panels:
-                    open_writers[1].write(panel(prediction, points))
-                if landmarks_out is not None:
-                    spoken.append(landmarks.normalise(points).reshape(NUM_POINTS, 2))
-                bar.update()
+    clip = film.read(networks.bundle)
+    with film.recording() as write:
+        for made in networks.predict([clip], panels):
+            for _, rendered in made:
+                write(rendered)
+    return film.paths
+
+
+class Film:
+    """What one job reads, and the files that it writes: `paths`.
+
+    All arguments are those of animate_file.  InputError: one of the paths, or the
+    sound, cannot be used.
+    """
+
+    def __init__(
+        self,
+        photo: str | pathlib.Path,
+        speech: str | pathlib.Path,
+        out: str | pathlib.Path,
+        *,
+        face: str = "largest",
+        track: int = 0,
+        full_frame: bool = False,
+        panels: bool = False,
+        landmarks_out: str | pathlib.Path | None = None,
+        progress: bool = False,
+        perceived: Callable[[], Perceived] | None = None,
+    ):
+        self.photo, self.face, self.full_frame = photo, face, full_frame
+        self.speech, self.track, self.perceived = speech, track, perceived
+        self.out, self.progress, self.landmarks_out = pathlib.Path(out), progress, None
+        if self.out.suffix.lower() != ".mp4":
+            raise InputError(
+                f"{out}: the video is an MP4; give a name that ends in .mp4"
+            )
+        self.paths = [self.out, panels_path(self.out)] if panels else [self.out]
+        videos = list(self.paths)
         if landmarks_out is not None:
-            save_array(landmarks_out, np.stack(spoken))
-            paths.append(landmarks_out)
-    except OSError as error:  # the disk is full, or has gone
-        raise InputError(
-            f"{out}: cannot be written ({error.strerror}); free some "
-            "space or choose another folder"
-        ) from error
-    return paths
+            self.landmarks_out = pathlib.Path(landmarks_out)
+            check_landmarks_out(self.landmarks_out)
+            self.paths.append(self.landmarks_out)
+        reader = audio.AudioReader(speech, track)
+        self.writers = [
+            video.VideoWriter(path, (reader.rate, reader.blocks()), COMMENT)
+            for path in videos
+        ]
+
+    def read(self, bundle: Bundle) -> Clip:
+        """Finds the face and hears the sound.  InputError: one of them is no use."""
+        points_px, heard = self.perceived() if self.perceived else (None, None)
+        subject = read_subject(self.photo, bundle, self.face, points_px)
+        heard = read_speech(self.speech, heard, self.track)
+        self.bundle, self.length = bundle, len(heard.windows)
+        self.show = painter(subject, self.full_frame)
+        return Clip(subject.photo, heard.windows, heard.silent)
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[Callable[[Rendered], None]]:
+        """Yields a function that adds frames to the files; to be called after `read`.
+
+        The end of the block gives the files their names; where it fails, none appears.
+        InputError, in place of an OSError of the block: they cannot be written.
+        """
+        spoken = []
+        try:
+            with contextlib.ExitStack() as stack:
+                videos = [stack.enter_context(writer) for writer in self.writers]
+                bar = Progress(
+                    self.length, "frame", name=self.out.name, active=self.progress
+                )
+                stack.enter_context(bar)
+
+                def write(made: Rendered) -> None:
+                    for i, frame in enumerate(made.frames):
+                        points = crop_points(self.bundle, made.landmarks[i])
+                        videos[0].write(self.show(frame))
+                        if len(videos) > 1:
+                            videos[1].write(panel(frame_of(made, i), points))
+                        if self.landmarks_out is not None:
+                            points = landmarks.normalise(points)
+                            spoken.append(points.reshape(NUM_POINTS, 2))
+                        bar.update()
+
+                yield write
+            if self.landmarks_out is not None:
+                save_array(self.landmarks_out, np.stack(spoken))
+        except OSError as error:  # the disk is full, or has gone
+            raise InputError(
+                f"{self.out}: cannot be written ({error.strerror}); free some "
+                "space or choose another folder"
+            ) from error
 
 
-def panels_path(out: pathlib.Path) -> pathlib.Path:
+def panels_path(out: str | pathlib.Path) -> pathlib.Path:
     """Where the panels of the video `out` are written."""
+    out = pathlib.Path(out)
     return out.with_name(f"{out.stem}_panels.mp4")
 
 
@@ -225,26 +287,34 @@ def talk(
     bundle: Bundle | Networks,
     photo: Photo,
     speech: audio.Heard | Float[np.ndarray, "N"],
-) -> Iterator[Prediction]:
-    """Runs the networks; yields a Prediction per video frame.
+    *,
+    maps: bool = False,
+) -> Iterator[Rendered]:
+    """Runs the networks; yields what they make of each video frame, one at a time.
 
     Its arrays are numpy's and have no time axis.  speech: mono 16 kHz samples, or what
-    audio.hear returns for them.  The devices compute the next chunk while the caller
-    draws and encodes this one.
+    audio.hear returns for them.  maps: with attention and colour.  The devices compute
+    the next chunk while the caller draws and encodes this one.
     """
     networks = as_networks(bundle)
     heard = speech if isinstance(speech, audio.Heard) else audio.hear([speech])
-    for chunk in networks.predict(photo, heard.windows[None], heard.silent):
-        for i in range(chunk.frames.shape[1]):
-            yield jax.tree.map(lambda x, i=i: x[:, i], chunk)
+    clip = Clip(photo, heard.windows, heard.silent)
+    for made in networks.predict([clip], maps):
+        for part, rendered in made:
+            for i in range(part.count):
+                yield frame_of(rendered, i)
+
+
+def frame_of(made: Rendered, i: int) -> Rendered:
+    """Frame number i of those that were made, without the time axis."""
+    return jax.tree.map(lambda x: x[i], made)
 
 
 def painter(subject: Subject, full_frame: bool):
-    """A function: frame f32[S,S,3] in [-1,1] -> the picture to show, u8[H,W,3]."""
+    """A function: frame u8[S,S,3] -> the picture to show, u8[H,W,3]."""
     if not full_frame:
-        return to_u8
-    paste = align.Paster(subject.picture, subject.matrix, subject.photo.image.shape[1])
-    return lambda frame: paste(to_u8(frame))
+        return lambda frame: frame
+    return align.Paster(subject.picture, subject.matrix, subject.photo.image.shape[1])
 
 
 def crop_points(
@@ -256,10 +326,12 @@ def crop_points(
 
 
 def panel(
-    prediction: Prediction, points_px: Float[np.ndarray, "68 2"]
+    made: Rendered, points_px: Float[np.ndarray, "68 2"]
 ) -> UInt8[np.ndarray, "S W 3"]:
-    """A picture of landmarks, attention, colour and result, side by side."""
-    frame = prediction.frames[0]
-    attention = np.broadcast_to(2 * prediction.attention[0] - 1, frame.shape)
-    maps = [to_u8(x) for x in (attention, prediction.color[0], frame)]
-    return np.concatenate([draw_lines(points_px, len(frame)), *maps], axis=1)
+    """A picture of landmarks, attention, colour and result, side by side.
+
+    made: of one frame, with attention and colour.
+    """
+    attention = np.broadcast_to(made.attention[..., None], made.frames.shape)
+    lines = draw_lines(points_px, len(made.frames))
+    return np.concatenate([lines, attention, made.color, made.frames], axis=1)

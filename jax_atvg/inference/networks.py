@@ -2,7 +2,8 @@
 
 Frames are processed in chunks of one fixed length, each beginning with the recurrences'
 state after the one before: memory on the devices does not grow with the recording, and
-one compiled program serves every length.
+one compiled program serves every length.  What crosses from the devices are bytes, and
+only the pictures that were asked for.
 
 Letters: B clips, T frames, K coefficients, S the networks' picture size.
 """
@@ -10,8 +11,8 @@ Letters: B clips, T frames, K coefficients, S the networks' picture size.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,20 +20,50 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32, UInt8
 
 from input_pipeline.media.image import to_u8
+from jax_atvg.arrays import Attention
 from jax_atvg.inference.bundle import Bundle, load_bundle
 from jax_atvg.inference.predict import (
     Photo,
-    Prediction,
     State,
     Weights,
     first_state,
     predict,
+    restarted,
     spoken_landmarks,
 )
+from jax_atvg.inference.rows import Part, assign
 from jax_atvg.models.layers import LstmState
 from jax_atvg.sharding import data_mesh, replicated, split
 
 CHUNK = 16  # frames per call of the networks
+
+
+@dataclasses.dataclass(eq=False)
+class Clip:
+    """What the networks are given of one clip.
+
+    photo: with B = 1.  windows: MFCC, f32[T,28,12].  still: the face keeps the photo's
+    landmarks, whatever the sound.  given_up: may be set at any time; no further frames
+    are computed.
+    """
+
+    photo: Photo
+    windows: np.ndarray
+    still: bool = False
+    given_up: bool = False
+
+
+class Rendered(NamedTuple):
+    """What is made of T frames of a clip, in numpy.
+
+    frames: u8[T,S,S,3].  landmarks: f32[T,136].  attention: u8[T,S,S], 255 where the
+    frame is all colour.  color: u8[T,S,S,3].  The last two are None unless asked for.
+    """
+
+    frames: Any
+    landmarks: Any
+    attention: Any = None
+    color: Any = None
 
 
 class Networks:
@@ -61,21 +92,48 @@ class Networks:
         self.weights = jax.device_put(weights, replicated(mesh))
 
     def predict(
-        self, photo: Photo, windows: Float32[np.ndarray, "B T 28 12"], still: bool
-    ) -> Iterator[Prediction]:
-        """Runs both networks; yields a Prediction per chunk, in numpy, without a state.
+        self, clips: Iterable[Clip | None], maps: bool = False
+    ) -> Iterator[list[tuple[Part, Rendered]]]:
+        """Runs both networks over clips of any lengths, `batch_size` of them at a time.
 
-        windows: MFCC.  still: the face keeps the photo's landmarks, whatever the sound.
+        Yields what one call of the networks made: for each clip that took part, which
+        frames, and these.  The devices compute the next call meanwhile.  clips: see
+        rows.assign; of each the results are those that it has alone, to rounding.
+        maps: with attention and colour.
         """
-        step = compiled_predict(*self.sizes, self.mesh, still)
-        state = self._first_state()
-        photo = jax.device_put(photo, split(self.mesh))
+        step = compiled_predict(*self.sizes, self.mesh, maps)
 
-        def run(window, state):
-            prediction = step(self.weights, photo, window, state)
-            return prediction._replace(state=None), prediction.state
+        def calls() -> Iterator[tuple[Any, list[Part]]]:
+            state, held, photo = self._first_state(), [], None
+            idle = np.zeros((CHUNK, 28, 12), np.float32)
+            parts_of_calls = assign(clips, frames_left, self.batch_size, CHUNK)
+            for parts in parts_of_calls:
+                if not parts:
+                    yield None, []
+                    continue
+                fresh = np.zeros(self.batch_size, bool)
+                windows = [idle] * self.batch_size
+                for row, clip, start, _, _ in parts:
+                    fresh[row] = start == 0
+                    windows[row] = clip.windows[chunk_at(start, len(clip.windows))]
+                    # A row in which nothing plays yet computes the first clip's photo.
+                    held = held or [clip] * self.batch_size
+                    held[row] = clip
+                if fresh.any():
+                    photos = [clip.photo for clip in held]
+                    photo = jax.tree.map(lambda *x: np.concatenate(x), *photos)
+                    still = np.array([clip.still for clip in held])
+                    photo, still = jax.device_put((photo, still), split(self.mesh))
+                made, state = step(
+                    self.weights, photo, still, fresh, np.stack(windows), state
+                )
+                yield made, parts
 
-        return in_chunks(run, windows, state)
+        for made, parts in one_call_later(calls()):
+            yield [
+                (part, jax.tree.map(lambda x, p=part: x[p.row, : p.count], made))
+                for part in parts
+            ]
 
     def speak(
         self, photo: Photo, windows: Float32[np.ndarray, "B T 28 12"]
@@ -122,21 +180,43 @@ def in_chunks(
     """Applies `step` to a sequence chunk by chunk; yields its arrays, on the host.
 
     step(CHUNK frames of the sequence, state) -> (arrays [B,CHUNK,...], next state).
-    The last chunk is filled up by repeating the last frame, and the surplus results are
-    cut off.  The devices compute a chunk while the caller works on the one before.
+    The surplus results of the last chunk are cut off.  The devices compute a chunk
+    while the caller works on the one before.
     """
-    total, under_way = sequence.shape[1], None
+    total = sequence.shape[1]
 
-    def fetch(arrays: Any, count: int) -> Any:
-        return jax.tree.map(lambda x: x[:, :count], jax.device_get(arrays))
+    def calls() -> Iterator[tuple[Any, int]]:
+        now = state
+        for start in range(0, total, CHUNK):
+            arrays, now = step(sequence[:, chunk_at(start, total)], now)
+            yield arrays, min(CHUNK, total - start)
 
-    for start in range(0, total, CHUNK):
-        rows = np.minimum(np.arange(start, start + CHUNK), total - 1)
-        arrays, state = step(sequence[:, rows], state)
+    for arrays, count in one_call_later(calls()):
+        yield jax.tree.map(lambda x, n=count: x[:, :n], arrays)
+
+
+def chunk_at(start: int, total: int) -> np.ndarray:
+    """The frames of a chunk: after the last of `total` frames it is repeated."""
+    return np.minimum(np.arange(start, start + CHUNK), total - 1)
+
+
+def frames_left(clip: Clip) -> int:
+    """The clip's length, as far as somebody wants its frames."""
+    return 0 if clip.given_up else len(clip.windows)
+
+
+def one_call_later(calls: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """(arrays on the devices, a note) -> (the same on the host, the note), each when
+    the call after it has been started."""
+    under_way = None
+    for arrays, note in calls:
+        for x in jax.tree.leaves(arrays):
+            x.copy_to_host_async()  # as soon as they are computed
         if under_way is not None:
-            yield fetch(*under_way)
-        under_way = arrays, min(CHUNK, total - start)
-    yield fetch(*under_way)
+            yield jax.device_get(under_way[0]), under_way[1]
+        under_way = arrays, note
+    if under_way is not None:
+        yield jax.device_get(under_way[0]), under_way[1]
 
 
 # --- the compiled programs ---
@@ -146,6 +226,11 @@ def state_sharding(mesh: Mesh) -> State:
     """The recurrences' state: the axis of the clips is split over all devices."""
     second_axis = NamedSharding(mesh, PartitionSpec(None, "data"))
     return State(LstmState(second_axis, second_axis), split(mesh))
+
+
+def attention_u8(attention: Attention) -> UInt8[jax.Array, "B T S S"]:
+    """(0,1) -> 0..255."""
+    return to_u8(2 * attention[..., 0] - 1)
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str] | None:
@@ -158,13 +243,28 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
 
 
 @functools.cache
-def compiled_predict(at_net, vg_net, mesh: Mesh, still: bool):
-    """(weights, photo, windows, state) -> Prediction, compiled at the first call."""
+def compiled_predict(at_net, vg_net, mesh: Mesh, maps: bool):
+    """(weights, photo, still, fresh, windows, state) -> (Rendered, with the clips as
+    its first axis, and the next state), compiled at the first call.
+
+    fresh: bool[B], the clips that begin.  maps: with attention and colour.
+    """
     whole, rows, state = replicated(mesh), split(mesh), state_sharding(mesh)
+
+    def render(weights: Weights, photo: Photo, still, fresh, windows, state: State):
+        state = restarted(state, fresh)
+        made = predict(at_net, vg_net, still, weights, photo, windows, state)
+        shown = Rendered(to_u8(made.frames), made.landmarks)
+        if maps:
+            attention = attention_u8(made.attention)
+            shown = shown._replace(attention=attention, color=to_u8(made.color))
+        return shown, made.state
+
     return jax.jit(
-        functools.partial(predict, at_net, vg_net, still),
-        in_shardings=(whole, rows, rows, state),
-        out_shardings=Prediction(rows, rows, rows, rows, state),
+        render,
+        in_shardings=(whole, rows, rows, rows, rows, state),
+        out_shardings=(rows, state),
+        donate_argnames="state",
         compiler_options=compiler_options(mesh),
     )
 
@@ -185,6 +285,7 @@ def compiled_speak(at_net, mesh: Mesh):
         speak,
         in_shardings=(whole, rows, rows, state),
         out_shardings=(rows, state),
+        donate_argnames="state",
         compiler_options=compiler_options(mesh),
     )
 
@@ -196,12 +297,12 @@ def compiled_draw(vg_net, mesh: Mesh):
 
     def draw(variables, image, example, landmarks, state):
         drawn = vg_net.apply(variables, image, landmarks, example, state=state)
-        attention = to_u8(2 * drawn.attention[..., 0] - 1)
-        return (to_u8(drawn.frames), attention), drawn.state
+        return (to_u8(drawn.frames), attention_u8(drawn.attention)), drawn.state
 
     return jax.jit(
         draw,
         in_shardings=(whole, rows, rows, rows, rows),
         out_shardings=((rows, rows), rows),
+        donate_argnames="state",
         compiler_options=compiler_options(mesh),
     )

@@ -2,8 +2,10 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
 from input_pipeline.clip import Pca
 from jax_atvg.arrays import (
@@ -73,7 +75,7 @@ class Prediction(NamedTuple):
 def predict(
     at_net: ATNet,
     vg_net: VGNet,
-    still: bool,
+    still: bool | Bool[Array, "B"],
     weights: Weights,
     photo: Photo,
     audio: Audio,
@@ -82,14 +84,14 @@ def predict(
     """Predicts landmarks p^_t and from them frames v^_t.  CVPR 2019, equations 1 to 5.
 
     audio: MFCC windows f32[B,T,28,12].  state: that after the preceding frames; None:
-    there are none.  still: the face keeps the photo's landmarks, whatever the sound.
-    at_net, vg_net and still are static under jit.
+    there are none.  still: the face keeps the photo's landmarks, whatever the sound;
+    of all clips or of each.  at_net and vg_net are static under jit.
     """
     at_state, vg_state = state or (None, None)
     spoken = at_net.apply(weights.at_net, photo.coefficients, audio, state=at_state)
     landmarks = spoken_landmarks(weights.pca, weights.boost, spoken.coefficients, photo)
-    if still:
-        landmarks = jnp.broadcast_to(photo.landmarks[:, None], landmarks.shape)
+    still = jnp.reshape(still, (-1, 1, 1))
+    landmarks = jnp.where(still, photo.landmarks[:, None], landmarks)
     drawn = vg_net.apply(
         weights.vg_net, photo.image, landmarks, photo.landmarks, state=vg_state
     )
@@ -114,7 +116,21 @@ def first_state(at_net: ATNet, vg_net: VGNet, batch_size: int = 1) -> State:
     they let one compiled program serve the first chunk and all others."""
     members = (at_net.members,) if at_net.members > 1 else ()
     shape = at_net.lstm_layers, batch_size, *members, at_net.lstm_width
-    lstm = np.zeros(shape, np.float32)
+    lstm = LstmState(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
     side = vg_net.image_size // 16
     features = np.zeros((batch_size, side, side, 8 * vg_net.width), np.float32)
-    return State(LstmState(lstm, lstm), features)
+    return State(lstm, features)
+
+
+def restarted(state: State, fresh: Bool[Array, "B"]) -> State:
+    """The state in which the clips that are `fresh` have no preceding frames."""
+
+    def zeros_at(axis: int):
+        def choose(x: Array) -> Array:
+            others = [i for i in range(x.ndim) if i != axis]
+            return jnp.where(jnp.expand_dims(fresh, others), 0, x)
+
+        return choose
+
+    lstm = jax.tree.map(zeros_at(1), state.at_net)
+    return State(lstm, zeros_at(0)(state.vg_net))

@@ -215,45 +215,6 @@ def test_what_is_wrong_is_said_in_one_line(call, files, message):
     assert sorted(files.rglob("*")) == before
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "image,audio,out\n"])
-def test_a_list_without_rows_is_refused(call, files, text):
-    (files / "list.csv").write_text(text)
-    code, _, errors = call("animate", "--bundle=bundle", "--batch=list.csv")
-    assert code == 2 and "list.csv: no rows" in errors[0]
-
-
-def test_bad_rows_do_not_stop_the_others(call, files):
-    (files / "list.csv").write_text(
-        "image,audio,out\n"
-        "a face.png, räde.wav, 1.mp4\n"
-        "flat.png,räde.wav,2.mp4\n"
-        "a face.png,räde.wav\n"
-        "a face.png,räde.wav,./1.mp4\n"
-        "\n"
-        '"a face.png","räde.wav","5, last.mp4"\n',
-        encoding="utf-8-sig",
-    )
-    code, output, errors = call("animate", "--bundle=bundle", "--batch=list.csv")
-    assert code == 2
-    assert output == ["wrote 1.mp4", "wrote 5, last.mp4", "2 of 5 videos written"]
-    assert [line for line in errors if line.startswith("error: ")] == [
-        "error: flat.png: no face found in the 90x90 picture; use a frontal face at "
-        "least 80 pixels wide, and turn the picture upright",
-        "error: list.csv: job 3 is a face.png,räde.wav; give image,audio,out",
-        "error: list.csv: job 4 writes ./1.mp4 again; give every job its own",
-    ]
-    made = {path.name for path in files.glob("*.mp4")}
-    assert made == {"1.mp4", "5, last.mp4"}
-
-
-def test_a_job_may_take_up_the_video_of_the_one_before(call, files):
-    (files / "list.csv").write_text(
-        "a face.png,räde.wav,1.mp4\na face.png,1.mp4,2.mp4\n", encoding="utf-8"
-    )
-    code, output, _ = call("animate", "--bundle=bundle", "--batch=list.csv")
-    assert (code, output[-1]) == (0, "2 of 2 videos written")
-
-
 def test_the_choices_that_help_lists_are_the_codes_own():
     assert tuple(corpora.CORPORA) == prepare.CORPORA
     assert sync.MODES == prepare.SYNC
@@ -316,13 +277,6 @@ def test_every_path_of_every_verb_has_its_tilde_expanded(monkeypatch):
         for name in flags.paths:
             found = getattr(given, name)
             assert found in ("/home/somebody/x", ["/home/somebody/x"]), name
-
-
-def test_paths_of_a_list_of_jobs_have_their_tilde_expanded(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/somebody")
-    (tmp_path / "list.csv").write_text("~/a.png, ~/b.wav, c~.mp4\n")
-    (job,) = animate.read_jobs(tmp_path / "list.csv")
-    assert job == ["/home/somebody/a.png", "/home/somebody/b.wav", "c~.mp4"]
 
 
 def test_a_capital_suffix_is_an_mp4(call, files):

@@ -127,7 +127,7 @@ def test_landmarks_are_the_sixty_eight_points_of_every_frame(written, bundle, fi
     assert np.abs(points).max() < 1.2 and points.std(0).max() > 1e-3
     subject = animate.read_subject(photo(), bundle)
     heard = audio.hear_file(files / "speech.wav")
-    spoken = [p.landmarks[0] for p in animate.talk(bundle, subject.photo, heard)]
+    spoken = [p.landmarks for p in animate.talk(bundle, subject.photo, heard)]
     # landmark_to_crop undoes normalise here, so the networks' own come out.
     np.testing.assert_allclose(points.reshape(35, 136), np.stack(spoken), atol=1e-5)
 
@@ -161,7 +161,7 @@ def test_the_face_moves_with_the_sound(bundle, frames):
     subject = animate.read_subject(photo(), bundle)
     sounds = speech(SECONDS), speech(SECONDS)[::-1].copy()
     first, second = (
-        np.stack([p.landmarks[0] for p in animate.talk(bundle, subject.photo, sound)])
+        np.stack([p.landmarks for p in animate.talk(bundle, subject.photo, sound)])
         for sound in sounds
     )
     assert np.abs(first - second).max() > 0.05

@@ -8,6 +8,7 @@ from skimage.data import astronaut
 
 from input_pipeline.faces import landmarks
 from input_pipeline.faces.landmarks import opening
+from input_pipeline.media.image import to_float
 from jax_atvg.evaluation.scores import correlation, mouth_box
 from jax_atvg.inference.animate import read_speech, read_subject, talk
 from jax_atvg.inference.bundle import load_bundle
@@ -28,8 +29,8 @@ def spoken(networks, speech):
     """(points of every frame in crop pixels, frames in [-1,1], the photo's crop)."""
     subject = read_subject(astronaut(), networks.bundle, "largest")
     made = list(talk(networks, subject.photo, read_speech(speech)))
-    points = landmarks.to_pixels(np.stack([p.landmarks[0] for p in made]))
-    frames = np.stack([p.frames[0] for p in made])
+    points = landmarks.to_pixels(np.stack([p.landmarks for p in made]))
+    frames = to_float(np.stack([p.frames for p in made]))
     return points.reshape(-1, 68, 2), frames, np.asarray(subject.photo.image[0])
 
 

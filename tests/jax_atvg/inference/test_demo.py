@@ -10,8 +10,8 @@ from input_pipeline.media import audio
 from input_pipeline.media.image import to_u8
 from jax_atvg.inference import animate
 from jax_atvg.inference.bundle import Bundle, load_bundle, save_bundle
-from jax_atvg.inference.networks import Networks
-from jax_atvg.inference.predict import Photo
+from jax_atvg.inference.networks import Clip, Networks
+from jax_atvg.inference.predict import Photo, predict
 from jax_atvg.models.at_net import ATNet
 from jax_atvg.models.vg_net import VGNet
 from tests.reference_networks import authors_variables, max_difference, nhwc
@@ -68,21 +68,30 @@ def test_the_whole_demo_in_chunks(bundle, demo, photo, reference):
     """24 frames in chunks of 16, from the recording's samples."""
     samples = reference("preprocess_audio_audio_sample.npz")["samples_16k"]
     samples = samples[: (24 + 8) * audio.FRAME_SAMPLES]  # what the 24 windows hear
-    spoken = list(animate.talk(bundle, photo, samples))[:24]
-    joined = jax.tree.map(lambda *x: np.concatenate(x), *spoken)
+    spoken = list(animate.talk(bundle, photo, samples, maps=True))[:24]
+    joined = jax.tree.map(lambda *x: np.stack(x), *spoken)
     assert max_difference(joined.landmarks, demo["landmarks"][0]) < 1e-4
     shown = demo["frame_index"]
-    for name, actual in (
-        ("frames", joined.frames),
-        ("attention", joined.attention),
-        ("color", joined.color),
+    for actual, expected in (
+        (joined.frames, demo["frames_u8_linear"]),
+        (joined.attention[shown], to_u8(2 * nhwc(demo["attention"])[..., 0] - 1)),
+        (joined.color[shown], to_u8(nhwc(demo["color"]))),
     ):
-        expected = nhwc(demo[name])
-        assert max_difference(actual[shown], expected) < 2e-4
-        assert np.abs(actual[shown] - expected).mean() < 1e-5
-    frames_u8 = np.stack([to_u8(frame) for frame in joined.frames])
-    difference = np.abs(frames_u8.astype(int) - demo["frames_u8_linear"])
-    assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
+        difference = np.abs(actual.astype(int) - expected)
+        assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
+
+
+def test_the_demos_floats(bundle, demo, photo):
+    """The pure function, in one piece."""
+    weights = Networks(bundle).weights
+    networks = jax.jit(predict, static_argnums=(0, 1, 2))
+    made = networks(
+        bundle.at_net, bundle.vg_net, False, weights, photo, demo["windows"][None, :24]
+    )
+    for name in ("frames", "attention", "color"):
+        actual, expected = getattr(made, name)[0], nhwc(demo[name])
+        assert max_difference(actual[demo["frame_index"]], expected) < 2e-4
+        assert np.abs(actual[demo["frame_index"]] - expected).mean() < 1e-5
 
 
 def test_landmark_attention_of_the_demo(bundle, demo, photo):
@@ -94,12 +103,12 @@ def test_landmark_attention_of_the_demo(bundle, demo, photo):
 
 
 def test_predict_is_at_net_then_vg_net(bundle, demo, photo):
-    networks, audio_windows = Networks(bundle), demo["windows"][None, :3]
-    both, still = (
-        next(networks.predict(photo, audio_windows, still)) for still in (False, True)
+    networks, windows = Networks(bundle), demo["windows"][:3]
+    (((_, both),), ((_, still),)) = networks.predict(
+        [Clip(photo, windows), Clip(photo, windows, still=True)]
     )
-    assert max_difference(both.landmarks, demo["landmarks"][:, :3]) < 1e-5
-    assert max_difference(still.landmarks[0], np.repeat(photo.landmarks, 3, 0)) == 0
+    assert max_difference(both.landmarks, demo["landmarks"][0, :3]) < 1e-5
+    assert max_difference(still.landmarks, np.repeat(photo.landmarks, 3, 0)) == 0
 
 
 def test_the_drawn_face_is_the_templates(bundle, demo, basics):

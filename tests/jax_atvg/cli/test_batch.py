@@ -1,0 +1,114 @@
+"""animate --batch: bad rows, jobs that need each other, several videos at a time."""
+
+import types
+
+import pytest
+
+import jax_atvg.sharding
+from jax_atvg.cli import animate
+from jax_atvg.inference import networks
+from jax_atvg.inference.animate import Film
+from tests.jax_atvg.cli.test_main import GOOD, call, files  # noqa: F401, fixtures
+
+# ruff: noqa: F811
+
+
+@pytest.fixture(params=[1, 3])
+def at_once(monkeypatch, request):
+    """As many videos at a time."""
+
+    def some(bundle, count):
+        return networks.Networks(bundle, request.param)
+
+    monkeypatch.setattr(animate, "networks_for", some)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "image,audio,out\n"])
+def test_a_list_without_rows_is_refused(call, files, text):
+    (files / "list.csv").write_text(text)
+    code, _, errors = call("animate", "--bundle=bundle", "--batch=list.csv")
+    assert code == 2 and "list.csv: no rows" in errors[0]
+
+
+def test_bad_rows_do_not_stop_the_others(call, files, at_once):
+    (files / "list.csv").write_text(
+        "image,audio,out\n"
+        "a face.png, räde.wav, 1.mp4\n"
+        "flat.png,räde.wav,2.mp4\n"
+        "a face.png,räde.wav\n"
+        "a face.png,räde.wav,./1.mp4\n"
+        "\n"
+        '"a face.png","räde.wav","5, last.mp4"\n',
+        encoding="utf-8-sig",
+    )
+    code, output, errors = call("animate", "--bundle=bundle", "--batch=list.csv")
+    assert code == 2
+    assert output == ["wrote 1.mp4", "wrote 5, last.mp4", "2 of 5 videos written"]
+    assert [line for line in errors if line.startswith("error: ")] == [
+        "error: list.csv: job 3 is a face.png,räde.wav; give image,audio,out",
+        "error: list.csv: job 4 writes ./1.mp4 again; give every job its own",
+        "error: flat.png: no face found in the 90x90 picture; use a frontal face at "
+        "least 80 pixels wide, and turn the picture upright",
+    ]
+    made = {path.name for path in files.glob("*.mp4")}
+    assert made == {"1.mp4", "5, last.mp4"}
+
+
+def test_a_job_may_take_up_the_video_of_the_one_before(call, files, at_once):
+    (files / "list.csv").write_text(
+        "a face.png,räde.wav,1.mp4\na face.png,1.mp4,2.mp4\n", encoding="utf-8"
+    )
+    code, output, _ = call("animate", "--bundle=bundle", "--batch=list.csv")
+    assert (code, output[-1]) == (0, "2 of 2 videos written")
+
+
+def test_paths_of_a_list_of_jobs_have_their_tilde_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    (tmp_path / "list.csv").write_text("~/a.png, ~/b.wav, c~.mp4\n")
+    (job,) = animate.read_jobs(tmp_path / "list.csv")
+    assert job == ["/home/somebody/a.png", "/home/somebody/b.wav", "c~.mp4"]
+
+
+def test_any_exception_of_one_row_leaves_the_others_alone(
+    call, files, at_once, monkeypatch
+):
+    read = Film.read
+
+    def sometimes(self, bundle):
+        if self.out.name == "1.mp4":
+            raise IndexError("list index out of range")
+        return read(self, bundle)
+
+    monkeypatch.setattr(Film, "read", sometimes)
+    rows = "a face.png,räde.wav,1.mp4\na face.png,räde.wav,2.mp4\n"
+    (files / "list.csv").write_text(rows, encoding="utf-8")
+    code, output, errors = call("animate", "--bundle=bundle", "--batch=list.csv")
+    assert (code, output) == (2, ["wrote 2.mp4", "1 of 2 videos written"])
+    said = "error: list.csv: job 1: IndexError: list index out of range; please report"
+    assert any(line.startswith(said) for line in errors)
+    with pytest.raises(IndexError):  # alone, its traceback is wanted
+        call("animate", *GOOD[:3], "--out=1.mp4")
+
+
+@pytest.mark.parametrize(
+    ("platform", "devices", "jobs", "taken", "rows"),
+    [
+        ("cpu", 8, 20, None, 1),
+        ("gpu", 1, 1, 1, 8),
+        ("gpu", 4, 17, 3, 24),
+        ("tpu", 4, 1000, 4, 32),
+    ],
+)
+def test_a_gpu_plays_eight_videos_at_a_time(
+    monkeypatch, platform, devices, jobs, taken, rows
+):
+    """On as many devices as that takes; a CPU is kept busy by one."""
+    found = [types.SimpleNamespace(platform=platform)] * devices
+    monkeypatch.setattr("jax.local_devices", lambda: found)
+    monkeypatch.setattr(jax_atvg.sharding, "data_mesh", lambda devices: devices)
+
+    def made(bundle, batch_size=1, mesh=None):
+        return batch_size, mesh and len(mesh)
+
+    monkeypatch.setattr(networks, "Networks", made)
+    assert animate.networks_for(None, jobs) == (rows, taken)
