@@ -35,12 +35,6 @@ class InputError(ValueError):
     """
 
 
-def printable(text: str) -> str:
-    """The text in one line: names of files may hold characters that end a line, or
-    that cannot be printed."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def first_line(error: BaseException) -> str:
     """What an InputError quotes of another error: orbax and others write pages."""
     return (str(error).splitlines() or [""])[0][:200]

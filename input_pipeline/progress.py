@@ -14,8 +14,6 @@ import sys
 import time
 from typing import Any
 
-from input_pipeline.clip import printable
-
 LINE_EVERY = 10.0  # seconds between two lines of a log
 
 
@@ -89,6 +87,12 @@ class Progress(contextlib.AbstractContextManager):
         parts += [f"{name} {value}" for name, value in self.shown.items()]
         name = f"{self.name}: " if self.name else ""
         print(name + ", ".join(parts), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text in one line: names of files may hold characters that end a line, or
+    that cannot be printed."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def duration(seconds: float) -> str:

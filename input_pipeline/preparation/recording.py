@@ -173,7 +173,6 @@ def _prepare(
     cuttable = source.corpus in CUTTABLE
     pieces, rejects = _pieces(source, points, cuts, options, cuttable)
     del points  # of an hour they are 100 MB
-
     used = []
     for first, last, matrices, px in pieces:
         heard = sound.of_frames(samples, sound_start, first, last - first)
@@ -341,12 +340,10 @@ def _bridge(points: list[np.ndarray | None]) -> Float64[np.ndarray, "T 68 2"]:
     """Points in which gaps are filled by linear interpolation over time."""
     found = np.array([p is not None for p in points])
     known, gaps = np.flatnonzero(found), np.flatnonzero(~found)
-    filled = np.empty((len(points), 2 * NUM_POINTS))
-    for t in known:
-        filled[t] = points[t].ravel()
-    for column in filled.T:
+    filled = np.array([np.zeros((NUM_POINTS, 2)) if p is None else p for p in points])
+    for column in filled.reshape(len(points), -1).T:
         column[gaps] = np.interp(gaps, known, column[known])
-    return filled.reshape(-1, NUM_POINTS, 2)
+    return filled
 
 
 # --- making clips ---

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from input_pipeline.clip import InputError
 from input_pipeline.files import same_place
 from jax_atvg.cli.console import complain, say_what_runs, tell_compilations
-from jax_atvg.cli.flags import Flags, Given, bundle_flag
+from jax_atvg.cli.flags import Flags, Given, bundle_flag, precision_flag
 
 if TYPE_CHECKING:
     from jax_atvg.inference.bundle import Bundle
@@ -32,6 +32,7 @@ def flags(add: Flags) -> None:
     add.path("audio", "The recording: sound, or a video's.", required=True)
     add.path("out", "The video to write, an .mp4.", required=True)
     bundle_flag(add)
+    precision_flag(add)
     add.text("face", "Which face: largest, or 0, 1, ... from the left.", "largest")
     add.switch("full_frame", "Put the face back into the whole picture.")
     add.switch(
@@ -82,7 +83,7 @@ def make_video(given: Given, bundle: "Bundle", perceived: Waiting) -> int:
     from jax_atvg.inference.animate import animate_file
     from jax_atvg.inference.networks import Networks
 
-    networks = Networks(bundle)
+    networks = Networks(bundle, precision=given.precision)
     say_what_networks_run(networks)
     image, audio, out = check_job(
         [given.image, given.audio, given.out], "", set(), given
@@ -112,7 +113,7 @@ def make_videos(
     from jax_atvg.inference.batch import Job, animate_files
     from jax_atvg.inference.perception import perceive
 
-    networks = networks_for(bundle, len(rows))
+    networks = networks_for(bundle, len(rows), given.precision)
     say_what_networks_run(networks)
     names, jobs, outs = [], [], set()
     written = 0
@@ -154,7 +155,7 @@ def settings(given: Given) -> dict[str, Any]:
     return chosen | {"progress": True}
 
 
-def networks_for(bundle: "Bundle", count: int) -> "Networks":
+def networks_for(bundle: "Bundle", count: int, precision: str) -> "Networks":
     """The networks for `count` videos: on GPUs and TPUs AT_ONCE at a time on each of as
     many devices as that takes, on a CPU, which one video keeps busy, one."""
     import jax
@@ -164,14 +165,15 @@ def networks_for(bundle: "Bundle", count: int) -> "Networks":
 
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
-        return Networks(bundle)
+        return Networks(bundle, precision=precision)
     devices = devices[: -(-count // AT_ONCE)]
-    return Networks(bundle, AT_ONCE * len(devices), data_mesh(devices))
+    return Networks(bundle, AT_ONCE * len(devices), data_mesh(devices), precision)
 
 
 def say_what_networks_run(networks: "Networks") -> None:
     devices = list(networks.mesh.devices.flat)
-    say_what_runs(devices, networks=networks.weights._asdict())
+    weights = networks.weights._asdict()
+    say_what_runs(devices, networks=weights, precision=networks.precision)
 
 
 def read_jobs(path: str | os.PathLike) -> list[list[str]]:

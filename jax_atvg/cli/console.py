@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from input_pipeline.clip import printable
+from input_pipeline.progress import printable
 
 
 def complain(error: Exception | str) -> None:
@@ -19,18 +19,22 @@ def say(text: str) -> None:
 
 
 def say_what_runs(
-    devices: Sequence[Any] | None = None, *, networks: Any = None
+    devices: Sequence[Any] | None = None,
+    *,
+    networks: Any = None,
+    precision: str = "default",
 ) -> None:
     """On standard error: the devices, all unless given, and the networks' parameters.
 
-    networks: of a bundle, whose variables are counted.  Warns of a GPU that is not
-    used.
+    networks: of a bundle, whose variables are counted.  precision: see
+    models/precision.py.  Warns of a GPU that is not used.
     """
     import jax
 
     from jax_atvg import machine
 
-    text = f"running on {machine.describe(devices or jax.local_devices())}"
+    described = machine.describe(devices or jax.local_devices(), precision)
+    text = f"running on {described}"
     if networks is not None:
         trees = {"AT_net": networks["at_net"], "VG_net": networks["vg_net"]}
         counted = {name: tree["params"] for name, tree in trees.items()}

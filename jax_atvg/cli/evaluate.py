@@ -7,7 +7,13 @@ clip's sound.
 """
 
 from jax_atvg.cli.console import say, say_what_runs, tell_compilations
-from jax_atvg.cli.flags import Flags, Given, bundle_flag, refuse_out_as_input
+from jax_atvg.cli.flags import (
+    Flags,
+    Given,
+    bundle_flag,
+    precision_flag,
+    refuse_out_as_input,
+)
 
 SPLITS = ("train", "validation", "test")
 PROTOCOLS = ("true", "atvg-compat")
@@ -17,6 +23,7 @@ def flags(add: Flags) -> None:
     add.path("data_dir", "The dataset that `prepare` wrote.", required=True)
     add.path("out", "The report's folder.", required=True)
     bundle_flag(add)
+    precision_flag(add)
     add.choice("split", SPLITS, "Which clips.", "validation")
     add.word_list(
         "corpora",
@@ -62,7 +69,7 @@ def run(given: Given) -> int:
 
     tell_compilations()
     bundle = load_bundle(given.bundle)
-    say_what_runs(networks=bundle.variables)
+    say_what_runs(networks=bundle.variables, precision=given.precision)
     check_template(
         {TEMPLATE: bundle.alignment},
         fingerprint(given.data_dir, given.corpora),
@@ -83,6 +90,7 @@ def run(given: Given) -> int:
         limit=given.limit,
         landmarks_only=given.landmarks_only,
         workers=count,
+        precision=given.precision,
         title=f"{given.bundle} on {given.split}",
         progress=True,
     )

@@ -20,6 +20,7 @@ from absl import flags as absl_flags
 
 from input_pipeline.clip import InputError
 from input_pipeline.files import same_place
+from jax_atvg.models.sizes import PRECISIONS
 from jax_atvg.resources import DEFAULT_BUNDLE
 
 WIDTH = 88  # columns of the help
@@ -268,6 +269,16 @@ def bundle_flag(add: Flags) -> None:
         "The networks, a folder that `export` wrote.",
         DEFAULT_BUNDLE,
         shown="the one that comes along",
+    )
+
+
+def precision_flag(add: Flags) -> None:
+    add.choice(
+        "precision",
+        PRECISIONS,
+        "In which the networks multiply: highest, exact float32; default, what the "
+        "platform makes of float32; bfloat16, for GPUs and TPUs.",
+        "default",
     )
 
 

@@ -57,6 +57,7 @@ def evaluate(
     batch_size: int = 0,
     workers: int = 0,
     mesh: Mesh | None = None,
+    precision: str = "default",
     progress: bool = False,
 ) -> Results:
     """Scores a bundle and writes the report's folder `out`, complete or not at all.
@@ -72,7 +73,8 @@ def evaluate(
     frames by one grey level at most (checked on CPUs, with the highest matmul
     precision).  workers: processes that score frames beside this one, which changes no
     score; 0: this one does.  (A program that has workers must start under
-    `if __name__ == "__main__":`, as always with Python's processes.)
+    `if __name__ == "__main__":`, as always with Python's processes.)  precision: see
+    models/precision.py.
     InputError: no clips, a damaged clip, an unknown speaker or protocol, a negative
     limit or number of workers, an `out` that exists and is no report, or a worker that
     was killed.
@@ -88,7 +90,7 @@ def evaluate(
     find_protocol(protocol)
     chosen, other = choose(clips.speakers, speakers, limit), other_clips(clips.speakers)
     check_out(out)
-    synthesis = Synthesis(bundle, batch_size, mesh)
+    synthesis = Synthesis(bundle, batch_size, mesh, precision)
 
     def cases() -> Iterator[tuple[dict[str, Any], Case]]:
         pairs = [(i, other[i]) for i in chosen]
@@ -109,7 +111,11 @@ def evaluate(
             rows += [{**names, "mode": mode, **row} for mode, row in table.items()]
             bar.update()
     about = {"title": title, "protocol": protocol, "clips": len(chosen)}
-    about |= {"batch_size": synthesis.batch_size, **synthesis.pace()}
+    about |= {
+        "batch_size": synthesis.batch_size,
+        "precision": precision,
+        **synthesis.pace(),
+    }
     strips = []
     if not landmarks_only:
         about["cpbd and csim_dlib"] = f"of every {SAMPLE_EVERY}th frame"

@@ -55,13 +55,21 @@ class Synthesis:
 
     batch_size: clips at a time, raised to a multiple of the mesh's devices; 0 for
     CPU_CLIPS or CLIPS on each of them.  mesh: all devices of this process unless given.
+    precision: see models/precision.py.
     """
 
-    def __init__(self, bundle: Bundle, batch_size: int = 0, mesh: Mesh | None = None):
+    def __init__(
+        self,
+        bundle: Bundle,
+        batch_size: int = 0,
+        mesh: Mesh | None = None,
+        precision: str = "default",
+    ):
         mesh = mesh or data_mesh(jax.local_devices())
         self.device = mesh.devices.flat[0]
         each = CPU_CLIPS if self.device.platform == "cpu" else CLIPS
-        self.networks = Networks(bundle, batch_size or each * mesh.size, mesh)
+        batch_size = batch_size or each * mesh.size
+        self.networks = Networks(bundle, batch_size, mesh, precision)
         self.bundle, self.batch_size = self.networks.bundle, self.networks.batch_size
         self.seconds, self.made, self.warm = 0.0, 0, False
 

@@ -33,6 +33,7 @@ from jax_atvg.inference.predict import (
 )
 from jax_atvg.inference.rows import Part, assign
 from jax_atvg.models.layers import LstmState
+from jax_atvg.models.precision import cast, traced
 from jax_atvg.sharding import data_mesh, replicated, split
 
 CHUNK = 16  # frames per call of the networks
@@ -71,24 +72,30 @@ class Networks:
 
     bundle: the given one without its variables, so that their memory is freed as soon
     as the caller drops it.  batch_size: B, clips per call, raised to a multiple of the
-    mesh's devices.  mesh: this process's first device unless given.  A recurrence over
-    the batch, as in the authors' code, would mix clips: then B is 1, on one device.
+    mesh's devices.  mesh: this process's first device unless given.  precision: see
+    models/precision.py.  A recurrence over the batch, as in the authors' code, would
+    mix clips: then B is 1, on one device.
     """
 
-    def __init__(self, bundle: Bundle, batch_size: int = 1, mesh: Mesh | None = None):
+    def __init__(
+        self,
+        bundle: Bundle,
+        batch_size: int = 1,
+        mesh: Mesh | None = None,
+        precision: str = "default",
+    ):
         mesh = mesh or data_mesh(jax.local_devices()[:1])
         if bundle.vg_net.recurrence == "batch":
             mesh, batch_size = data_mesh(mesh.devices.ravel()[:1]), 1
-        self.mesh = mesh
+        self.mesh, self.precision = mesh, precision
         self.batch_size = -(-max(batch_size, 1) // mesh.size) * mesh.size
         self.bundle = dataclasses.replace(bundle, variables={})
         self.sizes = bundle.at_net, bundle.vg_net
-        weights = Weights(
-            bundle.variables["at_net"],
-            bundle.variables["vg_net"],
-            bundle.pca,
-            bundle.boost,
+        at_net, vg_net = (
+            variables | {"params": cast(variables["params"], precision)}
+            for variables in map(bundle.variables.get, ("at_net", "vg_net"))
         )
+        weights = Weights(at_net, vg_net, bundle.pca, bundle.boost)
         self.weights = jax.device_put(weights, replicated(mesh))
 
     def predict(
@@ -101,7 +108,7 @@ class Networks:
         rows.assign; of each the results are those that it has alone, to rounding.
         maps: with attention and colour.
         """
-        step = compiled_predict(*self.sizes, self.mesh, maps)
+        step = compiled_predict(*self.sizes, self.mesh, self.precision, maps)
 
         def calls() -> Iterator[tuple[Any, list[Part]]]:
             state, held, photo = self._first_state(), [], None
@@ -139,7 +146,7 @@ class Networks:
         self, photo: Photo, windows: Float32[np.ndarray, "B T 28 12"]
     ) -> Float32[np.ndarray, "B T 136"]:
         """Runs AT-net alone; returns the landmarks of every frame.  windows: MFCC."""
-        step = compiled_speak(self.bundle.at_net, self.mesh)
+        step = compiled_speak(self.bundle.at_net, self.mesh, self.precision)
         run = functools.partial(step, self.weights, photo)
         parts = in_chunks(run, windows, self._first_state().at_net)
         return np.concatenate(list(parts), axis=1)
@@ -154,7 +161,7 @@ class Networks:
 
         image: the photo, in [-1,1].  example: the photo's landmarks.
         """
-        step = compiled_draw(self.bundle.vg_net, self.mesh)
+        step = compiled_draw(self.bundle.vg_net, self.mesh, self.precision)
         run = functools.partial(step, self.weights.vg_net, image, example)
         parts = list(in_chunks(run, landmarks, self._first_state().vg_net))
         frames, attention = zip(*parts, strict=True)
@@ -243,7 +250,7 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
 
 
 @functools.cache
-def compiled_predict(at_net, vg_net, mesh: Mesh, maps: bool):
+def compiled_predict(at_net, vg_net, mesh: Mesh, precision: str, maps: bool):
     """(weights, photo, still, fresh, windows, state) -> (Rendered, with the clips as
     its first axis, and the next state), compiled at the first call.
 
@@ -261,7 +268,7 @@ def compiled_predict(at_net, vg_net, mesh: Mesh, maps: bool):
         return shown, made.state
 
     return jax.jit(
-        render,
+        traced(mesh, precision, render),
         in_shardings=(whole, rows, rows, rows, rows, state),
         out_shardings=(rows, state),
         donate_argnames="state",
@@ -270,7 +277,7 @@ def compiled_predict(at_net, vg_net, mesh: Mesh, maps: bool):
 
 
 @functools.cache
-def compiled_speak(at_net, mesh: Mesh):
+def compiled_speak(at_net, mesh: Mesh, precision: str):
     """(weights, photo, windows, state) -> (landmarks, state)."""
     whole, rows, state = replicated(mesh), split(mesh), state_sharding(mesh).at_net
 
@@ -282,7 +289,7 @@ def compiled_speak(at_net, mesh: Mesh):
         return landmarks, spoken.state
 
     return jax.jit(
-        speak,
+        traced(mesh, precision, speak),
         in_shardings=(whole, rows, rows, state),
         out_shardings=(rows, state),
         donate_argnames="state",
@@ -291,7 +298,7 @@ def compiled_speak(at_net, mesh: Mesh):
 
 
 @functools.cache
-def compiled_draw(vg_net, mesh: Mesh):
+def compiled_draw(vg_net, mesh: Mesh, precision: str):
     """(variables, image, example, landmarks, state) -> ((frames, attention), state)."""
     whole, rows = replicated(mesh), split(mesh)
 
@@ -300,7 +307,7 @@ def compiled_draw(vg_net, mesh: Mesh):
         return (to_u8(drawn.frames), attention_u8(drawn.attention)), drawn.state
 
     return jax.jit(
-        draw,
+        traced(mesh, precision, draw),
         in_shardings=(whole, rows, rows, rows, rows),
         out_shardings=((rows, rows), rows),
         donate_argnames="state",

@@ -16,6 +16,7 @@ from jax import export as jax_export
 from input_pipeline.clip import NUM_POINTS, WINDOW_ROWS, WINDOW_SIZE, InputError
 from input_pipeline.files import replacing
 from jax_atvg.inference.bundle import Bundle, as_float32, save_bundle
+from jax_atvg.models import convolutions
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 FOLDER = "stablehlo"  # within the bundle's folder
@@ -137,7 +138,8 @@ def program(
         wanted = [getattr(output, name) for name in outputs]
         return [*wanted, *jax.tree.leaves(output.state)]
 
-    exported = jax_export.export(jax.jit(run), platforms=PLATFORMS)(*given, *state)
+    with convolutions.form("portable"):
+        exported = jax_export.export(jax.jit(run), platforms=PLATFORMS)(*given, *state)
 
     def named(names, avals) -> dict[str, list]:
         sizes = [[n if isinstance(n, int) else str(n) for n in a.shape] for a in avals]

@@ -19,6 +19,7 @@ from jax_atvg.models.layers import (
     Mlp,
     Norm,
     max_pool,
+    wide,
 )
 from jax_atvg.models.sizes import AtNetSizes
 
@@ -86,6 +87,7 @@ class ATNet(AtNetSizes, nn.Module):
             jnp.concatenate([identity, sound], -1), state
         )
         h = Dense(self.num_coefficients, name="head")(x)
+        h = h.astype(wide(h))
         if self.relative:
             h += example[:, None]
         return AtOutput(h, state)

@@ -25,11 +25,10 @@ from input_pipeline.clip import (
     VgBatch,
 )
 from jax_atvg.models.at_net import ATNet
-from jax_atvg.models.convolutions import traced_for
 from jax_atvg.models.discriminator import Discriminator
 from jax_atvg.models.layers import BatchNorm, Norm
 from jax_atvg.models.mouth_discriminator import MouthDiscriminator
-from jax_atvg.models.precision import traced_in
+from jax_atvg.models.precision import traced
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.sharding import check_batch_size, replicated, split, split_evenly
 from jax_atvg.training.at_step import at_step
@@ -87,13 +86,9 @@ def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainSt
 
     state = state_sharding(jax.eval_shape(start, 0), mesh, experiment.optimizer.shard)
 
-    platform = mesh.devices.flat[0].platform
-
     def compiled(step) -> Step:
         return jax.jit(
-            traced_for(
-                platform, traced_in(nets.precision, functools.partial(step, nets))
-            ),
+            traced(mesh, nets.precision, functools.partial(step, nets)),
             in_shardings=(state, rows, whole),
             out_shardings=(state, whole),
             donate_argnums=0,

@@ -15,6 +15,7 @@ from input_pipeline.clip import EvaluationBatch, VgBatch
 from input_pipeline.faces.drawing import draw_lines
 from input_pipeline.faces.landmarks import to_pixels
 from input_pipeline.media.image import to_u8
+from jax_atvg.models.precision import traced
 from jax_atvg.sharding import on_one_device, replicated, split, to_devices
 from jax_atvg.training.losses import landmark_distance
 from jax_atvg.training.pictures import with_float_pictures
@@ -47,7 +48,8 @@ def validator(nets: Nets, mesh: Mesh) -> Callable[[State, Iterable], float]:
         error = jnp.where(valid > 0, error, 0.0)
         return totals + jnp.stack([error.sum(), valid.sum()])
 
-    compiled = jax.jit(added, **({} if alone else shardings))
+    function = traced(mesh, nets.precision, added)
+    compiled = jax.jit(function, **({} if alone else shardings))
 
     def score(state: State, batches: Iterable) -> float:
         variables, totals = variables_of(state), np.zeros(2, np.float32)
