@@ -311,7 +311,7 @@ def test_a_second_start_compiles_nothing(start, files, tmp_path):
         assert line.startswith("größe.mp4: 12 of 12 frames, ")
         if not number:
             first = cached()
-            assert any("predict" in name for name in first)
+            assert any("render" in name for name in first)
     assert cached() == first
 
 
