@@ -221,8 +221,7 @@ def _undecodable(source: Source, error: Exception) -> _Unusable:
 
 
 class _Frames:
-    """A file's frames, to iterate over repeatedly: held in memory if they fit, else
-    decoded again."""
+    """A file's frames, to iterate over often: held if they fit, else decoded anew."""
 
     def __init__(self, source: Source):
         self.source, self.held, self.limit = source, None, HELD_BYTES
@@ -235,11 +234,10 @@ class _Frames:
         try:
             for frame in video.read_frames(self.source.path):
                 size += frame.nbytes
-                if size <= self.limit:
-                    held.append(frame)
+                if size > self.limit:
+                    held, self.limit = [], 0  # nor are they held the next time
                 else:
-                    held.clear()
-                    self.limit = 0  # nor are they held the next time
+                    held.append(frame)
                 yield frame
         except InputError as error:
             raise _undecodable(self.source, error) from None
