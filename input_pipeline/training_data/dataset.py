@@ -279,9 +279,14 @@ class Clips(Sequence):
         self.corpora = [corpus_of(folder)] * len(self.lengths)
         self.columns: Mapping[str, np.ndarray] = columns
         self._opened = None
+        records.get_ready()
 
     def __getstate__(self):
         return self.__dict__ | {"_opened": None}
+
+    def __setstate__(self, state):
+        self.__dict__ |= state
+        records.get_ready()
 
     def __len__(self) -> int:
         return len(self.lengths)

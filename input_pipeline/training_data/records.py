@@ -120,6 +120,15 @@ def _in_order(record: bytes) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
+def get_ready() -> None:
+    """Imports what reading needs, before several threads read at once: each would
+    import it, and modules that TFDS imports lazily can then wait for each other for
+    ever (etils' lock against Python's)."""
+    import tensorflow_datasets.core.data_sources.array_record  # noqa: F401
+
+    _raw_features()
+
+
 def open_records(folder: pathlib.Path, split: str) -> Sequence[bytes]:
     """The records of a split.  ValueError: dataset_info.json has none, or not the
     split; TFDS and ArrayRecord raise many other kinds."""

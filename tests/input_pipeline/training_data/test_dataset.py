@@ -78,6 +78,28 @@ def test_a_pickled_copy_reads_for_itself(folder):
     assert_equal(pickle.loads(pickle.dumps(opened))[0], first)
 
 
+@pytest.mark.parametrize("how", ["opened", "pickled"])
+def test_readers_are_imported_before_there_are_threads(folder, how, tmp_path):
+    """Threads that import TFDS at the same time can wait for each other for ever: a
+    training run hung before its first step, once in thirty starts on a busy machine."""
+    opened = f"dataset.open_clips({str(folder)!r}, 'test')"
+    if how == "pickled":
+        (tmp_path / "clips").write_bytes(
+            pickle.dumps(dataset.open_clips(folder, "test"))
+        )
+        opened = f"pickle.load(open({str(tmp_path / 'clips')!r}, 'rb'))"
+    program = (
+        "import pickle, sys; from input_pipeline.training_data import dataset; "
+        "assert 'tensorflow_datasets' not in sys.modules; "
+        f"clips = {opened}; before = set(sys.modules); clips[0]; "
+        "print([m for m in set(sys.modules) - before if m.startswith('tensorflow')])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "[]\n"
+
+
 def test_the_dataset_is_found_from_where_prepare_was_sent(folder, tmp_path):
     for place in (folder, folder.parent, tmp_path, str(tmp_path)):
         assert dataset.find_datasets(place) == {"grid": folder}
