@@ -56,7 +56,7 @@ def to_devices(batch, mesh: Mesh):
     def place(x):
         if isinstance(x, jax.Array):
             return x
-        return jax.make_array_from_process_local_data(split(mesh), np.asarray(x))
+        return jax.make_array_from_process_local_data(split(mesh), x)
 
     return jax.tree.map(place, batch)
 

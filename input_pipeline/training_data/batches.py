@@ -117,7 +117,7 @@ def pipeline(
         whole = grain.MapDataset.range(first, last).map(local_batch)
         workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=1)
         dataset = whole.to_iter_dataset(grain.ReadOptions(1, 1))
-        dataset = dataset.mp_prefetch(workers, _start_worker)
+        dataset = dataset.mp_prefetch(workers, _start_worker).map(copied)
     else:
         ahead = grain.ReadOptions(num_threads, max(len(rows), num_threads))
         positions = grain.MapDataset.range(first * len(rows), last * len(rows))
@@ -182,3 +182,11 @@ def stack(examples):
     if isinstance(first, tuple):
         return type(first)(*map(stack, zip(*examples, strict=True)))
     return np.stack(examples)
+
+
+def copied(batch):
+    """The batch out of the memory that is shared with workers, which is freed then:
+    devices may keep arrays until the program's end, too late to free it."""
+    if isinstance(batch, tuple):
+        return type(batch)(*map(copied, batch))
+    return None if batch is None else np.array(batch)
