@@ -17,13 +17,13 @@ import jax
 
 from input_pipeline.clip import InputError, Pca, first_line
 from input_pipeline.files import replacing
-from jax_atvg.ahead_of_time.chips import CHIPS, Chip
+from jax_atvg.ahead_of_time.chips import CHIPS, GPUS, Chip
 from jax_atvg.ahead_of_time.hlo import Program
 from jax_atvg.sharding import data_mesh
 from jax_atvg.training.config import Experiment
 from jax_atvg.training.train_step import build
 
-EXAMPLES = "v5e:2x2, v5e:16x16, v5p:4x4x4, v6e:4x4"
+EXAMPLES = "v5e:2x2, v5e:16x16, v5p:4x4x4, v6e:4x4, h100:1, h100:8"
 CHIP_COUNTS = (1, 4, 16, 64, 256)
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
@@ -33,7 +33,8 @@ class Cost:
     """The cost of one step on one device.
 
     arguments, outputs, temporaries, code: memory, bytes.  memory_bytes: traffic to and
-    from memory.  collectives: kind -> (count, bytes).  flops, cycles: see hlo.Program.
+    from memory.  collectives: kind -> (count, bytes).  flops, cycles, operations: see
+    hlo.Program.
     """
 
     device_kind: str
@@ -47,6 +48,7 @@ class Cost:
     memory_bytes: int
     collectives: dict[str, tuple[int, int]]
     cycles: int = 0
+    operations: int = 0
 
     @property
     def memory(self) -> int:
@@ -55,14 +57,18 @@ class Cost:
 
 
 def topology_devices(name: str) -> list[Any]:
-    """The devices of a TPU slice, for example "v5e:16x16"; "" for the local devices.
+    """The devices of a TPU slice, for example "v5e:16x16", or of a host's GPUs, as
+    "h100:8"; "" for the local devices.
 
-    InputError: libtpu is not installed, or there is no such topology.
+    InputError: the compiler for them is not installed, or there is no such topology.
     """
     if not name:
         return jax.devices()
     from jax.experimental import topologies
 
+    chip, _, count = name.partition(":")
+    if chip in GPUS:
+        return gpu_devices(name, chip, count)
     try:
         import libtpu  # noqa: F401
     except ImportError as error:
@@ -75,6 +81,27 @@ def topology_devices(name: str) -> list[Any]:
         reason = first_line(error)
         raise InputError(
             f"--topology={name}: not one that libtpu knows ({reason}); try {EXAMPLES}"
+        ) from error
+
+
+def gpu_devices(name: str, chip: str, count: str) -> list[Any]:
+    """So many GPUs of one host, as XLA imagines them."""
+    from jax.experimental import topologies
+
+    if not count.isdecimal() or not int(count):
+        raise InputError(f"--topology={name}: say how many GPUs, as {chip}:8")
+    shape = f"1x1x{int(count)}"  # slices, hosts of one, GPUs of one
+    try:
+        return topologies.get_topology_desc(
+            platform="cuda",
+            topology_name=shape,
+            topology=shape,
+            target_config=GPUS[chip].target(),
+        ).devices
+    except Exception as error:  # jax has no backend of that name, or XLA's own kinds
+        raise InputError(
+            f"--topology={name}: jax's plugin for CUDA is missing or fails "
+            f"({first_line(error)}); pip install -r requirements/gpu.txt"
         ) from error
 
 
@@ -101,6 +128,10 @@ def compile_step(
             return None
         raise
     memory, program = compiled.memory_analysis(), Program(compiled.as_text())
+    flops = program.flops()
+    if devices[0].platform not in ("cpu", "tpu"):  # cuDNN's are no convolutions to it
+        whole = Program(lowered.compiler_ir("hlo").as_hlo_text())
+        flops = whole.flops() // len(devices)
     return Cost(
         device_kind=devices[0].device_kind,
         devices=len(devices),
@@ -110,10 +141,11 @@ def compile_step(
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
-        flops=program.flops(),
+        flops=flops,
         memory_bytes=program.memory_bytes(),
         collectives=program.collectives(),
         cycles=program.cycles(),
+        operations=program.operations(),
     )
 
 
@@ -257,6 +289,7 @@ def plain_text(found: dict[str, Any]) -> str:
     rows.append(("memory: in all", whole))
     rows.append(("products and sums", amount(found["flops"], "FLOP")))
     rows.append(("memory traffic", amount(found["memory_bytes"], "B")))
+    rows.append(("operations", f"{found['operations']:,}"))
     for kind, (count, size) in sorted(found["collectives"].items()):
         rows.append((kind, f"{count}, {amount(size, 'B')}"))
     if prediction := found["prediction"]:

@@ -1,4 +1,4 @@
-"""Analyses a compiled program's HLO text: arithmetic, memory traffic, collectives.
+"""Analyses a program's HLO text: arithmetic, memory traffic, collectives.
 
 XLA's own analysis counts the body of a loop once; here it counts as often as it runs.
 """
@@ -36,11 +36,12 @@ BYTES = {"pred": 1, "bf16": 2, "token": 0, "opaque": 0}
 
 ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
-HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .* )?\{$")
 CALLED = re.compile(
     r"(?:calls|body|condition|to_apply)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}"
 )
 NAME = re.compile(r"%([\w.\-]+)")
+BARE_NAME = re.compile(r"[A-Za-z_][\w.\-]*")  # in programs not compiled yet
 
 
 class Array(NamedTuple):
@@ -79,7 +80,7 @@ class Instruction(NamedTuple):
 
 
 class Program:
-    """A compiled program, read from its text.
+    """A program, compiled or not, read from its text.
 
     parts: {name of a computation: {name: Instruction}}.  entry: the name of the
     computation with which the program begins.
@@ -163,6 +164,15 @@ class Program:
             times * int(noted[1])
             for one, _, times in self.instructions()
             if (noted := re.search(r'"estimated_cycles":"(\d+)"', one.text))
+        )
+
+    def operations(self) -> int:
+        """How many instructions run that do something: on a GPU each is the start of a
+        kernel, and takes a few microseconds at least."""
+        return sum(
+            times
+            for one, _, times in self.instructions()
+            if one.op not in FREE and not one.op.endswith("-done")
         )
 
     def flops(self) -> int:
@@ -254,7 +264,8 @@ def instruction(name: str, rest: str) -> Instruction:
     shape, rest = rest[:end], rest[end:].lstrip()
     op = rest[: rest.index("(")]
     close = matching(rest, len(op))
-    operands = tuple(NAME.findall(rest[len(op) : close]))
+    given = rest[len(op) : close]
+    operands = tuple(NAME.findall(given) or BARE_NAME.findall(given))
     return Instruction(name, op, arrays(shape), operands, rest)
 
 

@@ -3,8 +3,9 @@
     python main.py compile --config=vg_lrw --config.precision=bfloat16 \\
         --topology=v5e:2x2 --batch_per_device=8
 
-Compiled for a TPU slice without a TPU (pip install -r requirements/tpu.txt); minutes
-for networks of the original's size.
+Compiled for a TPU slice without a TPU (pip install -r requirements/tpu.txt), or for
+GPUs without one (--topology=h100:8; pip install -r requirements/gpu.txt); minutes for
+networks of the original's size.
 """
 
 from jax_atvg.cli.console import say, say_what_runs, tell_compilations
@@ -15,7 +16,8 @@ def flags(add: Flags) -> None:
     add.config("The experiment, as for `train`.")
     add.text(
         "topology",
-        "A TPU slice, as v5e:16x16; the devices that are here unless given.",
+        "A TPU slice, as v5e:16x16, or GPUs, as h100:8; the devices that are here "
+        "unless given.",
         "",
         kind="CHIP:SHAPE",
     )

@@ -57,7 +57,13 @@ def traced_for(platform: str, function: Callable) -> Callable:
         with form(_form.get() or form_for(platform)):
             return function(*args, **kwargs)
 
+    traced.__name__ = name_of(function)
     return traced
+
+
+def name_of(function: Callable) -> str:
+    """By which jax calls the program."""
+    return getattr(function, "func", function).__name__
 
 
 def form_for(platform: str) -> str:

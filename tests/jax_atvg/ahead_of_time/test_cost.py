@@ -18,7 +18,7 @@ from configs import smoke
 from input_pipeline.clip import InputError
 from input_pipeline.training_data.synthetic import SyntheticClips
 from jax_atvg.ahead_of_time import cost as compiling
-from jax_atvg.ahead_of_time.chips import CHIPS, Chip
+from jax_atvg.ahead_of_time.chips import CHIPS, GPUS, Chip
 from jax_atvg.models import convolutions
 from tests.conftest import ROOT
 
@@ -251,6 +251,39 @@ def test_an_unknown_topology_is_an_error_with_examples(monkeypatch):
         InputError, match=r"--topology=v9:2x2: .*no such\); try v5e:2x2, "
     ):
         compiling.topology_devices("v9:2x2")
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_gpus_are_described_to_xla(name, monkeypatch):
+    asked = {}
+
+    def describe(**options):
+        asked.update(options)
+        return types.SimpleNamespace(devices=["gpu"] * 8)
+
+    monkeypatch.setattr(topologies, "get_topology_desc", describe)
+    assert compiling.topology_devices(f"{name}:8") == ["gpu"] * 8
+    assert asked["platform"] == "cuda" and asked["topology"] == "1x1x8"
+    chip = CHIPS[GPUS[name].kind]
+    target = asked["target_config"]
+    assert f'"{GPUS[name].kind}"' in target
+    assert f"memory_bandwidth: {chip.bandwidth:.0f}\n" in target
+    assert target.count("{") == target.count("}")
+
+
+@pytest.mark.parametrize("name", ["h100", "h100:0", "h100:x"])
+def test_gpus_without_their_number_are_an_error(name):
+    with pytest.raises(InputError, match="say how many GPUs, as h100:8"):
+        compiling.topology_devices(name)
+
+
+def test_without_the_plugin_for_cuda_gpus_are_an_error_with_the_remedy(monkeypatch):
+    def none(**_):
+        raise NotImplementedError("topology not implemented for cuda")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", none)
+    with pytest.raises(InputError, match=r"missing or fails \(topology.*; pip install"):
+        compiling.topology_devices("h100:8")
 
 
 def test_a_report_that_cannot_be_written_is_an_error(tmp_path):

@@ -249,6 +249,42 @@ def test_zeros_between_the_pixels_of_a_dilated_picture_are_no_products():
     assert found == 2 * (2 * 5 * 7) * (3 * 3 * 3 * 4)
 
 
+def test_a_program_that_is_not_compiled_can_be_read_as_well():
+    """Five times a product in a loop, and a convolution."""
+
+    def function(x, kernel):
+        y = convolutions.conv(x, kernel, 1, 1)[0, 0]
+        return jax.lax.scan(lambda c, _: (c @ c, None), y, None, length=5)[0]
+
+    with convolutions.form("native"):
+        arrays = jnp.zeros((1, 4, 4, 4)), jnp.ones((3, 3, 4, 4))
+        lowered = jax.jit(function).lower(*arrays)
+    program = hlo.Program(lowered.compiler_ir("hlo").as_hlo_text())
+    assert program.flops() == 2 * (5 * 4**3 + 16 * 4 * 9 * 4)
+
+
+def test_every_operation_is_counted_as_often_as_it_runs():
+    text = """
+body.1 (c: f32[2]) -> f32[2] {
+  %c = f32[2]{0} parameter(0)
+  ROOT %double = f32[2]{0} add(%c, %c)
+}
+
+test.1 (c: f32[2]) -> pred[] {
+  %c = f32[2]{0} parameter(0)
+  ROOT %true = pred[] constant(true)
+}
+
+ENTRY %main.1 (x: f32[2]) -> f32[2] {
+  %x = f32[2]{0} parameter(0)
+  %copied = f32[2]{0} copy(%x)
+  ROOT %w = f32[2]{0} while(%copied), condition=%test.1, body=%body.1, \
+backend_config={"known_trip_count":{"n":"7"}}
+}
+"""
+    assert hlo.Program(text.replace("\\\n", "")).operations() == 1 + 7
+
+
 def test_unbalanced_text_is_an_error():
     with pytest.raises(ValueError, match=r"unbalanced: \(f32"):
         hlo.instruction("x", "(f32[2], f32[3] tuple")
