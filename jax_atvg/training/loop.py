@@ -107,14 +107,15 @@ def training_loop(
         score, picture = validator(step_of.nets, mesh), painter(step_of.nets)
         tracing = Tracing(workdir, profile if first else None)
         stack.callback(tracing.stop)
-        pending = Pending(experiment.batch_size)
+        pending = Pending(experiment.batch_size, mesh.local_devices[0])
 
         while step < experiment.steps:
             tracing.at(step)
             with pending.data():
                 batch = to_devices(next(batches), mesh)
             run = programs[step < step_of.warm_up_steps]
-            state, losses = run(state, batch, experiment.seed)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, losses = run(state, batch, experiment.seed)
             step += 1
             pending.add(step, losses)
             last = step == experiment.steps
@@ -260,8 +261,8 @@ class Pending:
     """The losses of steps whose values are not fetched yet, so that further steps can
     start meanwhile; and the pace."""
 
-    def __init__(self, batch_size: int):
-        self.batch_size, self.waiting = batch_size, []
+    def __init__(self, batch_size: int, device: jax.Device):
+        self.batch_size, self.device, self.waiting = batch_size, device, []
         self._begin()
 
     def _begin(self) -> None:
@@ -297,18 +298,29 @@ class Pending:
         self.waiting.clear()
 
     def report(self) -> dict[str, float]:
-        """Means since the last report, the pace, and the share of the time in which
-        no step was under way, for want of a batch.  InputError: see fetch."""
+        """Means since the last report, the pace, the share of the time in which no step
+        was under way, for want of a batch, and the memory.  InputError: see fetch."""
         self.fetch()
         seconds = time.perf_counter() - self.since
         pace, waited = self.steps / seconds, self.data_seconds / seconds
         means = {name: float(np.mean(values)) for name, values in self.values.items()}
         self._begin()
-        return means | {
-            "pace/steps_per_second": pace,
-            "pace/clips_per_second": pace * self.batch_size,
-            "pace/waiting_for_data": waited,
-        }
+        return (
+            means
+            | {
+                "pace/steps_per_second": pace,
+                "pace/clips_per_second": pace * self.batch_size,
+                "pace/waiting_for_data": waited,
+            }
+            | device_memory(self.device)
+        )
+
+
+def device_memory(device: jax.Device) -> dict[str, float]:
+    """The most memory of the device that was in use so far, MiB; nothing where the
+    platform does not say it, as on a CPU."""
+    found = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    return {} if found is None else {"pace/device_memory": found / 2**20}
 
 
 def short(report: dict[str, float]) -> dict[str, str]:
