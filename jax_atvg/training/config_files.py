@@ -19,7 +19,13 @@ import jax_atvg
 from input_pipeline.clip import InputError
 from input_pipeline.files import replacing
 from jax_atvg.resources import packaged
-from jax_atvg.training.config import Experiment, flatten, from_flat, upgraded
+from jax_atvg.training.config import (
+    Experiment,
+    flatten,
+    from_flat,
+    upgraded,
+    validate,
+)
 
 # Of config.json.  1: versions without versions.json.  2: network "vg" for "gan", no
 # ema.
@@ -111,6 +117,7 @@ def read_config(workdir: epath.Path) -> Experiment:
             )
         flat, added = upgraded(json.loads(path.read_text()))
         experiment = from_flat(flat)
+        validate(experiment)
     except (InputError, OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"{path}: not an experiment of this version ({error}); train again, or use "

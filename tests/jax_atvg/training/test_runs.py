@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import shutil
 
 import jax
@@ -205,6 +206,8 @@ def test_a_damaged_checkpoint_is_an_error(own_run):
         ({"seed": None}, "config.seed=None: must be int; correct it"),
         ({"vg_net.compose": 1}, "config.vg_net.compose=1: must be bool"),
         ({"at_net.fc_widths": 3}, r"config.at_net.fc_widths=3: must be tuple"),
+        ({"at_net.fc_widths": [16, math.nan]}, r"fc_widths=\(16, nan\): must be whole"),
+        ({"steps": -1}, "config.steps=-1: must be 1 at least"),
     ],
 )
 def test_a_config_of_another_version_is_an_error(change, complaint, own_run):
