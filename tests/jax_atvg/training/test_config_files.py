@@ -99,6 +99,7 @@ def test_a_config_of_schema_1_loads_and_does_what_it_did(tmp_path):
     assert len(met) == 1 and "report_to=('jsonl', 'tensorboard')" in str(met[0].message)
     old, new = json.loads(SCHEMA_1.read_text()), flatten(experiment)
     assert old.pop("network") == "gan" and new.pop("network") == "vg"
+    assert old.pop("compute") == "float32" and new.pop("precision") == "default"
     for name in REMOVED:
         assert old.pop(name, 0.0) == 0.0
     for name, value in old.items():
