@@ -109,7 +109,7 @@ def compiled(function: Callable, device, *shapes: tuple):
     from jax.experimental.layout import Format, Layout
     from jax.sharding import SingleDeviceSharding
 
-    from jax_atvg.ahead_of_time.hlo import Program
+    from jax_atvg.programs.hlo import Program
 
     free = Format(Layout.AUTO, SingleDeviceSharding(device))
     arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes]
@@ -149,8 +149,8 @@ def main() -> int:
     given = arguments()
     enlarge_stack()
     pretend_tpu_host()
-    from jax_atvg.ahead_of_time.chips import CHIPS
     from jax_atvg.ahead_of_time.cost import topology_devices
+    from jax_atvg.programs.chips import CHIPS
 
     try:
         device = topology_devices(given.topology)[0]
@@ -159,9 +159,7 @@ def main() -> int:
         return 2
     chip = CHIPS.get(device.device_kind)
     if chip is None:
-        complain(
-            f"--topology={given.topology}: its clock is not in ahead_of_time/chips.py"
-        )
+        complain(f"--topology={given.topology}: its clock is not in programs/chips.py")
         return 2
     rows = []
     for layer, form, function, *shapes in layers():

@@ -27,18 +27,25 @@ ALLOWED = {
     "jax_atvg.resources": (),
     "jax_atvg.machine": (),
     "jax_atvg.sharding": SHARED,
+    "jax_atvg.programs": (),
     "jax_atvg.models.cpu": ("jax_atvg.arrays",),
     "jax_atvg.models": (*SHARED, "jax_atvg.arrays", "jax_atvg.models.cpu"),
     "jax_atvg.inference": (*SHARED, *FEATURES, *BASE, "jax_atvg.models"),
     "jax_atvg.training": (
         *(*SHARED, *FEATURES, *BASE, "input_pipeline.training_data"),
         *("jax_atvg.machine", "jax_atvg.models", "jax_atvg.inference"),
+        "jax_atvg.programs",
     ),
     "jax_atvg.evaluation": (
         *(*SHARED, *FEATURES, *BASE, "input_pipeline.training_data"),
         *("jax_atvg.models", "jax_atvg.inference"),
     ),
-    "jax_atvg.ahead_of_time": (*SHARED, *BASE, "jax_atvg.training"),
+    "jax_atvg.ahead_of_time": (
+        *SHARED,
+        *BASE,
+        "jax_atvg.programs",
+        "jax_atvg.training",
+    ),
 }
 ALLOWED["jax_atvg.cli"] = (*ALLOWED, "jax_atvg")
 PACKAGES = ("input_pipeline", "jax_atvg")

@@ -17,8 +17,8 @@ import jax
 
 from input_pipeline.clip import InputError, Pca, first_line
 from input_pipeline.files import replacing
-from jax_atvg.ahead_of_time.chips import CHIPS, GPUS, Chip
-from jax_atvg.ahead_of_time.hlo import Program
+from jax_atvg.programs.chips import CHIPS, GPUS, Chip
+from jax_atvg.programs.hlo import Program
 from jax_atvg.sharding import data_mesh
 from jax_atvg.training.config import Experiment
 from jax_atvg.training.train_step import build

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,10 +20,13 @@ from input_pipeline.progress import Progress
 from input_pipeline.training_data.fingerprint import TEMPLATE, check_template
 from jax_atvg.inference.bundle import Bundle, load_bundle, sizes
 from jax_atvg.machine import parameters
+from jax_atvg.programs import chips
+from jax_atvg.programs.hlo import Program
 from jax_atvg.sharding import data_mesh, replicated, to_devices
 from jax_atvg.training.checkpoint import BEST, Checkpoints
 from jax_atvg.training.config import Experiment, differences, flatten, validate
 from jax_atvg.training.distributed import peer_lost
+from jax_atvg.training.pace import Pending, short
 from jax_atvg.training.reporting import (
     LINES,
     Reporter,
@@ -36,7 +39,13 @@ from jax_atvg.training.train_step import Nets, State, Step, TrainStep, build
 from jax_atvg.training.validation import painter, validator
 from jax_atvg.training.workdir import claim_workdir, keep_pca, open_workdir
 
-IN_FLIGHT = 2  # steps that may be under way at once
+
+class Compiled(NamedTuple):
+    """A step: (state, batch, seed) -> (state, losses); flops: of one call, if they were
+    counted."""
+
+    run: Step
+    flops: int
 
 
 def training_loop(
@@ -101,23 +110,28 @@ def training_loop(
         )
         if step >= experiment.steps:
             bar.say(f"already at step {step}, {experiment.steps} were asked for")
-        programs = compile_steps(step_of, experiment, step, bar.say)
+        peak = chips.peak(mesh.local_devices[0].device_kind, experiment.precision)
+        programs = compile_steps(
+            step_of, experiment, step, bar.say, counted=peak is not None
+        )
         stack.enter_context(bar)
         stopping = stack.enter_context(Stopping(bar.say))
         score, picture = validator(step_of.nets, mesh), painter(step_of.nets)
         tracing = Tracing(workdir, profile if first else None)
         stack.callback(tracing.stop)
-        pending = Pending(experiment.batch_size, mesh.local_devices[0])
+        pending = Pending(
+            experiment.batch_size, mesh.local_devices[0], peak and peak * mesh.size
+        )
 
         while step < experiment.steps:
             tracing.at(step)
             with pending.data():
                 batch = to_devices(next(batches), mesh)
-            run = programs[step < step_of.warm_up_steps]
+            program = programs[step < step_of.warm_up_steps]
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, losses = run(state, batch, experiment.seed)
+                state, losses = program.run(state, batch, experiment.seed)
             step += 1
-            pending.add(step, losses)
+            pending.add(step, losses, program.flops)
             last = step == experiment.steps
             stop = stopping.agreed(step)
             if last or stop or step % experiment.report_every == 0:
@@ -157,10 +171,16 @@ def nothing_together(stack: contextlib.ExitStack):
 
 
 def compile_steps(
-    step_of: TrainStep, experiment: Experiment, done: int, say: Callable[[str], None]
-) -> dict[bool, Step]:
+    step_of: TrainStep,
+    experiment: Experiment,
+    done: int,
+    say: Callable[[str], None],
+    *,
+    counted: bool,
+) -> dict[bool, Compiled]:
     """{whether it is one of the first, on pixels alone: the step}, of those that are to
-    come.  Compiled before the first one, so that what does not fit is known at once."""
+    come.  Compiled before the first one, so that what does not fit is known at once.
+    counted: count their operations, which takes a second of a large program."""
     state = jax.eval_shape(step_of.init, experiment.seed)
     say(parameters(**{name: net.params for name, net in networks_of(state).items()}))
     warm_up, steps = step_of.warm_up_steps, experiment.steps
@@ -172,10 +192,16 @@ def compile_steps(
         began, name = time.perf_counter(), "the first steps" if first else "the step"
         say(f"compiling {name} ...")
         lowered = step.lower(state, step_of.shapes, experiment.seed)
-        programs[first] = lowered.compile()
+        compiled = lowered.compile()
         seconds = time.perf_counter() - began
-        say(f"... took {seconds:.1f} s{memory(programs[first])}")
+        say(f"... took {seconds:.1f} s{memory(compiled)}")
+        programs[first] = Compiled(compiled, flops_of(lowered) if counted else 0)
     return programs
+
+
+def flops_of(lowered: Any) -> int:
+    """The operations of one step, on all devices together."""
+    return Program(lowered.compiler_ir("hlo").as_hlo_text()).flops()
 
 
 def memory(program: Any) -> str:
@@ -255,78 +281,6 @@ def fitting_bundle(
             " prepare the data it was trained on, or train AT-net from the start"
         )
     return bundle
-
-
-class Pending:
-    """The losses of steps whose values are not fetched yet, so that further steps can
-    start meanwhile; and the pace."""
-
-    def __init__(self, batch_size: int, device: jax.Device):
-        self.batch_size, self.device, self.waiting = batch_size, device, []
-        self._begin()
-
-    def _begin(self) -> None:
-        self.values, self.steps, self.data_seconds = {}, 0, 0.0
-        self.since = time.perf_counter()
-
-    @contextlib.contextmanager
-    def data(self):
-        """Measures the wait for a batch, if by its end no step was running any more."""
-        begin = time.perf_counter()
-        yield
-        newest = [loss for _, losses in self.waiting[-1:] for loss in losses.values()]
-        if all(loss.is_ready() for loss in newest):
-            self.data_seconds += time.perf_counter() - begin
-
-    def add(self, step: int, losses: dict[str, jax.Array]) -> None:
-        self.waiting.append((step, losses))
-        if len(self.waiting) > IN_FLIGHT:
-            jax.block_until_ready(self.waiting[-1 - IN_FLIGHT][1])
-
-    def fetch(self) -> None:
-        """InputError: a loss is not finite; names the first such step and term."""
-        for step, losses in jax.device_get(self.waiting):
-            self.steps += 1
-            for name, value in losses.items():
-                if not np.isfinite(value):
-                    raise InputError(
-                        f"{name} is {value} at step {step}; the last checkpoint is "
-                        "good: lower the learning rate or clip gradients "
-                        "(config.optimizer) and start again"
-                    )
-                self.values.setdefault(name, []).append(float(value))
-        self.waiting.clear()
-
-    def report(self) -> dict[str, float]:
-        """Means since the last report, the pace, the share of the time in which no step
-        was under way, for want of a batch, and the memory.  InputError: see fetch."""
-        self.fetch()
-        seconds = time.perf_counter() - self.since
-        pace, waited = self.steps / seconds, self.data_seconds / seconds
-        means = {name: float(np.mean(values)) for name, values in self.values.items()}
-        self._begin()
-        return (
-            means
-            | {
-                "pace/steps_per_second": pace,
-                "pace/clips_per_second": pace * self.batch_size,
-                "pace/waiting_for_data": waited,
-            }
-            | device_memory(self.device)
-        )
-
-
-def device_memory(device: jax.Device) -> dict[str, float]:
-    """The most memory of the device that was in use so far, MiB; nothing where the
-    platform does not say it, as on a CPU."""
-    found = (device.memory_stats() or {}).get("peak_bytes_in_use")
-    return {} if found is None else {"pace/device_memory": found / 2**20}
-
-
-def short(report: dict[str, float]) -> dict[str, str]:
-    """The few values that are shown beside the progress bar, which has the pace."""
-    shown = [name for name in report if name.endswith("loss") or "pixel" in name]
-    return {name: f"{report[name]:.4g}" for name in shown}
 
 
 class Stopping:

@@ -18,8 +18,8 @@ from configs import smoke
 from input_pipeline.clip import InputError
 from input_pipeline.training_data.synthetic import SyntheticClips
 from jax_atvg.ahead_of_time import cost as compiling
-from jax_atvg.ahead_of_time.chips import CHIPS, GPUS, Chip
 from jax_atvg.models import convolutions
+from jax_atvg.programs.chips import CHIPS, GPUS, Chip
 from tests.conftest import ROOT
 
 LIBTPU = pathlib.Path(sys.prefix) / "tpu"  # where `make test` puts it

@@ -17,7 +17,7 @@ from tests.jax_atvg.cli.test_main import GOOD, call, files  # noqa: F401, fixtur
 def at_once(monkeypatch, request):
     """As many videos at a time."""
 
-    def some(bundle, count):
+    def some(bundle, count, precision):
         return networks.Networks(bundle, request.param)
 
     monkeypatch.setattr(animate, "networks_for", some)
@@ -107,8 +107,8 @@ def test_a_gpu_plays_eight_videos_at_a_time(
     monkeypatch.setattr("jax.local_devices", lambda: found)
     monkeypatch.setattr(jax_atvg.sharding, "data_mesh", lambda devices: devices)
 
-    def made(bundle, batch_size=1, mesh=None):
+    def made(bundle, batch_size=1, mesh=None, precision="default"):
         return batch_size, mesh and len(mesh)
 
     monkeypatch.setattr(networks, "Networks", made)
-    assert animate.networks_for(None, jobs) == (rows, taken)
+    assert animate.networks_for(None, jobs, "default") == (rows, taken)

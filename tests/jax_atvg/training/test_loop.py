@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import signal
-import types
 from unittest import mock
 
 import jax
@@ -292,12 +291,6 @@ def test_what_a_run_writes(tmp_path):
 
 
 @pytest.mark.parametrize(("network", "devices"), [("at", 8), ("vg", 2)])
-def test_the_devices_memory_is_told_where_it_is_known():
-    gpu = types.SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 3 << 20})
-    assert training.device_memory(gpu) == {"pace/device_memory": 3.0}
-    assert training.device_memory(jax.devices()[0]) == {}
-
-
 def test_several_devices_give_the_numbers_of_one(network, devices, tmp_path):
     """BatchNorm sees the global batch, gradients are averaged over it."""
     config = experiment(network, steps=2, batch_size=devices, report_every=1)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from jax_atvg.ahead_of_time import hlo
 from jax_atvg.models import convolutions
+from jax_atvg.programs import hlo
 from jax_atvg.sharding import data_mesh, replicated, split
 
 STEPS, ROWS, WIDE, SIDE = 5, 8, 16, 10
