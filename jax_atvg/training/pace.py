@@ -27,7 +27,7 @@ class Pending:
         self._begin()
 
     def _begin(self) -> None:
-        self.values, self.steps, self.flops, self.data_seconds = {}, 0, 0.0, 0.0
+        self.values, self.steps, self.flops, self.data_seconds = {}, 0, 0, 0.0
         self.since = time.perf_counter()
 
     @contextlib.contextmanager
@@ -39,7 +39,7 @@ class Pending:
         if all(loss.is_ready() for loss in newest):
             self.data_seconds += time.perf_counter() - begin
 
-    def add(self, step: int, losses: dict[str, jax.Array], flops: float = 0.0) -> None:
+    def add(self, step: int, losses: dict[str, jax.Array], flops: int = 0) -> None:
         """A step has been started, of so many operations on all devices."""
         self.waiting.append((step, losses))
         self.flops += flops

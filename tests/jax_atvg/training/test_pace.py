@@ -24,7 +24,7 @@ def test_mfu_is_the_operations_over_those_of_the_peak(seconds):
     """Four steps of 3 TFLOP in two seconds, on devices of 24 TFLOP/s together."""
     pending = Pending(10, GPU, 24e12)
     for step in range(1, 5):
-        pending.add(step, {"loss": jax.numpy.ones(())}, 3e12)
+        pending.add(step, {"loss": jax.numpy.ones(())}, 3 * 10**12)
     seconds[0] += 2
     assert pending.report() == {
         "loss": 1.0,
