@@ -6,12 +6,14 @@ its parent held when the child was started.
 
 import argparse
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import platform
+import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 LIBRARIES = "jax", "jaxlib", "flax", "numpy"
 
@@ -19,10 +21,11 @@ LIBRARIES = "jax", "jaxlib", "flax", "numpy"
 # --- what is timed ---
 
 
-def training_of(experiment, devices=None) -> Callable[[], Any]:
-    """A call that takes one training step, built as `train` builds it.
+def training_step(experiment, devices=None):
+    """(the TrainStep that `train` builds, a batch for it on the devices).
 
-    devices: one unless given.  The batch is noise, the same in every call.
+    devices: one unless given.  The batch is noise, the same in every run; the light of
+    its pictures stays as it is.
     """
     import jax
     import numpy as np
@@ -40,7 +43,20 @@ def training_of(experiment, devices=None) -> Callable[[], Any]:
     share = len(mesh.local_devices) / mesh.size  # of the rows, in this process
     rows = round(experiment.batch_size * share)
     batch = jax.tree.map(lambda x: noise((rows, *x.shape[1:]), x.dtype), step_of.shapes)
-    batch = to_devices(batch, mesh)
+    if getattr(batch, "colour", None) is not None:  # noise would make it infinite
+        ones = jax.tree.map(jax.numpy.ones_like, batch.colour)
+        batch = batch._replace(colour=ones._replace(offset=0 * ones.offset))
+    return step_of, to_devices(batch, mesh)
+
+
+def training_of(experiment, devices=None) -> Callable[[], Any]:
+    """A call that takes one training step, see training_step, always on the same batch.
+
+    devices: one unless given.
+    """
+    import jax
+
+    step_of, batch = training_step(experiment, devices)
     state = jax.block_until_ready(step_of.init(experiment.seed))
 
     def call():
@@ -71,6 +87,69 @@ def timed(call: Callable[[], Any], calls: int) -> tuple[Any, float]:
     for _ in range(calls):
         result = jax.block_until_ready(call())
     return result, (time.perf_counter() - start) / calls
+
+
+def timed_together(
+    call: Callable[[], Any], groups: int, calls: int
+) -> tuple[Any, float]:
+    """(the last result, seconds a call: the median over groups of so many calls, which
+    are all begun before any is waited for).  The first two calls are not counted."""
+    import jax
+
+    jax.block_until_ready([call(), call()])
+    spent = []
+    for _ in range(groups):
+        start = time.perf_counter()
+        results = jax.block_until_ready([call() for _ in range(calls)])
+        spent.append((time.perf_counter() - start) / calls)
+    return results[-1], statistics.median(spent)
+
+
+def pace(run, state, batches, experiment, steps: int) -> dict[str, float]:
+    """What the training loop would report of so many steps, after three others.
+
+    run: (state, batch, seed) -> (state, losses).  batches: an iterator.
+    """
+    import jax
+
+    from jax_atvg.training.pace import Pending
+
+    for batch in itertools.islice(batches, 3):
+        state, _ = run(state, batch, experiment.seed)
+    jax.block_until_ready(state)
+    pending = Pending(experiment.batch_size, jax.devices()[0])
+    for number in range(steps):
+        with pending.data():
+            batch = next(batches)
+        state, losses = run(state, batch, experiment.seed)
+        pending.add(number, losses)
+    return pending.report()
+
+
+class Compiled(NamedTuple):
+    """A compiled program.  lowering, compiling: seconds.  flop: multiplications and
+    additions of a run, as the program was before XLA changed it.  temporaries: bytes.
+    """
+
+    run: Callable[..., Any]
+    lowering: float
+    compiling: float
+    flop: int
+    temporaries: int
+
+
+def compiled(function, *args) -> Compiled:
+    """A jitted function, compiled for these arguments or their shapes."""
+    from jax_atvg.programs.hlo import Program
+
+    start = time.perf_counter()
+    lowered = function.lower(*args)
+    between = time.perf_counter()
+    run = lowered.compile()
+    end = time.perf_counter()
+    flop = Program(lowered.compiler_ir("hlo").as_hlo_text()).flops()
+    size = run.memory_analysis().temp_size_in_bytes
+    return Compiled(run, between - start, end - between, flop, size)
 
 
 def check_finite(result) -> None:
@@ -133,5 +212,12 @@ def check_flags(parser: argparse.ArgumentParser, given, *counts: str) -> None:
     for name in counts:
         if getattr(given, name) < 1:
             parser.error(f"--{name}={getattr(given, name)}: 1 at least")
-    if given.json and not given.json.resolve().parent.is_dir():
-        parser.error(f"--json={given.json}: no such folder")
+    check_folder(parser, "json", given.json)
+
+
+def check_folder(
+    parser: argparse.ArgumentParser, flag: str, path: pathlib.Path | None
+) -> None:
+    """Exits with code 2 if the folder of a file that a flag names is missing."""
+    if path and not path.resolve().parent.is_dir():
+        parser.error(f"--{flag}={path}: no such folder")

@@ -106,6 +106,7 @@ SECONDS = {
     "test_loop": 50,
     "test_parity": 59,
     "test_tour": 45,
+    "test_accelerator": 50,
     "test_train_step": 42,
     "test_prepare": 38,
     "test_networks": 36,
