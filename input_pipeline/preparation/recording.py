@@ -338,7 +338,8 @@ def _bridge(points: list[np.ndarray | None]) -> Float64[np.ndarray, "T 68 2"]:
     """Points in which gaps are filled by linear interpolation over time."""
     found = np.array([p is not None for p in points])
     known, gaps = np.flatnonzero(found), np.flatnonzero(~found)
-    filled = np.array([np.zeros((NUM_POINTS, 2)) if p is None else p for p in points])
+    zeros = np.zeros((NUM_POINTS, 2))
+    filled = np.array([zeros if p is None else p for p in points], np.float64)
     for column in filled.reshape(len(points), -1).T:
         column[gaps] = np.interp(gaps, known, column[known])
     return filled

@@ -101,13 +101,15 @@ def recur(from_input: Array, kernel: Array, bias: Array, start: Array) -> Array:
         return hidden
 
     def cpu(from_input, kernel, bias, start):
-        steps, pictures = len(from_input), start.shape[-3:]
+        steps, pictures = from_input.shape[0], start.shape[-3:]
         folded = start.reshape(-1, *pictures)
         form = cpu_form(folded.shape, kernel.shape, start.dtype, 1, len(kernel) // 2)
         hidden = cpu_recurrence.recur(
             gates,
             form,
-            from_input.reshape(steps, *folded.shape[:-1], -1).astype(start.dtype),
+            from_input.reshape(steps, *folded.shape[:-1], bias.size).astype(
+                start.dtype
+            ),
             kernel.astype(start.dtype),
             bias.astype(start.dtype),
             folded,

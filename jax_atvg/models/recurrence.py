@@ -45,6 +45,7 @@ def recur(
 
 def run(cell, product, unroll, from_input, kernel, bias, start) -> tuple[State, Array]:
     """(the states after all steps, g of all steps)."""
+    unroll = turns(unroll, from_input)
 
     def step(state: State, x: Array):
         g = product(state[-1], kernel) + bias
@@ -94,7 +95,13 @@ def _derivative(cell, product, unroll, primals, tangents):
         return dstate, dstate
 
     inputs = known, by_g, by_state
+    unroll = turns(unroll, from_input)
     return states, lax.scan(step, dstart, inputs, unroll=unroll)[1]
+
+
+def turns(unroll: int, from_input: Array) -> int:
+    """Steps of a turn: one where their number is a symbol, for jax.export."""
+    return unroll if isinstance(from_input.shape[0], int) else 1
 
 
 def over_gates(x: Array, like: Array) -> Array:

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from input_pipeline.clip import VgBatch
-from jax_atvg.arrays import Attention, Video
+from jax_atvg.arrays import Array, Attention, Video
 from jax_atvg.models.mouth_discriminator import mouth_crops
 from jax_atvg.training.losses import (
     dynamic_pixel_loss,

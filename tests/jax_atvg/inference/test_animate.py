@@ -184,7 +184,7 @@ def test_one_program_serves_all_lengths(over_the_batch):
     for seconds in (0.3, 0.64, 1.1, 2.0):
         animate.animate(photo(), (speech(seconds), 16000), over_the_batch)
     made = networks.Networks(over_the_batch)
-    program = networks.compiled_predict(*made.sizes, made.mesh, False)
+    program = networks.compiled_predict(*made.sizes, made.mesh, "default", False)
     assert program._cache_size() == 1
 
 

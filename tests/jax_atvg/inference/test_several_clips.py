@@ -100,7 +100,7 @@ def test_a_device_makes_the_bytes_that_the_host_makes():
 
 
 def program(networks, maps):
-    return compiled_predict(*networks.sizes, networks.mesh, maps)
+    return compiled_predict(*networks.sizes, networks.mesh, "default", maps)
 
 
 def lowered(networks, clip, maps):

@@ -20,7 +20,7 @@ CONVOLUTION = re.compile(
     r"stablehlo\.convolution\(.*?dim_numbers = (\[.*?\]x\[.*?\]->\[.*?\]), "
     r"window = \{(.*?)\}"
 )
-FORWARD = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
+KERNEL_GRADIENT = "[f, 0, 1, b]x"  # the pictures' channels are its batch
 
 
 @functools.cache
@@ -39,11 +39,11 @@ def lowered(network: str, platform: str) -> str:
 
 
 def windows(text: str) -> list[tuple[bool, dict[str, str]]]:
-    """Of every convolution: (whether it is a forward one, its window's fields)."""
+    """Of every convolution: (whether it is a kernel's gradient, its window)."""
     found = []
     for numbers, window in CONVOLUTION.findall(text):
         fields = re.findall(r"(\w+) = (\[+.*?\]+)(?:, |$)", window)
-        found.append((numbers == FORWARD, dict(fields)))
+        found.append((numbers.startswith(KERNEL_GRADIENT), dict(fields)))
     return found
 
 
@@ -64,19 +64,19 @@ def test_a_step_for_cpus_has_both():
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
-def test_no_gradient_has_windows_with_strides(platform):
+def test_no_kernel_gradient_has_strides_or_zeros_between_pixels(platform):
     """XLA takes a convolution for a kernel's gradient, which cuDNN computes, if its
     windows have no strides and its pictures no zeros between the pixels."""
     found = windows(lowered("vg", platform))
-    gradients = [window for forward, window in found if not forward]
+    gradients = [window for is_gradient, window in found if is_gradient]
     assert len(found) > len(gradients) > 20
-    one = "[1, 1]"
     for window in gradients:
-        assert window.get("stride", one) == one, window
-        assert one in (window["lhs_dilate"], window["rhs_dilate"]), window
+        assert window.get("stride", "[1, 1]") == "[1, 1]", window
+        assert window.get("lhs_dilate", "[1, 1]") == "[1, 1]", window
 
 
-def test_no_window_is_as_large_as_a_picture():
-    """Unless it is of a kernel's gradient, whose windows are the other picture."""
-    forward = [w for is_forward, w in windows(lowered("vg", "gpu")) if is_forward]
-    assert not [w for w in forward if w.get("rhs_dilate", "[1, 1]") != "[1, 1]"]
+def test_only_kernel_gradients_have_dilated_windows():
+    """The recurrence's convolutions, which are dilated, run on phases."""
+    found = windows(lowered("vg", "gpu"))
+    dilated = [g for g, w in found if w.get("rhs_dilate", "[1, 1]") != "[1, 1]"]
+    assert dilated and all(dilated)
