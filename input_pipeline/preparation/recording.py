@@ -169,8 +169,7 @@ def _prepare(
     _check_length(len(points), samples, sound_start, options)
     if all(p is None for p in points):
         raise _Unusable("no face", len(points))
-    cuts = scene_cuts(notes, points)
-    cuttable = source.corpus in CUTTABLE
+    cuts, cuttable = scene_cuts(notes, points), source.corpus in CUTTABLE
     pieces, rejects = _pieces(source, points, cuts, options, cuttable)
     del points  # of an hour they are 100 MB
     used = []
@@ -338,8 +337,8 @@ def _bridge(points: list[np.ndarray | None]) -> Float64[np.ndarray, "T 68 2"]:
     """Points in which gaps are filled by linear interpolation over time."""
     found = np.array([p is not None for p in points])
     known, gaps = np.flatnonzero(found), np.flatnonzero(~found)
-    zeros = np.zeros((NUM_POINTS, 2))
-    filled = np.array([zeros if p is None else p for p in points], np.float64)
+    none = np.zeros((NUM_POINTS, 2))
+    filled = np.array([none if p is None else p for p in points], np.float64)
     for column in filled.reshape(len(points), -1).T:
         column[gaps] = np.interp(gaps, known, column[known])
     return filled
