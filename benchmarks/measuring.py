@@ -140,16 +140,15 @@ class Compiled(NamedTuple):
 
 def compiled(function, *args) -> Compiled:
     """A jitted function, compiled for these arguments or their shapes."""
-    from jax_atvg.programs.hlo import Program
+    from jax_atvg.programs.hlo import flops_of
 
     start = time.perf_counter()
     lowered = function.lower(*args)
     between = time.perf_counter()
     run = lowered.compile()
     end = time.perf_counter()
-    flop = Program(lowered.compiler_ir("hlo").as_hlo_text()).flops()
     size = run.memory_analysis().temp_size_in_bytes
-    return Compiled(run, between - start, end - between, flop, size)
+    return Compiled(run, between - start, end - between, flops_of(lowered), size)
 
 
 def check_finite(result) -> None:

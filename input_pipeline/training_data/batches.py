@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from input_pipeline.clip import InputError
+from input_pipeline.workers import cores
 
 FEWEST_CORES = 4  # on fewer, workers only take time from the training process
 MOST_WORKERS = 15
@@ -134,9 +135,8 @@ def usable_workers(asked: int) -> int:
     these are fewer than four."""
     if asked >= 0:
         return asked
-    allowed = getattr(os, "sched_getaffinity", None)  # which macOS lacks
-    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
-    return min(cores - 1, MOST_WORKERS) if cores >= FEWEST_CORES else 0
+    usable = cores()
+    return min(usable - 1, MOST_WORKERS) if usable >= FEWEST_CORES else 0
 
 
 def _start_worker(*_) -> None:

@@ -18,7 +18,7 @@ import jax
 from input_pipeline.clip import InputError, Pca, first_line
 from input_pipeline.files import replacing
 from jax_atvg.programs.chips import CHIPS, GPUS, Chip
-from jax_atvg.programs.hlo import Program
+from jax_atvg.programs.hlo import Program, flops_of
 from jax_atvg.sharding import data_mesh
 from jax_atvg.training.config import Experiment
 from jax_atvg.training.train_step import build
@@ -130,8 +130,7 @@ def compile_step(
     memory, program = compiled.memory_analysis(), Program(compiled.as_text())
     flops = program.flops()
     if devices[0].platform not in ("cpu", "tpu"):  # cuDNN's are no convolutions to it
-        whole = Program(lowered.compiler_ir("hlo").as_hlo_text())
-        flops = whole.flops() // len(devices)
+        flops = flops_of(lowered) // len(devices)
     return Cost(
         device_kind=devices[0].device_kind,
         devices=len(devices),

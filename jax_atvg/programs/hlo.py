@@ -8,7 +8,7 @@ import functools
 import json
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 COLLECTIVES = (
     "all-reduce",
@@ -42,6 +42,12 @@ CALLED = re.compile(
 )
 NAME = re.compile(r"%([\w.\-]+)")
 BARE_NAME = re.compile(r"[A-Za-z_][\w.\-]*")  # in programs not compiled yet
+
+
+def flops_of(lowered: Any) -> int:
+    """The multiplications and additions of a program that jax has lowered and XLA not
+    yet changed: see Program.flops.  On all of its devices together."""
+    return Program(lowered.compiler_ir("hlo").as_hlo_text()).flops()
 
 
 class Array(NamedTuple):

@@ -21,7 +21,7 @@ from input_pipeline.training_data.fingerprint import TEMPLATE, check_template
 from jax_atvg.inference.bundle import Bundle, load_bundle, sizes
 from jax_atvg.machine import parameters
 from jax_atvg.programs import chips
-from jax_atvg.programs.hlo import Program
+from jax_atvg.programs.hlo import flops_of
 from jax_atvg.sharding import data_mesh, replicated, to_devices
 from jax_atvg.training.checkpoint import BEST, Checkpoints
 from jax_atvg.training.config import Experiment, differences, flatten, validate
@@ -197,11 +197,6 @@ def compile_steps(
         say(f"... took {seconds:.1f} s{memory(compiled)}")
         programs[first] = Compiled(compiled, flops_of(lowered) if counted else 0)
     return programs
-
-
-def flops_of(lowered: Any) -> int:
-    """The operations of one step, on all devices together."""
-    return Program(lowered.compiler_ir("hlo").as_hlo_text()).flops()
 
 
 def memory(program: Any) -> str:
