@@ -172,6 +172,12 @@ def _start() -> None:
 
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """From now on this process, a worker, ends when its parent does, however that
+    ends."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

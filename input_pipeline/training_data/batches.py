@@ -4,10 +4,7 @@ Of n processes, process i gets the i-th of n equal blocks of rows, so that the b
 order are the global batch, whatever n is.
 """
 
-import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from input_pipeline.clip import InputError
-from input_pipeline.workers import cores
+from input_pipeline.workers import cores, end_with_parent
 
 FEWEST_CORES = 4  # on fewer, workers only take time from the training process
 MOST_WORKERS = 15
@@ -145,12 +142,7 @@ def _start_worker(*_) -> None:
     its parent, however that ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(0)
+    end_with_parent()
 
 
 def local_rows(batch_size: int, process_index: int, process_count: int) -> range:

@@ -15,24 +15,9 @@ from jax_atvg.inference import animate, batch
 from jax_atvg.inference.batch import Job, animate_files
 from jax_atvg.inference.networks import Networks
 from jax_atvg.inference.perception import Perceived, perceive
-from tests.small_bundle import photo, photo_points, small_bundle, speech
+from tests.small_bundle import photo, photo_points, speech
 
 SECONDS = {"a": 1.4, "b": 0.4, "c": 0.9, "d": 0.3, "e": 0.7}
-
-
-@pytest.fixture(scope="module")
-def bundle():
-    return small_bundle()
-
-
-@pytest.fixture(scope="module")
-def alone(bundle):
-    return Networks(bundle)
-
-
-@pytest.fixture(scope="module")
-def three(bundle):
-    return Networks(bundle, 3)
 
 
 @pytest.fixture

@@ -13,21 +13,6 @@ from tests.small_bundle import photo, small_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle():
-    return small_bundle()
-
-
-@pytest.fixture(scope="module")
-def alone(bundle):
-    return Networks(bundle)
-
-
-@pytest.fixture(scope="module")
-def three(bundle):
-    return Networks(bundle, 3)
-
-
-@pytest.fixture(scope="module")
 def clips(bundle):
     """Makes five clips of different lengths and photos, of which one is still."""
     subject = animate.read_subject(photo(), bundle).photo
