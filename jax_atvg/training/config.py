@@ -133,7 +133,9 @@ class Experiment:
     random. steps: how many in all.  batch_size: clips a step, over all devices.
     virtual_batch_size: BatchNorm sees so many clips at a time, 0 for the whole batch.
     precision: "highest", "default" or "bfloat16", in which the networks multiply, see
-    models/precision.py.  report_every, image_every, save_every, validate_every: in
+    models/precision.py.  deterministic: the same bits in every run on the same GPUs,
+    at the price of slower kernels; on CPUs and TPUs they are the same without.
+    report_every, image_every, save_every, validate_every: in
     steps.  keep: how many of the newest checkpoints stay, beside the best one.
     report_to: where scalars and pictures go, see reporting.py.
     """
@@ -145,6 +147,7 @@ class Experiment:
     batch_size: int = 16
     virtual_batch_size: int = 0
     precision: str = "default"
+    deterministic: bool = False
     report_every: int = 50
     image_every: int = 1000
     save_every: int = 1000

@@ -85,6 +85,7 @@ def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainSt
         return initial_state(nets, shapes, seed)
 
     state = state_sharding(jax.eval_shape(start, 0), mesh, experiment.optimizer.shard)
+    options = compiler_options(experiment, mesh.devices.flat[0].platform)
 
     def compiled(step) -> Step:
         return jax.jit(
@@ -92,6 +93,7 @@ def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainSt
             in_shardings=(state, rows, whole),
             out_shardings=(state, whole),
             donate_argnums=0,
+            compiler_options=options,
         )
 
     gan = experiment.network == "vg"
@@ -104,6 +106,14 @@ def build(experiment: Experiment, mesh: Mesh, pca: Pca | None = None) -> TrainSt
         shapes,
         state,
     )
+
+
+def compiler_options(experiment: Experiment, platform: str) -> dict[str, Any]:
+    """What XLA is told beside the program.  On GPUs it adds a gradient's parts in any
+    order, and measures anew which kernel is the fastest, unless it is told not to."""
+    if not experiment.deterministic or platform in ("cpu", "tpu"):
+        return {}
+    return {"xla_gpu_deterministic_ops": True}
 
 
 def check_virtual_batches(experiment: Experiment) -> None:

@@ -17,7 +17,7 @@ from input_pipeline.training_data.synthetic import SyntheticClips
 from jax_atvg import sharding
 from jax_atvg.ahead_of_time import cost as compiling
 from jax_atvg.models import convolutions
-from jax_atvg.training import gan_step, rng, train_step
+from jax_atvg.training import gan_step, train_step
 from jax_atvg.training.config import Data, DiscriminatorSizes, Experiment, VgNetSizes
 
 
@@ -42,7 +42,9 @@ def test_every_device_draws_its_own_part_of_the_dropout_mask(key, monkeypatch):
     """An `rbg` key would have every device draw the masks of all: the control."""
     devices, frames, width = 8, 2, 2
     if key == "rbg":
-        monkeypatch.setattr(gan_step, "stream", lambda seed, *_: rng.init_key(seed))
+        monkeypatch.setattr(
+            gan_step, "stream", lambda seed, *_: jax.random.key(seed, impl="rbg")
+        )
     experiment = tiny_gan(devices, frames, width)
     step = train_step.build(experiment, sharding.data_mesh(jax.devices()[:devices]))
     state = jax.eval_shape(step.init, 0)
@@ -215,3 +217,37 @@ def test_small_arrays_are_not_split():
 )
 def test_the_longest_axis_that_divides_is_split(shape, spec):
     assert sharding.split_evenly(sharding.data_mesh(), shape).spec == spec
+
+
+# --- what XLA is told ---
+
+
+def test_a_deterministic_run_asks_gpus_for_it_and_no_other_platform():
+    experiment = smoke.get_config("at")
+    assert not train_step.compiler_options(experiment, "cuda")
+    experiment.deterministic = True
+    asked = {"xla_gpu_deterministic_ops": True}
+    for platform, options in {
+        "cuda": asked,
+        "gpu": asked,
+        "cpu": {},
+        "tpu": {},
+    }.items():
+        assert train_step.compiler_options(experiment, platform) == options
+
+
+def test_what_xla_is_told_reaches_it(monkeypatch):
+    """The CPU's compiler knows the GPU's option, but not one that does not exist."""
+    experiment, told = smoke.get_config("at"), {"xla_gpu_deterministic_ops": True}
+    monkeypatch.setattr(train_step, "compiler_options", lambda *_: told)
+    pca = SyntheticClips(2, 8).pca(experiment.data.num_coefficients)
+
+    def compiled():
+        step = train_step.build(experiment, sharding.data_mesh(jax.devices()[:1]), pca)
+        state = jax.eval_shape(step.init, 0)
+        return step.step.lower(state, step.shapes, 0).compile()
+
+    assert compiled().cost_analysis()
+    told["xla_gpu_no_such_option"] = True
+    with pytest.raises(Exception, match="No such compile option"):
+        compiled()
