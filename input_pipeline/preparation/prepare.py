@@ -69,7 +69,7 @@ def prepare(
     test_speakers: Sequence[str] = (),
     validation_clips: Sequence[str] = (),
     limit: int = 0,
-    num_workers: int = 0,
+    num_workers: int | None = None,
     runner: str = "local",
     beam_options: Sequence[str] = (),
     listener: Listener | None = None,
@@ -78,7 +78,7 @@ def prepare(
 
     split_rule, test_speakers, validation_clips: see corpora.survey.
     limit: only so many files, the first ones, for a trial; 0: all.
-    num_workers: processes; 0: one per core.
+    num_workers: processes; None: one per core.
     runner: "local" for processes on this machine, or "beam" for Apache Beam, with its
     beam_options.  listener: who hears whether the sound is in step; needed unless
     options.sync is off.
@@ -87,9 +87,11 @@ def prepare(
     """
     if runner not in RUNNERS:
         raise InputError(f"runner={runner}: choose one of {', '.join(RUNNERS)}")
-    if num_workers < 0 or limit < 0:
+    if num_workers is None:
+        num_workers = workers.cores()
+    if num_workers < 1 or limit < 0:
         raise InputError(
-            f"workers={num_workers} limit={limit}: must not be negative; "
+            f"workers={num_workers} limit={limit}: must be 1 and 0 at least; "
             "leave them out for all cores and all files"
         )
     if options.sync != "off" and corpus in records.STILLS:
@@ -130,7 +132,7 @@ def prepare(
         (work / "clips").mkdir(parents=True, exist_ok=True)
         write_atomically(work / "options.json", json.dumps(settings).encode())
         job = Job(work, make)
-        run = RUNNERS[runner](num_workers or workers.cores(), beam_options)
+        run = RUNNERS[runner](num_workers, beam_options)
         with run.explained(), _disk_errors(home):
             run.finish(job, sources)
         statistics = _assemble(job, sources, settings, final, run)

@@ -31,7 +31,7 @@ def flags(add: Flags) -> None:
     )
     add.path("source", "The folder with the videos or photos.", required=True)
     add.path("data_dir", "Where datasets are kept; it is written there.", required=True)
-    add.number("workers", "Processes; 0 for one a core.", 0, least=0)
+    add.number("workers", "Processes.", least=1, shown="one a core")
     add.text(
         "split_rule",
         "What is held out: by_speaker, by_sentence (GRID), by_clip (folder).",

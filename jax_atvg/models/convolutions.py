@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jax_atvg.arrays import Array
@@ -138,10 +137,12 @@ def in_phases(x: Array, kernel: Array) -> Array:
     """layers.conv_transpose as one 2x2 convolution that computes the four pixels into
     which a pixel of x goes: 16 products for 9."""
     c, d = kernel.shape[2:]
-    # The taps that pixel 2i sees of x[i] and x[i + 1], and those that 2i + 1 sees.
-    taps = np.array([[1, 3], [2, 0]])  # 3: none
-    padded = jnp.pad(kernel, [(0, 1), (0, 1), (0, 0), (0, 0)])
-    four = padded[taps[:, :, None, None], taps]  # [row, tap, column, tap, C, D]
+    # Pixel 2i sees tap 1 of x[i] and none of x[i + 1], pixel 2i + 1 taps 2 and 0.
+    for axis in range(2):
+        first, middle, last = jnp.split(kernel, 3, axis)
+        none = jnp.zeros_like(middle)
+        kernel = jnp.concatenate([middle, none, last, first], axis)
+    four = kernel.reshape(2, 2, 2, 2, c, d)  # [row, tap, column, tap, C, D]
     four = four.transpose(1, 3, 4, 0, 2, 5).reshape(2, 2, c, 4 * d)
     y = lax.conv_general_dilated(
         x, four, (1, 1), [(0, 1)] * 2, dimension_numbers=LAYOUT

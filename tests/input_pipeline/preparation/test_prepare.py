@@ -299,8 +299,10 @@ def test_a_data_dir_that_is_a_file_is_an_input_error(lrw, tmp_path):
 def test_wrong_numbers_are_input_errors(lrw, tmp_path):
     with pytest.raises(InputError, match="runner=spark: choose one of"):
         prepare("lrw", lrw, tmp_path, runner="spark")
-    with pytest.raises(InputError, match="workers=-1 limit=0: must not be negative"):
-        prepare("lrw", lrw, tmp_path, num_workers=-1)
+    with pytest.raises(InputError, match="workers=0 limit=0: must be 1 and 0 at least"):
+        prepare("lrw", lrw, tmp_path, num_workers=0)
+    with pytest.raises(InputError, match="workers=1 limit=-1: must be 1 and 0 at"):
+        prepare("lrw", lrw, tmp_path, num_workers=1, limit=-1)
 
 
 def test_the_command_names_the_flags_left_out():

@@ -55,6 +55,7 @@ def test_a_step_has_no_barrier_and_no_loop(network, platform):
     assert "optimization_barrier" not in text
     assert "stablehlo.while" not in text
     assert "stablehlo.case" not in text  # one form alone, nothing to decide later
+    assert "unique_indices = false" not in text  # a scatter that adds, in any order
 
 
 def test_a_step_for_cpus_has_both():
