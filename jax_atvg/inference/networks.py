@@ -32,7 +32,7 @@ from jax_atvg.inference.predict import (
     spoken_landmarks,
 )
 from jax_atvg.inference.rows import Part, assign
-from jax_atvg.models.layers import LstmState
+from jax_atvg.models.lstm import LstmState
 from jax_atvg.models.precision import cast, traced
 from jax_atvg.sharding import data_mesh, replicated, split
 

@@ -20,7 +20,7 @@ from jax_atvg.arrays import (
     Video,
 )
 from jax_atvg.models.at_net import ATNet
-from jax_atvg.models.layers import LstmState
+from jax_atvg.models.lstm import LstmState
 from jax_atvg.models.vg_net import VGNet
 
 

@@ -14,13 +14,12 @@ from jax_atvg.models.layers import (
     BatchNorm,
     ConvNormRelu,
     Dense,
-    Lstm,
-    LstmState,
     Mlp,
     Norm,
     max_pool,
     wide,
 )
+from jax_atvg.models.lstm import Lstm, LstmState
 from jax_atvg.models.sizes import AtNetSizes
 
 

@@ -11,7 +11,7 @@ from jax_atvg.arrays import Array
 from jax_atvg.models import recurrence
 from jax_atvg.models.convolutions import chosen, cpu_form
 from jax_atvg.models.cpu import recurrence as cpu_recurrence
-from jax_atvg.models.layers import UNROLLED, conv, torch_default, wide
+from jax_atvg.models.layers import conv, torch_default, wide
 
 RECURRENCES = ("time", "batch", "none")
 
@@ -97,7 +97,9 @@ def recur(from_input: Array, kernel: Array, bias: Array, start: Array) -> Array:
 
     def native(*arrays):
         *arrays, start = arrays
-        (hidden,) = recurrence.recur(gates, convolve, UNROLLED, *arrays, (start,))
+        (hidden,) = recurrence.recur(
+            gates, convolve, recurrence.UNROLLED, *arrays, (start,)
+        )
         return hidden
 
     def cpu(from_input, kernel, bias, start):

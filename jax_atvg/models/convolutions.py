@@ -69,8 +69,8 @@ def form_for(platform: str) -> str:
     return "cpu" if platform == "cpu" else "native"
 
 
-def chosen(native: Callable, cpu: Callable, *arrays: Array) -> Any:
-    """Calls one of both functions with the arrays, by the form."""
+def chosen(native: Callable, cpu: Callable, *arrays: Any) -> Any:
+    """Calls one of both functions with the arrays, or trees of them, by the form."""
     wanted = _form.get() or form_for(default_platform())
     if wanted == "portable":
         return lax.platform_dependent(*arrays, cpu=cpu, default=native)

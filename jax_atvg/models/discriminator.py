@@ -15,12 +15,11 @@ from jax_atvg.models.layers import (
     Conv,
     ConvNormRelu,
     Dense,
-    Lstm,
-    LstmState,
     Mlp,
     Norm,
     wide,
 )
+from jax_atvg.models.lstm import Lstm, LstmState
 from jax_atvg.models.sizes import DiscriminatorSizes
 
 

@@ -7,10 +7,8 @@ normalised over B*T frames.  Initial values follow the authors' code
 norm, PyTorch's defaults for recurrences and the discriminator.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,15 +20,10 @@ from jaxtyping import Float
 
 from jax_atvg.arrays import Array
 from jax_atvg.models import convolutions
-from jax_atvg.models.recurrence import recur
 
 Features = Float[Array, "... _H _W _C"]  # sizes differ from layer to layer
 
 Norm = Callable[..., nn.Module]  # BatchNorm, or what a test replaces it by
-
-# Steps of a recurrence that are one turn of its loop on an accelerator, where starting
-# the small operations of a step takes longer than computing them.
-UNROLLED = 16
 
 normal = initializers.normal(0.02)
 
@@ -311,72 +304,3 @@ class Mlp(nn.Module):
         for i, width in enumerate(self.widths):
             x = nn.relu(Dense(width, self.torch_init, name=f"dense_{i}")(x))
         return x
-
-
-class LstmState(NamedTuple):
-    """The state of an LSTM.  hidden, cell: f32[layers, B, width]."""
-
-    hidden: Array
-    cell: Array
-
-
-class Lstm(nn.Module):
-    """A stacked LSTM along axis 1, as PyTorch defines it.
-
-    The gates are in PyTorch's order i, f, g, o.  There are two biases as in PyTorch:
-    both are trained, and with a single one Adam would take other steps.  The inputs'
-    contribution to the gates is one matrix product over all frames.  The state is f32
-    whatever the precision of the kernels.
-    """
-
-    width: int = 256
-    layers: int = 3
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B T C"], state: LstmState | None = None
-    ) -> tuple[Float[Array, "B T C_out"], LstmState]:
-        if state is None:
-            zeros = jnp.zeros((self.layers, x.shape[0], self.width), wide(x))
-            state = LstmState(zeros, zeros)
-        finals = []
-        for layer in range(self.layers):
-            start = LstmState(state.hidden[layer], state.cell[layer])
-            x, final = self.layer(f"layer_{layer}", x, start)
-            finals.append(final)
-        return x, LstmState(*map(jnp.stack, zip(*finals, strict=True)))
-
-    def layer(self, name: str, x: Array, state: LstmState) -> tuple[Array, LstmState]:
-        """One layer: (hidden states of all frames, the state after the last)."""
-        init, gates = torch_default(self.width), 4 * self.width
-        input_kernel = self.param(f"{name}_input_kernel", init, (x.shape[-1], gates))
-        hidden_kernel = self.param(f"{name}_hidden_kernel", init, (self.width, gates))
-        input_bias = self.param(f"{name}_input_bias", init, (gates,))
-        hidden_bias = self.param(f"{name}_hidden_bias", init, (gates,))
-
-        x, input_kernel = in_kernels_precision(x, input_kernel)
-        from_input = (x @ input_kernel + input_bias).swapaxes(0, 1)
-
-        def over_time(unroll: int, from_input, kernel, bias, hidden, cell):
-            arrays = from_input, kernel, bias, (cell, hidden)
-            return recur(lstm_cell, lstm_product, unroll, *arrays)
-
-        cells, hidden = convolutions.chosen(
-            functools.partial(over_time, UNROLLED),
-            functools.partial(over_time, 1),
-            *(from_input, hidden_kernel, hidden_bias, *state),
-        )
-        return hidden.swapaxes(0, 1), LstmState(hidden[-1], cells[-1])
-
-
-def lstm_cell(from_input: Array, from_hidden: Array, cell: Array, _) -> tuple:
-    """(the next cell, the next hidden state)."""
-    i, f, g, o = jnp.split(from_input + from_hidden, 4, -1)
-    cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
-    return cell, nn.sigmoid(o) * jnp.tanh(cell)
-
-
-def lstm_product(hidden: Array, kernel: Array) -> Array:
-    """The product of the hidden state, in the kernel's precision."""
-    x, kernel = in_kernels_precision(hidden, kernel)
-    return (x @ kernel).astype(hidden.dtype)

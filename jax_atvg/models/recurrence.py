@@ -19,6 +19,10 @@ from jax import lax
 
 from jax_atvg.arrays import Array
 
+# Steps of a recurrence that are one turn of its loop on an accelerator, where starting
+# the small operations of a step takes longer than computing them.
+UNROLLED = 16
+
 State = tuple[Array, ...]
 Cell = Callable[..., State]  # (x[...,G D], g[...,G D], *state[...,D]) -> state
 Product = Callable[[Array, Array], Array]  # (h[...,D], kernel) -> [...,G D], bilinear

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_atvg.models import conv_gru, convolutions, layers
+from jax_atvg.models import conv_gru, convolutions, lstm
 from tests.jax_atvg.models.test_convolutions import value_and_gradients
 
 STEPS, CLIPS, SIDE, WIDTH = 5, 2, 4, 16
@@ -19,15 +19,14 @@ def gru_loop(from_input, kernel, bias, h):
     return jnp.stack(hidden)
 
 
-def lstm_loop(x, variables):
+def lstm_loop(x, variables, state):
     """torch.nn.LSTM's formulas, layer by layer, frame by frame."""
-    params = variables["params"]
-    for layer in range(2):
+    params, finals = variables["params"], []
+    for layer, (h, c) in enumerate(zip(*state, strict=True)):
         w_in, w_hidden, b_in, b_hidden = (
             params[f"layer_{layer}_{name}"]
             for name in ("input_kernel", "hidden_kernel", "input_bias", "hidden_bias")
         )
-        h = c = jnp.zeros((len(x), WIDTH))
         hidden = []
         for t in range(x.shape[1]):
             gates = x[:, t] @ w_in + b_in + h @ w_hidden + b_hidden
@@ -36,7 +35,8 @@ def lstm_loop(x, variables):
             h = jax.nn.sigmoid(o) * jnp.tanh(c)
             hidden.append(h)
         x = jnp.stack(hidden, 1)
-    return x
+        finals.append((h, c))
+    return x, tuple(map(jnp.stack, zip(*finals, strict=True)))
 
 
 def gru_arrays():
@@ -50,10 +50,12 @@ def gru_arrays():
     return [random.normal(size=shape) * 0.3 for shape in shapes]
 
 
-def lstm_arrays():
-    x = np.random.default_rng(0).normal(size=(CLIPS, STEPS, 7))
-    variables = layers.Lstm(WIDTH, 2).init(jax.random.key(0), x)
-    return x, jax.tree.map(lambda a: a.astype(np.float64), variables)
+def lstm_arrays(layers):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(CLIPS, STEPS, 7))
+    variables = lstm.Lstm(WIDTH, layers).init(jax.random.key(0), x)
+    state = tuple(random.normal(size=(2, layers, CLIPS, WIDTH)))
+    return x, jax.tree.map(lambda a: a.astype(np.float64), variables), state
 
 
 @pytest.mark.parametrize("form", ["cpu", "native"])
@@ -66,19 +68,40 @@ def test_the_gru_and_its_gradients_are_the_loops(form):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("form", ["cpu", "native"])
-def test_the_lstm_and_its_gradients_are_the_loops(form):
-    net = layers.Lstm(WIDTH, 2)
+def test_the_lstm_and_its_gradients_are_the_loops(form, layers):
+    """From any state on: hidden states, the state at the end, and the gradients of all
+    of them by input, weights and the state at the beginning."""
+    net = lstm.Lstm(WIDTH, layers)
+
+    def ours(x, variables, state):
+        hidden, state = net.apply(variables, x, lstm.LstmState(*state))
+        return hidden, tuple(state)
+
     with jax.enable_x64():
-        x, variables = lstm_arrays()
-        ours = value_and_gradients(lambda x, v: net.apply(v, x)[0], form, x, variables)
-        theirs = value_and_gradients(lstm_loop, "native", x, variables)
-    for a, b in zip(
-        map(jax.tree.leaves, ours), map(jax.tree.leaves, theirs), strict=True
-    ):
-        for one, other in zip(a, b, strict=True):
-            assert one.dtype == np.float64
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+        arrays = lstm_arrays(layers)
+        results = [
+            both(ours, form, arrays),
+            both(lstm_loop, "native", arrays),
+        ]
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        assert a.dtype == np.float64
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
+def both(function, form, arrays):
+    """(values, gradients of a sum of all of them, each weighed otherwise)."""
+
+    def loss(*arrays):
+        values = function(*arrays)
+        leaves = jax.tree.leaves(values)
+        return sum(
+            (x * jnp.cos(jnp.arange(x.size)).reshape(x.shape)).sum() for x in leaves
+        )
+
+    with convolutions.form(form):
+        return function(*arrays), jax.grad(loss, (0, 1, 2))(*arrays)
 
 
 def test_forward_mode_is_that_of_the_loop():
@@ -154,7 +177,7 @@ def test_in_half_precision_the_states_are_whole():
     x = np.random.default_rng(0).normal(size=(1, 3, 4, 4, 8)).astype(np.float32)
     for net, inputs in (
         (conv_gru.ConvGru(8), x),
-        (layers.Lstm(8, 1), x.reshape(1, 3, -1)),
+        (lstm.Lstm(8, 1), x.reshape(1, 3, -1)),
     ):
         variables = net.init(jax.random.key(0), inputs)
         low = jax.tree.map(lambda a: a.astype(jnp.bfloat16), variables)

@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from jax_atvg.inference.torch_import import conv, conv_norm, norm, recurrent
-from jax_atvg.models import layers
+from jax_atvg.models import layers, lstm
 from jax_atvg.models.conv_gru import ConvGru
 from jax_atvg.training import losses
 from jax_atvg.training.optim import adam
@@ -88,7 +88,7 @@ def test_lstm(units):
     for layer in range(3):
         entries = recurrent(f"{{}}_l{layer}", f"layer_{layer}_", np.transpose)
         v["params"] |= variables(units, "lstm", entries)["params"]
-    y, state = layers.Lstm(width=4).apply(v, units["lstm/x"])
+    y, state = lstm.Lstm(width=4).apply(v, units["lstm/x"])
     assert max_difference(y, units["lstm/y"]) < 1e-6
     assert max_difference(state.hidden, units["lstm/h_n"]) < 1e-6
     assert max_difference(state.cell, units["lstm/c_n"]) < 1e-6
