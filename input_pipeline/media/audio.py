@@ -1,9 +1,6 @@
-"""Reads sound and computes the audio features that AT-net takes.
+"""Reads sound and hears it: any sound -> f32[N] mono 16 kHz -> features (features.py).
 
-Any sound -> f32[N] mono 16 kHz -> MFCC f32[M,13] -> audio windows f32[T,28,12].
 Files are read block by block, so that hours of sound can be processed in little memory.
-The features are the authors' (docs/reference.md, section 3.1), which are those of
-python_speech_features.
 """
 
 import pathlib
@@ -14,20 +11,20 @@ import numpy as np
 from jaxtyping import Float, Float32, Integer
 
 from input_pipeline.clip import (
-    CONTEXT_FRAMES,
-    FRAME_RATE,
-    MFCC_RATE,
     ROWS_PER_FRAME,
     SAMPLE_RATE,
     WINDOW_ROWS,
     InputError,
 )
 from input_pipeline.media import container
+from input_pipeline.media.features import (
+    HOP,
+    PADDING,
+    MfccRows,
+    frames_of,
+    windows_of,
+)
 
-HOP = SAMPLE_RATE // MFCC_RATE  # 160 samples from one MFCC row to the next
-ROW_SAMPLES = 400  # 25 ms, from which one row is computed
-FRAME_SAMPLES = SAMPLE_RATE // FRAME_RATE  # 640 samples a video frame
-PADDING = CONTEXT_FRAMES * FRAME_SAMPLES  # 1920 zeros on each side, as the authors
 MIN_SAMPLES = WINDOW_ROWS * HOP  # 280 ms, one audio window
 SILENCE = 1e-3  # sound with a lower peak (-60 dB) is silence
 LEAST_RATE, MOST_RATE = 1000, 768_000  # samples a second
@@ -35,7 +32,6 @@ LOUDEST = 16.0  # floats beyond it are no samples in [-1, 1] that were overdrive
 FAR_WEAKER = 0.01  # of a channel's energy
 LIBSNDFILE = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff")  # files begin so
 BLOCK_SAMPLES = 1 << 16
-BLOCK_ROWS = 500  # 5 s of MFCC rows are computed at a time, in 10 MB
 
 Sound = Float[np.ndarray, "N"] | Float[np.ndarray, "N C"]
 IntegerSound = Integer[np.ndarray, "N"] | Integer[np.ndarray, "N C"]
@@ -55,7 +51,7 @@ class Heard(NamedTuple):
     @property
     def windows(self) -> Float32[np.ndarray, "T 28 12"]:
         """One audio window a video frame; a view, so that it takes no memory."""
-        return _view(self.features)
+        return windows_of(self.features)
 
 
 class AudioReader:
@@ -177,14 +173,8 @@ def from_array(
     to be in [-1, 1].
     InputError: the rate is not positive; see check_audio.
     """
-    if rate <= 0:
-        raise InputError(f"{name}: rate={rate}; give samples a second, such as 16000")
-    if np.issubdtype(samples.dtype, np.integer):
-        info = np.iinfo(samples.dtype)
-        half = (info.max + 1 - info.min) / 2
-        samples = (samples.astype(np.float64) - (info.min + half)) / half
-    columns = samples[:, None] if samples.ndim == 1 else samples
-    columns = columns.astype(np.float32)
+    check_rate(rate, name)
+    columns = as_columns(samples)
 
     def blocks() -> Iterator[np.ndarray]:
         for i in range(0, len(columns), BLOCK_SAMPLES):
@@ -193,6 +183,22 @@ def from_array(
     result = joined(_mixed_16k(blocks, columns.shape[1], rate, name))
     check_audio(result, name)
     return result
+
+
+def check_rate(rate: int, name: str) -> None:
+    """InputError: the rate is not positive."""
+    if rate <= 0:
+        raise InputError(f"{name}: rate={rate}; give samples a second, such as 16000")
+
+
+def as_columns(samples: Sound | IntegerSound) -> Float32[np.ndarray, "N C"]:
+    """Samples of any type as floats, one column a channel."""
+    if np.issubdtype(samples.dtype, np.integer):
+        info = np.iinfo(samples.dtype)
+        half = (info.max + 1 - info.min) / 2
+        samples = (samples.astype(np.float64) - (info.min + half)) / half
+    columns = samples[:, None] if samples.ndim == 1 else samples
+    return columns.astype(np.float32)
 
 
 def joined(blocks: Iterable[np.ndarray]) -> Float32[np.ndarray, "N"]:
@@ -206,12 +212,12 @@ def joined(blocks: Iterable[np.ndarray]) -> Float32[np.ndarray, "N"]:
 
 def check_audio(samples: Float[np.ndarray, "N"], name: str = "samples") -> None:
     """Checks 16 kHz samples.  InputError: NaN, infinity, or less than 280 ms."""
-    for _ in _mono([samples[:, None]], SAMPLE_RATE, name):
+    for _ in mono_blocks([samples[:, None]], SAMPLE_RATE, name):
         pass
-    _check_length(len(samples), name)
+    check_length(len(samples), name)
 
 
-def _check_length(count: int, name: str) -> None:
+def check_length(count: int, name: str) -> None:
     if count < MIN_SAMPLES:
         raise InputError(
             f"{name}: {1000 * count / SAMPLE_RATE:.0f} ms of sound; "
@@ -230,28 +236,33 @@ def _mixed_16k(
 ) -> Iterator[np.ndarray]:
     """Blocks [n, channels], which can be had repeatedly -> mono at 16 kHz."""
     alone = _alone(blocks()) if channels == 2 else None
-    return _to_16k(_mono(blocks(), rate, name, alone), rate)
+    return _to_16k(mono_blocks(blocks(), rate, name, alone), rate)
 
 
 def _alone(blocks: Iterable[np.ndarray]) -> int | None:
     """The louder one of two channels of which one is the other inverted, as a wrongly
     wired microphone gives it: their mean would be silence.  None: take the mean."""
     each, mean = np.zeros(2), 0.0
-    with np.errstate(invalid="ignore", over="ignore"):  # reported by _mono
+    with np.errstate(invalid="ignore", over="ignore"):  # reported by mono_blocks
         for block in blocks:
             each += np.sum(np.square(block, dtype=np.float64), axis=0)
             mean += float(np.sum(np.square(block.mean(axis=1), dtype=np.float64)))
     return int(np.argmax(each)) if mean < FAR_WEAKER * each.max() else None
 
 
-def _mono(
-    blocks: Iterable[np.ndarray], rate: int, name: str, channel: int | None = None
+def mono_blocks(
+    blocks: Iterable[np.ndarray],
+    rate: int,
+    name: str,
+    channel: int | None = None,
+    start: int = 0,
 ) -> Iterator[np.ndarray]:
-    """The mean of the blocks' channels, or one channel.
+    """The mean of the blocks' channels, or one channel.  start: how many samples came
+    before.
 
     InputError, at the end: a sample was not finite, or they are not in [-1, 1].
     """
-    seen, bad, first, peak = 0, 0, 0, 0.0
+    seen, bad, first, peak = start, 0, 0, 0.0
     for block in blocks:
         mono = block.mean(axis=1) if channel is None else block[:, channel].copy()
         wrong = np.flatnonzero(~np.isfinite(mono))
@@ -274,58 +285,42 @@ def _mono(
 
 
 def _to_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Mono blocks -> 16 kHz; ceil(n 16000 / rate) samples, as librosa resamples."""
-    import soxr
-
-    if rate == SAMPLE_RATE:
-        yield from blocks
-        return
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    count = given = 0
+    """Mono blocks -> 16 kHz; see Resampler."""
+    resampler = Resampler(rate)
     for block in blocks:
-        count += len(block)
-        part = stream.resample_chunk(block)
-        given += len(part)
-        yield part
-    # The resampler's output is delayed, so that only its last part can be too long.
-    part = stream.resample_chunk(np.zeros(0, np.float32), last=True)
-    missing = -(-count * SAMPLE_RATE // rate) - given
-    yield np.pad(part[:missing], (0, max(missing - len(part), 0)))
+        yield resampler.push(block)
+    yield resampler.close()
 
 
-def mfcc(samples: Float[np.ndarray, "N"]) -> Float32[np.ndarray, "M 13"]:
-    """16 kHz samples -> one row of 13 coefficients every 10 ms.
+class Resampler:
+    """Mono blocks of samples -> 16 kHz, as librosa resamples: of n samples in all
+    ceil(n 16000 / rate).  What comes back is late by the resampler's own delay."""
 
-    M = 1 + ceil((N - 400) / 160), at least 1; the tail is padded with zeros.  Column 0
-    is the log energy.  The rows are computed 5 s at a time and do not depend on that.
-    """
-    if not len(samples):
-        samples = np.zeros(1, np.float32)  # python_speech_features needs one or more
-    return np.concatenate(list(_mfcc_rows([samples])))
+    def __init__(self, rate: int):
+        import soxr
 
+        self.rate, self.count, self.given, self.stream = rate, 0, 0, None
+        if rate != SAMPLE_RATE:
+            self.stream = soxr.ResampleStream(
+                rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ"
+            )
 
-def _mfcc_rows(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The MFCC rows of the joined blocks, which must hold at least one sample."""
-    from python_speech_features import mfcc as whole_mfcc
+    def push(self, block: Float[np.ndarray, "n"]) -> Float[np.ndarray, "m"]:
+        """Takes the next samples and returns what can be computed by now."""
+        if self.stream is None:
+            return block
+        part = self.stream.resample_chunk(block)
+        self.count, self.given = self.count + len(block), self.given + len(part)
+        return part
 
-    kept, ahead = None, 0  # `kept` begins with `ahead` rows that are already yielded
-
-    def compute(rows: int) -> np.ndarray:
-        part = kept[: (ahead + rows - 1) * HOP + ROW_SAMPLES].astype(np.float64)
-        # Samples that are not finite are reported when all have been seen.
-        with np.errstate(invalid="ignore", over="ignore"):
-            part = whole_mfcc(part, SAMPLE_RATE, winstep=1 / MFCC_RATE)
-        return part[ahead:].astype(np.float32)
-
-    for block in blocks:
-        kept = block if kept is None else np.concatenate([kept, block])
-        while (len(kept) - ROW_SAMPLES) // HOP + 1 - ahead >= BLOCK_ROWS:
-            yield compute(BLOCK_ROWS)
-            # One hop more is kept: pre-emphasis y[n] = x[n] - .97 x[n-1] needs x[n-1].
-            kept, ahead = kept[(ahead + BLOCK_ROWS - 1) * HOP :], 1
-    rest = 1 + max(-(-(len(kept) - ROW_SAMPLES) // HOP), 0) - ahead
-    if rest:
-        yield compute(rest)
+    def close(self) -> Float32[np.ndarray, "m"]:
+        """The rest, when all samples were given."""
+        if self.stream is None:
+            return np.zeros(0, np.float32)
+        # The output is delayed, so that only its last part can be too long.
+        part = self.stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        missing = -(-self.count * SAMPLE_RATE // self.rate) - self.given
+        return np.pad(part[:missing], (0, max(missing - len(part), 0)))
 
 
 def hear(blocks: Iterable[Float32[np.ndarray, "_"]], name: str = "samples") -> Heard:
@@ -338,18 +333,15 @@ def hear(blocks: Iterable[Float32[np.ndarray, "_"]], name: str = "samples") -> H
     def padded() -> Iterator[np.ndarray]:
         nonlocal count, peak
         yield np.zeros(PADDING, np.float32)
-        for block in _mono((b[:, None] for b in blocks), SAMPLE_RATE, name):
+        for block in mono_blocks((b[:, None] for b in blocks), SAMPLE_RATE, name):
             count, peak = count + len(block), max(peak, np.abs(block).max(initial=0))
             yield block
-        _check_length(count, name)
+        check_length(count, name)
         yield np.zeros(2 * PADDING, np.float32)  # enough for the last window
 
-    features = np.concatenate(list(_mfcc_rows(padded())))
-    total = max(1, round(count / FRAME_SAMPLES))
+    rows = MfccRows()
+    features = [rows.push(block) for block in padded()]
+    features = np.concatenate([*features, rows.close()])
+    total = frames_of(count)
     rows = (total - 1) * ROWS_PER_FRAME + WINDOW_ROWS
     return Heard(features[:rows], bool(peak < SILENCE))
-
-
-def _view(features: Float32[np.ndarray, "M 13"]) -> Float32[np.ndarray, "T 28 12"]:
-    view = np.lib.stride_tricks.sliding_window_view(features, WINDOW_ROWS, axis=0)
-    return view[::ROWS_PER_FRAME, 1:].swapaxes(1, 2)

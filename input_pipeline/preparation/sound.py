@@ -8,15 +8,15 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from input_pipeline.clip import ROWS_PER_FRAME, SAMPLE_RATE, WINDOW_ROWS
-from input_pipeline.media import audio
+from input_pipeline.media import features
 
 
 def of_frames(
     samples: Float[np.ndarray, "N"], start: float, first: int, count: int
 ) -> Float32[np.ndarray, "n"]:
     """The sound of the frames first <= t < first + count."""
-    begin = first * audio.FRAME_SAMPLES
-    return between(samples, start, begin, begin + count * audio.FRAME_SAMPLES)
+    begin = first * features.FRAME_SAMPLES
+    return between(samples, start, begin, begin + count * features.FRAME_SAMPLES)
 
 
 def rows_of_frames(
@@ -29,9 +29,9 @@ def rows_of_frames(
     """
     rows = (count - 1) * ROWS_PER_FRAME + WINDOW_ROWS
     # One row more before: pre-emphasis y[n] = x[n] - .97 x[n-1] needs x[n-1].
-    begin = first * audio.FRAME_SAMPLES - audio.PADDING - audio.HOP
-    end = begin + rows * audio.HOP + audio.ROW_SAMPLES
-    return audio.mfcc(between(samples, start, begin, end))[1:]
+    begin = first * features.FRAME_SAMPLES - features.PADDING - features.HOP
+    end = begin + rows * features.HOP + features.ROW_SAMPLES
+    return features.mfcc(between(samples, start, begin, end))[1:]
 
 
 def between(

@@ -22,7 +22,7 @@ from input_pipeline.clip import (
     Pca,
 )
 from input_pipeline.faces import align, landmarks
-from input_pipeline.media import audio
+from input_pipeline.media import features
 from input_pipeline.training_data import dataset, records
 from input_pipeline.training_data.cartoon import (
     Speaker,
@@ -92,7 +92,7 @@ class SyntheticClips(Sequence):
         return Clip(
             frames=[encode(draw_face(speaker, face)) for face in points],
             landmarks=self.landmarks(i),
-            mfcc=audio.mfcc(sound),
+            mfcc=features.mfcc(sound),
             transforms=np.tile(np.eye(2, 3, dtype=np.float32), (length, 1, 1)),
             corpus="synthetic",
             speaker=self.speakers[i],
@@ -133,8 +133,8 @@ def voice(mouth_at, pitch: float, num_frames: int) -> Float[np.ndarray, "N"]:
     mouth_at: seconds -> (opening, width).  N is enough for 4T+24 MFCC rows.
     """
     hop = SAMPLE_RATE // FRAME_RATE
-    count = (num_frames + 6) * hop + audio.ROW_SAMPLES - audio.HOP
-    times = (np.arange(count) - audio.PADDING) / SAMPLE_RATE
+    count = (num_frames + 6) * hop + features.ROW_SAMPLES - features.HOP
+    times = (np.arange(count) - features.PADDING) / SAMPLE_RATE
     opening, width = mouth_at(times)
     first, second = 300 + 500 * opening, 1500 + 700 * width  # formants, Hz
     sound = 0.003 * np.random.default_rng(0).standard_normal(count)

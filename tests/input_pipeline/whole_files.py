@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from input_pipeline.clip import FRAME_RATE, ROWS_PER_FRAME, SAMPLE_RATE, WINDOW_ROWS
-from input_pipeline.media import audio
+from input_pipeline.media import audio, features
 from input_pipeline.media.video import read_frames, read_sound
 
 
@@ -43,9 +43,9 @@ def windows(
 ) -> Float32[np.ndarray, "T 28 12"]:
     """The audio windows of 16 kHz samples, from their definition: rows 4t .. 4t+27 of
     the MFCC of the sound, with three frames of silence before it and silence after."""
-    num_frames = num_frames or max(1, round(len(samples) / audio.FRAME_SAMPLES))
+    num_frames = num_frames or max(1, round(len(samples) / features.FRAME_SAMPLES))
     rows = (num_frames - 1) * ROWS_PER_FRAME + WINDOW_ROWS
-    padded = np.zeros((rows - 1) * audio.HOP + audio.ROW_SAMPLES, np.float32)
-    kept = samples[: len(padded) - audio.PADDING]
-    padded[audio.PADDING : audio.PADDING + len(kept)] = kept
-    return audio.Heard(audio.mfcc(padded), False).windows
+    padded = np.zeros((rows - 1) * features.HOP + features.ROW_SAMPLES, np.float32)
+    kept = samples[: len(padded) - features.PADDING]
+    padded[features.PADDING : features.PADDING + len(kept)] = kept
+    return audio.Heard(features.mfcc(padded), False).windows

@@ -7,7 +7,7 @@ import pytest
 import scipy.fft
 from scipy.signal import lfilter
 
-from input_pipeline.media import audio
+from input_pipeline.media import features
 from input_pipeline.training_data import augment, augment_sound, sampling, synthetic
 
 OFF = augment.Strength()
@@ -21,7 +21,7 @@ def drawn(seed: int, **strength) -> augment.Augmentation:
 def test_a_louder_sound_moves_only_the_column_that_windows_leave_out():
     """g times the waveform: log energy + 2 ln g, cepstra 1..12 as they were."""
     sound = np.random.default_rng(0).normal(size=16000).astype(np.float32)
-    quiet, loud = audio.mfcc(sound), audio.mfcc(3 * sound)
+    quiet, loud = features.mfcc(sound), features.mfcc(3 * sound)
     np.testing.assert_allclose(loud[:, 1:], quiet[:, 1:], atol=2e-3)
     np.testing.assert_allclose(loud[:, 0] - quiet[:, 0], 2 * np.log(3), atol=1e-3)
 
@@ -51,7 +51,7 @@ def vowel(factor: float) -> np.ndarray:
 
 def timbre(sound: np.ndarray) -> np.ndarray:
     """Mean cepstra 1..12, without the ends."""
-    return audio.mfcc(sound)[5:-5, 1:].mean(0)
+    return features.mfcc(sound)[5:-5, 1:].mean(0)
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])
@@ -79,7 +79,7 @@ def test_the_same_voice_is_the_unit_matrix_and_energy_stays():
 
 def test_another_microphone_adds_the_same_to_every_row():
     """As a filter does: the bands' log energies change by a sum of cosines."""
-    mfcc = audio.mfcc(vowel(1.0))
+    mfcc = features.mfcc(vowel(1.0))
     random = np.random.default_rng(3)
     made = augment_sound.other_microphone(mfcc, 0.4, random)
     added = made - mfcc
@@ -113,7 +113,7 @@ def noisy(speech: np.ndarray, background: float) -> np.ndarray:
 
 def test_the_energies_of_the_bands_are_those_of_the_cepstra():
     """Their logarithms' cosine transform gives the cepstra, their sum column 0."""
-    mfcc = audio.mfcc(vowel(1.0))[5:-5]
+    mfcc = features.mfcc(vowel(1.0))[5:-5]
     energies = augment_sound.band_energies(mfcc)
     np.testing.assert_allclose(np.log(energies.sum(1)), mfcc[:, 0], atol=1e-4)
     logs = scipy.fft.dct(np.log(energies), norm="ortho", axis=1)[:, 1:13]
@@ -126,7 +126,7 @@ def test_a_background_is_like_noise_that_is_mixed_in(monkeypatch):
     """Nearer to the cepstra of speech and white noise than the speech's own are."""
     monkeypatch.setattr(augment_sound, "TILT", 0.0)
     speech = vowel(1.0)
-    plain = audio.mfcc(speech)
+    plain = features.mfcc(speech)
     wanted = timbre(noisy(speech, 0.1))
     random = np.random.default_rng(0)
     made = augment_sound.in_a_place(plain, 0.1, 0.0, random)[5:-5, 1:].mean(0)
@@ -137,7 +137,7 @@ def test_a_background_is_like_noise_that_is_mixed_in(monkeypatch):
 def test_pauses_are_filled_and_speech_stays():
     """A noise of a hundredth of the speech's energy is all that is heard in a pause."""
     speech = np.concatenate([vowel(1.0), 1e-4 * vowel(1.0)])
-    plain = audio.mfcc(speech)
+    plain = features.mfcc(speech)
     made = augment_sound.in_a_place(plain, 0.01, 0.0, np.random.default_rng(0))
     assert np.abs(made[5:95, 0] - plain[5:95, 0]).max() < 0.2
     pause = made[105:-5, 0]
@@ -147,7 +147,7 @@ def test_pauses_are_filled_and_speech_stays():
 def test_a_room_keeps_sound_for_a_while():
     """After the sound ends its echoes fall by 60 dB in the room's time."""
     speech = np.concatenate([vowel(1.0), np.zeros(16000, np.float32)])
-    plain = audio.mfcc(speech)
+    plain = features.mfcc(speech)
     made = augment_sound.in_a_place(plain, 0.0, 0.5, np.random.default_rng(0))
     first, last = made[110, 0], made[135, 0]  # a quarter of a second: 30 dB
     assert first - last == pytest.approx(np.log(10**3), rel=0.05)
@@ -157,7 +157,7 @@ def test_a_room_keeps_sound_for_a_while():
 
 
 def test_no_noise_and_no_room_change_nothing():
-    mfcc = audio.mfcc(vowel(1.0))
+    mfcc = features.mfcc(vowel(1.0))
     same = augment_sound.in_a_place(mfcc, 0.0, 0.0, np.random.default_rng(0))
     np.testing.assert_array_equal(same, mfcc)
     off = augment_sound.change_sound(drawn(0), mfcc)

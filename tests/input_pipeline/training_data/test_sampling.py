@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from input_pipeline.clip import InputError
-from input_pipeline.media import audio
+from input_pipeline.media import features
 from input_pipeline.training_data import sampling
 from input_pipeline.training_data.augment import Strength
 from input_pipeline.training_data.synthetic import SyntheticClips
@@ -172,8 +172,8 @@ def test_frame_t_hears_mfcc_rows_4t_to_4t_plus_27_without_the_energy(clips, pca)
 def test_audio_windows_are_those_that_animate_cuts(clips):
     """Of a sound with silence around it, as animate pads it."""
     sound = np.random.default_rng(0).normal(0, 0.1, 40 * 640).astype(np.float32)
-    padded = np.pad(sound, (audio.PADDING, audio.PADDING + 240))
-    clip = clips[0]._replace(mfcc=audio.mfcc(padded))
+    padded = np.pad(sound, (features.PADDING, features.PADDING + 240))
+    clip = clips[0]._replace(mfcc=features.mfcc(padded))
     np.testing.assert_array_equal(sampling.audio_windows(clip), windows(sound, 40))
 
 

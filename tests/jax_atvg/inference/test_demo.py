@@ -6,7 +6,7 @@ import pytest
 
 from input_pipeline.clip import InputError
 from input_pipeline.faces import authors
-from input_pipeline.media import audio
+from input_pipeline.media import features
 from input_pipeline.media.image import to_u8
 from jax_atvg.inference import animate
 from jax_atvg.inference.bundle import Bundle, load_bundle, save_bundle
@@ -67,7 +67,7 @@ def test_sound_to_coefficients_and_landmarks(bundle, demo, photo):
 def test_the_whole_demo_in_chunks(bundle, demo, photo, reference):
     """24 frames in chunks of 16, from the recording's samples."""
     samples = reference("preprocess_audio_audio_sample.npz")["samples_16k"]
-    samples = samples[: (24 + 8) * audio.FRAME_SAMPLES]  # what the 24 windows hear
+    samples = samples[: (24 + 8) * features.FRAME_SAMPLES]  # what the 24 windows hear
     spoken = list(animate.talk(bundle, photo, samples, maps=True))[:24]
     joined = jax.tree.map(lambda *x: np.stack(x), *spoken)
     assert max_difference(joined.landmarks, demo["landmarks"][0]) < 1e-4
