@@ -1,0 +1,118 @@
+"""A photo that speaks while the sound is still being recorded.
+
+    talker = Talker("face.jpg", rate=48000)
+    for samples in microphone:
+        show(talker.push(samples))      # u8[n,128,128,3], the frames that are ready
+    show(talker.flush())
+
+The frames are those that animate makes of the whole recording, but it need not wait for
+it: a frame is made as soon as the sound is there that its audio window covers, 135 ms
+beyond the frame's own 40 ms.
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from input_pipeline.clip import SAMPLE_RATE, WINDOW_ROWS, WINDOW_SIZE, InputError
+from input_pipeline.media.audio import IntegerSound, Sound
+from input_pipeline.media.streaming import SoundStream
+from jax_atvg.inference.animate import Picture, painter, read_subject
+from jax_atvg.inference.bundle import Bundle
+from jax_atvg.inference.networks import Networks, as_networks, compiled_predict
+from jax_atvg.inference.predict import first_state
+from jax_atvg.resources import DEFAULT_BUNDLE
+
+# Frames of a call of the networks.  A call that is not full is made again with the
+# frames that follow: the networks' products of fewer frames would be computed by other
+# kernels, with other roundings than those of animate's calls.
+CHUNK = 4
+
+
+class Talker:
+    """Makes frames of sound that comes piece by piece.
+
+    photo, bundle, face, full_frame: see animate; several talkers can share Networks.
+    rate: samples a second of the sound; at 16000 there is no resampler, which is late
+    by up to 40 ms at 44100 and 115 ms at 8000.  The talker's memory does not grow.  On
+    a CPU the frames are, bit for bit, those of animate, however the sound is divided;
+    but where a whole recording is silent animate lets the mouth rest, which cannot be
+    known in advance.
+    InputError: the photo, the bundle or the rate cannot be used.
+    """
+
+    def __init__(
+        self,
+        photo: str | pathlib.Path | Picture,
+        bundle: Bundle | Networks | str | pathlib.Path = DEFAULT_BUNDLE,
+        *,
+        rate: int = SAMPLE_RATE,
+        face: str = "largest",
+        full_frame: bool = False,
+    ):
+        self.networks, self.rate = as_networks(bundle), rate
+        if self.networks.batch_size != 1:
+            raise InputError(
+                f"networks of batch_size={self.networks.batch_size}: a talker has one "
+                "face; make Networks with batch_size=1"
+            )
+        self.subject = read_subject(photo, self.networks.bundle, face)
+        self.show = painter(self.subject, full_frame)
+        size = self.networks.bundle.vg_net.image_size
+        whole = self.subject.picture.shape[:2]
+        self.size = whole if full_frame else (size, size)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.sound = SoundStream(self.rate)
+        self.state = jax.tree.map(jnp.asarray, first_state(*self.networks.sizes))
+        self.heard = np.zeros((0, WINDOW_ROWS, WINDOW_SIZE), np.float32)
+
+    def push(
+        self, samples: Sound | IntegerSound
+    ) -> UInt8[np.ndarray, "n height width 3"]:
+        """Takes the next samples; returns the frames that follow the last ones given,
+        as far as their sound is there.
+
+        samples: f[N] or [N,C] in [-1,1], or integers.
+        InputError: a sample is not finite or far too loud; none of these is taken.
+        """
+        return self._frames(self.sound.push(samples))
+
+    def flush(self) -> UInt8[np.ndarray, "n height width 3"]:
+        """The rest of the frames: no sound will follow.  What is pushed afterwards is a
+        new recording.  InputError: it was shorter than 280 ms in all."""
+        try:
+            return self._frames(self.sound.close())
+        finally:
+            self._begin()
+
+    def _frames(self, windows: Float32[np.ndarray, "n 28 12"]) -> np.ndarray:
+        made = []
+        while len(windows):
+            done, room = len(self.heard), CHUNK - len(self.heard)
+            self.heard = np.concatenate([self.heard, windows[:room]])
+            windows = windows[room:]
+            made += [self.show(frame) for frame in self._call()[done:]]
+        return np.stack(made) if made else np.zeros((0, *self.size, 3), np.uint8)
+
+    def _call(self) -> UInt8[np.ndarray, "n S S 3"]:
+        """The frames of all windows of this call; the state after a full one."""
+        networks, count = self.networks, len(self.heard)
+        step = compiled_predict(
+            *networks.sizes, networks.mesh, networks.precision, False
+        )
+        full = count == CHUNK
+        # The program takes the state's memory for the next one.
+        state = self.state if full else jax.tree.map(jnp.copy, self.state)
+        windows = self.heard[np.minimum(np.arange(CHUNK), count - 1)]
+        no = np.zeros(1, bool)
+        made, state = step(
+            networks.weights, self.subject.photo, no, no, windows[None], state
+        )
+        if full:
+            self.state, self.heard = state, self.heard[:0]
+        return np.asarray(made.frames)[0, :count]
