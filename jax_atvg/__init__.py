@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jax_atvg.evaluation.evaluate import evaluate
     from jax_atvg.inference.animate import animate, animate_file
     from jax_atvg.inference.bundle import Bundle, load_bundle
+    from jax_atvg.inference.live import Talker
     from jax_atvg.inference.networks import Networks
     from jax_atvg.models.at_net import ATNet
     from jax_atvg.models.discriminator import Discriminator
@@ -35,6 +36,7 @@ HOMES = {
     "Bundle": "jax_atvg.inference.bundle",
     "load_bundle": "jax_atvg.inference.bundle",
     "Networks": "jax_atvg.inference.networks",
+    "Talker": "jax_atvg.inference.live",
     "ATNet": "jax_atvg.models.at_net",
     "Discriminator": "jax_atvg.models.discriminator",
     "VGNet": "jax_atvg.models.vg_net",
@@ -51,6 +53,7 @@ __all__ = [
     "Experiment",
     "InputError",
     "Networks",
+    "Talker",
     "VGNet",
     "__version__",
     "animate",

@@ -71,7 +71,7 @@ def test_the_page_calls_what_there_is(example):
         if name != "load_config"
     }
     given = dict.fromkeys(["key", "image", "landmarks", "example", "samples"])
-    given["landmarks"] = np.zeros((1, 16, 136))
+    given |= {"landmarks": np.zeros((1, 16, 136)), "samples": np.zeros(1600)}
     given |= {"jax_atvg": jax_atvg, "experiment": jax_atvg.Experiment()}
     with mock.patch.multiple(jax_atvg, create=True, **known):
         exec(example, given)
