@@ -107,12 +107,28 @@ def moments(batches: Iterable[Float[np.ndarray, "_ 136"]]) -> Moments:
 def checked_pca(mean: np.ndarray, components: np.ndarray) -> Pca:
     """A PCA that was read from a file.  ValueError: it is none of landmarks."""
     size = 2 * NUM_POINTS
-    if mean.shape != (size,) or components.shape[:1] != (size,):
-        raise ValueError(f"pca.npz: a mean of {mean.shape}, not of ({size},)")
-    for x in (mean, components):
-        if x.dtype.kind != "f" or not np.isfinite(x).all():
-            raise ValueError("pca.npz: not all are finite numbers")
+    most = components.shape[1] if components.ndim == 2 else size
+    check_array("mean", mean, (size,))
+    check_array("components", components, (size, min(max(most, 1), size)))
     return Pca(mean, components)
+
+
+def checked_moments(count: np.ndarray, mean: np.ndarray, scatter: np.ndarray):
+    """Moments that were read from a file.  ValueError: they are none of landmarks."""
+    size = 2 * NUM_POINTS
+    if count.shape or count.dtype.kind not in "iu" or count < 0:
+        raise ValueError(f"a count of {count}, not a whole number from 0 on")
+    check_array("mean", mean, (size,))
+    check_array("scatter", scatter, (size, size))
+    return Moments(int(count), mean, scatter)
+
+
+def check_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """ValueError: it has another shape, or not all are finite numbers."""
+    if array.shape != shape:
+        raise ValueError(f"{name} of {array.shape}, not of {shape}")
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise ValueError(f"{name}: not all are finite numbers")
 
 
 def fit_pca(

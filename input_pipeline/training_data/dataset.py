@@ -80,6 +80,7 @@ def pca_with_variance(data_dir: DataDir) -> tuple[Pca, Float64[np.ndarray, "136"
         arrays = read_arrays(folders[0], "pca.npz")
         with whole(folders[0]):
             pca = landmarks.checked_pca(arrays["mean"], arrays["components"])
+            landmarks.check_array("variance", arrays["variance"], pca.mean.shape)
             return pca, arrays["variance"]
     together = sum_of_moments(folders)
     return landmarks.fit_pca(together, min(MOST_COEFFICIENTS, together.count - 1))
@@ -97,7 +98,9 @@ def sum_of_moments(folders: Sequence[pathlib.Path]) -> landmarks.Moments:
             )
         with whole(folder):
             fields = landmarks.Moments._fields
-            total += landmarks.Moments(*(arrays[f"moments/{x}"] for x in fields))
+            total += landmarks.checked_moments(
+                *(arrays[f"moments/{x}"] for x in fields)
+            )
     return total
 
 

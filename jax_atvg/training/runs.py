@@ -62,6 +62,12 @@ def read_run(
             f"{workdir}: no pca.npz, without which AT-net's coefficients mean nothing; "
             "start `train` there once more, which writes it"
         )
+    expected = experiment.data.num_coefficients
+    if network == "at" and pca.components.shape[1] != expected:
+        raise InputError(
+            f"{workdir}: its pca.npz has {pca.components.shape[1]} components, its "
+            f"networks {expected}; start `train` there once more, which writes it"
+        )
     variables, data = read_variables(workdir, step), read_data(workdir)
     return Run(experiment, variables, pca, step, data)
 

@@ -112,6 +112,27 @@ def test_one_of_an_earlier_version_must_be_prepared_again(data_dir):
     assert dataset.open_pca(folder).components.shape == (136, 8)  # alone it is enough
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"moments/count": np.array(2.5)},
+        {"moments/count": np.array([3])},
+        {"moments/count": np.array(-1)},
+        {"moments/mean": np.zeros((136, 1))},
+        {"moments/scatter": np.zeros(136)},
+        {"moments/scatter": np.full((136, 136), np.nan)},
+    ],
+    ids=str,
+)
+def test_damaged_moments_are_an_error(data_dir, changes):
+    path = dataset.find_datasets(data_dir)["grid"] / "pca.npz"
+    with np.load(path) as arrays:
+        kept = dict(arrays.items()) | changes
+    np.savez(path, **kept)
+    with pytest.raises(InputError, match=r"grid.*: damaged dataset"):
+        dataset.open_pca(data_dir)
+
+
 def test_all_corpora_share_one_template(data_dir):
     points, indices = dataset.open_template(data_dir)
     np.testing.assert_array_equal(points, [[1.0, 2.0]])

@@ -58,6 +58,11 @@ def test_a_damaged_index_is_an_error(folder, changes):
         {"components": None},
         {"mean": np.full(136, np.nan, np.float32)},
         {"components": np.zeros((136, 20), "U3")},
+        {"components": np.zeros((136, 20, 1), np.float32)},
+        {"components": np.zeros((136, 0), np.float32)},
+        {"components": np.zeros((136, 137), np.float32)},
+        {"variance": np.zeros(135)},
+        {"variance": np.full(136, np.inf)},
     ],
 )
 def test_a_damaged_pca_is_an_error(folder, changes):

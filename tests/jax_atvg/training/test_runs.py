@@ -178,6 +178,20 @@ def test_a_run_without_checkpoints_is_an_error(tmp_path):
         read_run(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("components", "message"),
+    [
+        (np.zeros((136, K, 1), "f4"), "pca.npz: damaged"),
+        (np.zeros((136, 0), "f4"), "pca.npz: damaged"),
+        (np.zeros((136, K - 1), "f4"), "5 components, its networks 6; start `train`"),
+    ],
+)
+def test_a_face_model_of_another_shape_is_an_error(own_run, components, message):
+    save_pca(open_workdir(own_run) / "pca.npz", Pca(model().mean, components))
+    with pytest.raises(InputError, match=message):
+        read_run(own_run, "at")
+
+
 def test_at_net_without_its_face_model_is_an_error(own_run):
     (own_run / "pca.npz").unlink()
     with pytest.raises(InputError, match=r"no pca.npz, .* start `train` there once m"):
