@@ -2,6 +2,7 @@
 #   make test      format and lint checks, then all tests
 #   make lint      the checks alone
 #   make demo      a photo and a sentence become demo.mp4: a face that talks
+#   make web       the page: upload a photo, upload or record a sound, watch
 #   make hostile   ten thousand files that are almost right, a hundred kills: an hour
 #   make smoke     the whole path with tiny networks: train, export, evaluate, animate
 #   make format    let ruff format and fix
@@ -15,22 +16,28 @@ VENV ?= .venv
 WORKERS ?= 2
 ARGS ?=
 # Without requirements/torch.txt the tests that read .pth files are skipped, without
-# requirements/beam.txt that of the Beam pipeline.
-REQUIREMENTS ?= requirements/dev.txt requirements/torch.txt requirements/beam.txt
+# requirements/beam.txt that of the Beam pipeline, without requirements/web.txt those of
+# the page; its tests in a browser need Debian's package chromium as well.
+REQUIREMENTS ?= requirements/dev.txt requirements/torch.txt requirements/beam.txt \
+	requirements/web.txt
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 PROGRAM := $(VENV)/program_installed
+WEB := $(VENV)/web_installed
 # Compiles for a TPU slice, in a folder of its own: next to jax it would look for a TPU.
 LIBTPU := $(VENV)/tpu/installed
 
-.PHONY: demo test hostile lint smoke format clean
+.PHONY: demo web test hostile lint smoke format clean
 
 # The astronaut Eileen Collins (NASA, public domain) comes with scikit-image.
 demo: $(PROGRAM)
 	$(BIN)/python main.py animate --panels --audio=demo/speech.flac --out=demo.mp4 \
 		--image=$$($(BIN)/python -c "import skimage.data as d; print(d.__path__[0])")/astronaut.png
+
+web: $(WEB)
+	$(BIN)/python main.py serve $(ARGS)
 
 test: lint $(LIBTPU)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -64,7 +71,7 @@ endef
 # requirements.txt is part of each of the others.
 $(INSTALLED): requirements.txt $(REQUIREMENTS)
 	$(call install,$(REQUIREMENTS))
-	@touch $@ $(PROGRAM)
+	@touch $@ $(PROGRAM) $(WEB)
 
 $(LIBTPU): $(INSTALLED)
 	@$(PIP_INSTALL) --no-deps --upgrade --target $(@D) \
@@ -73,6 +80,10 @@ $(LIBTPU): $(INSTALLED)
 
 LIBTPU_OF_JAX := import importlib.metadata as m; \
 	print(next(r.split(';')[0] for r in m.requires('jax') if r.startswith('libtpu')))
+
+$(WEB): requirements.txt requirements/web.txt
+	$(call install,requirements/web.txt)
+	@touch $@ $(PROGRAM)
 
 # What the program needs, without the tests'.
 $(PROGRAM): requirements.txt

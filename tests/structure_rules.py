@@ -47,6 +47,7 @@ ALLOWED = {
         "jax_atvg.training",
     ),
 }
+ALLOWED["jax_atvg.web"] = (*SHARED, *FEATURES, *BASE, "jax_atvg.inference")
 ALLOWED["jax_atvg.cli"] = (*ALLOWED, "jax_atvg")
 PACKAGES = ("input_pipeline", "jax_atvg")
 

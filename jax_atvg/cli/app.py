@@ -23,6 +23,7 @@ from jax_atvg.cli import (
     import_torch,
     inspect_data,
     prepare,
+    serve,
     train,
 )
 from jax_atvg.cli.console import complain
@@ -31,6 +32,7 @@ from jax_atvg.training import distributed
 
 VERBS = {  # in the order in which a project uses them
     "animate": animate,
+    "serve": serve,
     "prepare": prepare,
     "inspect": inspect_data,
     "train": train,

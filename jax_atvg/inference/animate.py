@@ -87,6 +87,7 @@ def animate_file(
     panels: bool = False,
     landmarks_out: str | pathlib.Path | None = None,
     progress: bool = False,
+    watch: Callable[[int, int], None] | None = None,
     perceived: Callable[[], Perceived] | None = None,
 ) -> list[pathlib.Path]:
     """Makes a photo speak a recording: writes an MP4; returns the paths written.
@@ -95,6 +96,7 @@ def animate_file(
     audio.AudioReader.  bundle, face, full_frame: see animate.  panels: also writes
     OUT_panels.mp4, with landmarks, attention, colour and result side by side.
     landmarks_out: also writes this .npy, f32[T,68,2], crop coordinates in [-1,1].
+    watch: called with (frames written, frames in all) from time to time.
     perceived: returns what `perceive` finds, where another process computes that;
     otherwise it is computed here.
     Each file appears complete or not at all.  InputError: photo, speech, bundle or one
@@ -110,6 +112,7 @@ def animate_file(
         panels=panels,
         landmarks_out=landmarks_out,
         progress=progress,
+        watch=watch,
         perceived=perceived,
     )
     networks = as_networks(bundle)
@@ -140,11 +143,13 @@ class Film:
         panels: bool = False,
         landmarks_out: str | pathlib.Path | None = None,
         progress: bool = False,
+        watch: Callable[[int, int], None] | None = None,
         perceived: Callable[[], Perceived] | None = None,
     ):
         self.photo, self.face, self.full_frame = photo, face, full_frame
         self.speech, self.track, self.perceived = speech, track, perceived
         self.out, self.progress, self.landmarks_out = pathlib.Path(out), progress, None
+        self.watch = watch
         if self.out.suffix.lower() != ".mp4":
             raise InputError(
                 f"{out}: the video is an MP4; give a name that ends in .mp4"
@@ -196,6 +201,8 @@ class Film:
                             points = landmarks.normalise(points)
                             spoken.append(points.reshape(NUM_POINTS, 2))
                         bar.update()
+                    if self.watch is not None:
+                        self.watch(bar.done, self.length)
 
                 yield write
             if self.landmarks_out is not None:

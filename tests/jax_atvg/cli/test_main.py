@@ -86,7 +86,7 @@ def but(**changes):
 
 
 WRONG = {
-    "dance asked for; say first what to do, one of animate, prepare": ["dance"],
+    "dance asked for; say first what to do, one of animate, serve, prepare": ["dance"],
     "animat asked for; animate meant?; say first": ["animat", "--image=face.jpg"],
     "--full_frame asked for; say first": ["--full_frame", "animate"],
     "animate: animate: not a flag; write --name=value": ["animate", "animate"],

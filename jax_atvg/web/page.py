@@ -1,0 +1,175 @@
+"""The page: photo, sound, a button, and the video."""
+
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import gradio as gr
+
+from input_pipeline.clip import InputError
+from jax_atvg.resources import packaged
+from jax_atvg.web.studio import MOST_CHARACTERS, Made, Studio, Wishes, can_speak
+from jax_atvg.web.turns import Busy
+
+TITLE = "A photo that talks"
+INTRODUCTION = f"""# {TITLE}
+A face photo and a speech recording become a video in which the face speaks. The best
+photo shows one face from the front, upright, with the lips closed."""
+SYNTHETIC = """*The videos are synthetic: the person shown did not say these words.
+Every video says so in its metadata. Use photos and voices of people who agree.*"""
+FONTS = {
+    "font": ["system-ui", "sans-serif"],
+    "font_mono": ["monospace"],
+}  # none fetched
+CSS = "footer {display: none} .faces img {cursor: pointer}"
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The page.  Its files lie in the folder that GRADIO_TEMP_DIR names, and are
+    deleted after limits.minutes."""
+    limits = studio.limits
+    seconds = 60 * limits.minutes
+    with gr.Blocks(
+        title=TITLE,
+        analytics_enabled=False,
+        delete_cache=(min(seconds, 60), seconds),
+    ) as page:
+        gr.Markdown(INTRODUCTION)
+        with gr.Row():
+            with gr.Column():
+                photo = gr.Image(
+                    label="Photo",
+                    type="filepath",
+                    sources=["upload", "webcam"],
+                    elem_id="photo",
+                )
+                face = gr.State("largest")
+                faces = gr.Gallery(
+                    label="Several faces: click the one that is to talk",
+                    visible=False,
+                    columns=6,
+                    height=140,
+                    allow_preview=False,
+                    elem_id="faces",
+                    elem_classes="faces",
+                )
+                sound = gr.Audio(
+                    label=f"Sound, {limits.seconds} s at most",
+                    type="filepath",
+                    sources=["upload", "microphone"],
+                    buttons=["download"],
+                    elem_id="sound",
+                )
+                text = gr.Textbox(
+                    label="Or a text in English, which a computer's voice speaks",
+                    max_length=MOST_CHARACTERS,
+                    visible=can_speak(),
+                    elem_id="text",
+                )
+                full_frame = gr.Checkbox(
+                    label="Show the whole photo, not the face alone", elem_id="whole"
+                )
+                panels = gr.Checkbox(
+                    label="Also show how it is made: landmarks, attention, colour",
+                    elem_id="how",
+                )
+                go = gr.Button("Animate", variant="primary", elem_id="animate")
+            with gr.Column():
+                video = gr.Video(
+                    label="Video",
+                    autoplay=True,
+                    buttons=["download"],
+                    elem_id="video",
+                )
+                panels_video = gr.Video(
+                    label="Landmarks, attention, colour, result",
+                    visible=False,
+                    buttons=["download"],
+                    elem_id="panels",
+                )
+                about = gr.Markdown(elem_id="about")
+        photos, sounds = examples()
+        if photos:
+            gr.Examples(photos, photo, label="Photos to try", elem_id="photos")
+        if sounds:
+            gr.Examples(sounds, sound, label="Sounds to try", elem_id="sounds")
+        gr.Markdown(SYNTHETIC)
+
+        def look(path: str | None) -> tuple[str, Any]:
+            return "largest", shown_faces(studio, path)
+
+        def choose(event: gr.SelectData) -> str:
+            return str(event.index)
+
+        def animate(*inputs: Any, progress: gr.Progress = gr.Progress()):  # noqa: B008
+            made = carried_out(studio, *inputs, progress)
+            shown = [f"- {line}" for line in made.about]
+            return (
+                str(made.video),
+                gr.Video(
+                    value=made.panels and str(made.panels),
+                    visible=made.panels is not None,
+                ),
+                "\n".join(shown),
+            )
+
+        inputs = [photo, sound, text, face, full_frame, panels]
+        photo.change(look, photo, [face, faces], api_visibility="private")
+        faces.select(choose, None, face, api_visibility="private")
+        go.click(
+            animate,
+            inputs,
+            [video, panels_video, about],
+            api_visibility="private",
+            concurrency_limit=limits.waiting + 1,  # the studio has them take turns
+        )
+    return page
+
+
+def shown_faces(studio: Studio, path: str | None) -> Any:
+    """The faces to choose from, where there are several."""
+    found = studio.faces(path) if path and os.path.exists(path) else []
+    return gr.Gallery(value=found if len(found) > 1 else None, visible=len(found) > 1)
+
+
+def carried_out(
+    studio: Studio,
+    photo: str | None,
+    sound: str | None,
+    text: str,
+    face: str,
+    full_frame: bool,
+    panels: bool,
+    progress: gr.Progress,
+) -> Made:
+    """The video, in gradio's own folder.  gr.Error: what is wrong, in one line."""
+    spoken = None
+    try:
+        if not photo:
+            raise InputError("there is no photo; upload one, or click one to try")
+        if text.strip():
+            sound = spoken = studio.speak(text)
+        if not sound:
+            raise InputError("there is no sound; upload or record some")
+        return studio.animate(
+            photo,
+            sound,
+            Wishes(face, full_frame, panels),
+            lambda share, words: progress(share, desc=words),
+        )
+    except (InputError, Busy) as error:
+        raise gr.Error(str(error), duration=None, print_exception=False) from error
+    finally:
+        if spoken is not None:
+            shutil.rmtree(pathlib.Path(spoken).parent, ignore_errors=True)
+
+
+def examples() -> tuple[list[str], list[str]]:
+    """(photos, sounds) to try: the astronaut Eileen Collins (NASA, public domain), who
+    comes with scikit-image, and the demo's sentence."""
+    import skimage.data
+
+    photo = pathlib.Path(skimage.data.__path__[0]) / "astronaut.png"
+    sound = packaged("demo/speech.flac")
+    return tuple([str(path)] if path.exists() else [] for path in (photo, sound))
