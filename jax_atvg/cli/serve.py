@@ -1,6 +1,6 @@
 """A page on this machine: a photo, a sound, a button, and the video.
 
-    python main.py serve
+    python main.py serve --port=7860
 
 Then open the address that is printed.  What visitors give and get is kept in a folder
 of its own, which is deleted at the end, and each file after some minutes.  Programs
