@@ -23,7 +23,7 @@ from input_pipeline.media.streaming import SoundStream
 from jax_atvg.inference.animate import Picture, painter, read_subject
 from jax_atvg.inference.bundle import Bundle
 from jax_atvg.inference.networks import Networks, as_networks, compiled_predict
-from jax_atvg.inference.predict import first_state
+from jax_atvg.inference.predict import Photo, State, first_state
 from jax_atvg.resources import DEFAULT_BUNDLE
 
 # Frames of a call of the networks.  A call that is not full is made again with the
@@ -68,7 +68,7 @@ class Talker:
 
     def _begin(self) -> None:
         self.sound = SoundStream(self.rate)
-        self.state = jax.tree.map(jnp.asarray, first_state(*self.networks.sizes))
+        self.state = beginning(self.networks)
         self.heard = np.zeros((0, WINDOW_ROWS, WINDOW_SIZE), np.float32)
 
     def push(
@@ -101,18 +101,36 @@ class Talker:
 
     def _call(self) -> UInt8[np.ndarray, "n S S 3"]:
         """The frames of all windows of this call; the state after a full one."""
-        networks, count = self.networks, len(self.heard)
-        step = compiled_predict(
-            *networks.sizes, networks.mesh, networks.precision, False
-        )
+        count = len(self.heard)
         full = count == CHUNK
         # The program takes the state's memory for the next one.
         state = self.state if full else jax.tree.map(jnp.copy, self.state)
         windows = self.heard[np.minimum(np.arange(CHUNK), count - 1)]
-        no = np.zeros(1, bool)
-        made, state = step(
-            networks.weights, self.subject.photo, no, no, windows[None], state
-        )
+        frames, state = call(self.networks, self.subject.photo, windows, state)
         if full:
             self.state, self.heard = state, self.heard[:0]
-        return np.asarray(made.frames)[0, :count]
+        return np.asarray(frames)[:count]
+
+
+def call(
+    networks: Networks,
+    photo: Photo,
+    windows: Float32[np.ndarray, "n 28 12"],
+    state: State,
+) -> tuple[UInt8[jax.Array, "n S S 3"], State]:
+    """CHUNK frames of one photo, and the state after them; the given one is used up."""
+    step = compiled_predict(*networks.sizes, networks.mesh, networks.precision, False)
+    no = np.zeros(1, bool)
+    made, state = step(networks.weights, photo, no, no, windows[None], state)
+    return made.frames[0], state
+
+
+def beginning(networks: Networks) -> State:
+    """The state before the first frame."""
+    return jax.tree.map(jnp.asarray, first_state(*networks.sizes))
+
+
+def warm_up(networks: Networks, photo: Photo) -> None:
+    """Compiles what a talker calls, so that the first frame does not wait for it."""
+    windows = np.zeros((CHUNK, WINDOW_ROWS, WINDOW_SIZE), np.float32)
+    jax.block_until_ready(call(networks, photo, windows, beginning(networks)))

@@ -15,7 +15,8 @@ from jax_atvg.web.turns import Busy
 TITLE = "A photo that talks"
 INTRODUCTION = f"""# {TITLE}
 A face photo and a speech recording become a video in which the face speaks. The best
-photo shows one face from the front, upright, with the lips closed."""
+photo shows one face from the front, upright, with the lips closed.
+[Speak yourself, and the face speaks with you](/live)."""
 SYNTHETIC = """*The videos are synthetic: the person shown did not say these words.
 Every video says so in its metadata. Use photos and voices of people who agree.*"""
 FONTS = {
@@ -51,6 +52,8 @@ def build(studio: Studio) -> gr.Blocks:
                     columns=6,
                     height=140,
                     allow_preview=False,
+                    object_fit="contain",
+                    buttons=[],
                     elem_id="faces",
                     elem_classes="faces",
                 )
@@ -122,6 +125,7 @@ def build(studio: Studio) -> gr.Blocks:
             inputs,
             [video, panels_video, about],
             api_visibility="private",
+            scroll_to_output=True,
             concurrency_limit=limits.waiting + 1,  # the studio has them take turns
         )
     return page

@@ -1,4 +1,4 @@
-"""The server: the page at /, and an interface for programs at /api/animate."""
+"""The server: the page at /, the live one at /live, and for programs /api/animate."""
 
 import contextlib
 import ipaddress
@@ -8,8 +8,8 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
 
 import fastapi
 import gradio as gr
@@ -22,7 +22,7 @@ from starlette.background import BackgroundTask
 from starlette.datastructures import UploadFile as Upload
 
 from input_pipeline.clip import InputError
-from jax_atvg.web import page
+from jax_atvg.web import live, page
 from jax_atvg.web.studio import Studio, Wishes
 from jax_atvg.web.turns import Busy
 
@@ -54,7 +54,9 @@ def app(studio: Studio, password: str = "") -> fastapi.FastAPI:
     whole = fastapi.FastAPI(
         title="jax_atvg", docs_url="/api", redoc_url=None, lifespan=lifespan
     )
-    whole.include_router(interface(studio, password))
+    known = Depends(asked_for(password))
+    whole.include_router(interface(studio, known))
+    whole.include_router(live.routes(studio, [known]))
     return gr.mount_gradio_app(
         whole,
         page.build(studio).queue(max_size=studio.limits.waiting + 1),
@@ -73,9 +75,8 @@ def app(studio: Studio, password: str = "") -> fastapi.FastAPI:
 # --- for programs ---
 
 
-def interface(studio: Studio, password: str) -> fastapi.APIRouter:
-    """POST /api/animate: photo and sound -> the video."""
-    router = fastapi.APIRouter(prefix="/api")
+def asked_for(password: str) -> Callable[..., None]:
+    """What asks a visitor for the password, or nobody for an empty one."""
 
     def known(
         given: Annotated[
@@ -94,7 +95,14 @@ def interface(studio: Studio, password: str) -> fastapi.APIRouter:
                 401, "wrong name or password", {"WWW-Authenticate": "Basic"}
             )
 
-    @router.post("/animate", response_class=FileResponse, dependencies=[Depends(known)])
+    return known
+
+
+def interface(studio: Studio, known: Any) -> fastapi.APIRouter:
+    """POST /api/animate: photo and sound -> the video."""
+    router = fastapi.APIRouter(prefix="/api")
+
+    @router.post("/animate", response_class=FileResponse, dependencies=[known])
     async def animate(
         photo: UploadFile,
         sound: UploadFile | None = None,

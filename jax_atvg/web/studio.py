@@ -28,6 +28,7 @@ from input_pipeline.clip import (
 )
 from input_pipeline.faces import detection
 from input_pipeline.media import audio, image
+from jax_atvg.inference import live
 from jax_atvg.inference.animate import animate_file, panels_path
 from jax_atvg.inference.networks import Clip, Networks
 from jax_atvg.inference.perception import Perceived
@@ -142,6 +143,7 @@ class Studio:
         windows = np.zeros((1, WINDOW_ROWS, WINDOW_SIZE), np.float32)
         for maps in (False, True):
             list(self.networks.predict([Clip(photo, windows)], maps))
+        live.warm_up(self.networks, photo)
         detection.detect(np.zeros((64, 64, 3), np.uint8))
 
     def hear(self, sound: str | pathlib.Path) -> audio.Heard:

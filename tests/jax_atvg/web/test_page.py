@@ -19,6 +19,8 @@ FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update"),
     "--disable-sync",
+    # A microphone that hears beeps, and that nobody has to allow.
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 )
 PATIENCE = 60_000  # milliseconds
 
@@ -56,14 +58,14 @@ def open_page(browser, address):
     """Opens the page, in a window of its own; nothing may be asked of elsewhere."""
     contexts, outside = [], []
 
-    def open_page(width=1200):
+    def open_page(path="/", wait_for="#animate", width=1200):
         context = browser.new_context(viewport={"width": width, "height": 900})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: outside.append(request.url))
-        page.goto(address)
-        page.wait_for_selector("#animate")
+        page.goto(address + path)
+        page.wait_for_selector(wait_for)
         return page
 
     yield open_page
@@ -148,3 +150,25 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(open_page):
     page = open_page(width=360)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("#animate").bounding_box()["width"] > 250
+
+
+def test_the_face_speaks_with_the_visitor(open_page, brought):
+    """The fake microphone beeps; frames come, and the page says how late they are."""
+    page = open_page("/live", "#go")
+    page.click("#go")
+    page.wait_for_function(
+        "document.querySelector('#error').textContent.startsWith('there is no photo')"
+    )
+    page.set_input_files("#photo", str(brought / "face.png"))
+    page.click("#go")
+    page.wait_for_function(
+        "/^frame \\d+; the face is \\d+ ms behind/.test("
+        "document.querySelector('#state').textContent)"
+    )
+    drawn = "document.querySelector('#face').toDataURL()"
+    assert page.evaluate("document.querySelector('#face').width") == 32
+    before = page.evaluate(drawn)
+    page.wait_for_function(f"{drawn} !== {before!r}")
+    page.click("#go")
+    page.wait_for_function("document.querySelector('#go').textContent === 'Start'")
+    assert page.evaluate("document.querySelector('#error').textContent") == ""
