@@ -17,9 +17,10 @@ WORKERS ?= 2
 ARGS ?=
 # Without requirements/torch.txt the tests that read .pth files are skipped, without
 # requirements/beam.txt that of the Beam pipeline, without requirements/web.txt those of
-# the page; its tests in a browser need Debian's package chromium as well.
+# the page (in a browser: Debian's package chromium is needed as well), and without
+# requirements/heic.txt one of photos.
 REQUIREMENTS ?= requirements/dev.txt requirements/torch.txt requirements/beam.txt \
-	requirements/web.txt
+	requirements/web.txt requirements/heic.txt
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.small_bundle import photo, speech
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("gpu", "tpu", "torch", "beam", "web", "dev")
+EXTRAS = ("gpu", "tpu", "torch", "beam", "web", "heic", "dev")
 
 
 def requirements(path: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Reads and writes pictures as u8[H,W,3] RGB; converts between bytes and [-1, 1]."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import warnings
@@ -13,9 +14,13 @@ from jaxtyping import Float32, UInt8
 from input_pipeline.clip import InputError
 from input_pipeline.media.container import check_size, too_large
 
+# By which a file says so (ISO/IEC 23008-12, annex B).
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
 
 def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
     """Reads any picture that Pillow decodes: RGB, 0..255, upright by its EXIF tag.
+    HEIC as well, where pillow-heif is installed.
 
     Grey becomes RGB, 16 bits become 8, transparency is laid over white.  Of moving
     pictures the first is taken.
@@ -24,7 +29,7 @@ def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
     """
     import PIL.Image
 
-    path = pathlib.Path(path)
+    path, heic_is_read = pathlib.Path(path), read_heic_too()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {what}; give the path of a JPEG or PNG photo")
@@ -47,9 +52,32 @@ def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
             f"{path}: cannot be read ({error.strerror}); give a readable file"
         ) from error
     except Exception as error:  # Pillow raises many kinds
+        if not heic_is_read and is_heic(path):
+            raise InputError(
+                f"{path}: a HEIC photo; pip install -r requirements/heic.txt, or save "
+                "it as JPEG"
+            ) from error
         raise InputError(
             f"{path}: not a readable picture; save it as JPEG or PNG"
         ) from error
+
+
+@functools.cache
+def read_heic_too() -> bool:
+    """Teaches Pillow to read HEIC, if pillow-heif is installed, and says whether."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def is_heic(path: pathlib.Path) -> bool:
+    """Whether a file says at its beginning that it is a HEIC photo."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in HEIC
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ VIDEOS = (
 PHOTOS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif"),
     *(".tiff", ".ppm", ".pgm", ".pnm", ".jp2", ".avif", ".gif"),
+    *(".heic", ".heif"),
 )
 
 

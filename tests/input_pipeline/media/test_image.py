@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from input_pipeline.clip import InputError
+from input_pipeline.media import image
 from input_pipeline.media.image import read_image, write_image
 
 RED, GREEN = (200, 10, 20), (10, 180, 30)
@@ -154,3 +155,38 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, picture, monkeypatch):
     monkeypatch.setattr(PIL.Image, "open", refuse)
     with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
         read_image(tmp_path / "a.png")
+
+
+# --- HEIC ---
+
+
+@pytest.fixture
+def heic(tmp_path):
+    """64 x 32, left half red, right half green, to be turned by a quarter."""
+    writer = pytest.importorskip("pillow_heif", reason="requirements/heic.txt")
+    writer.register_heif_opener()
+    rgb = np.zeros((32, 64, 3), np.uint8)
+    rgb[:, :32], rgb[:, 32:] = RED, GREEN
+    photo = PIL.Image.fromarray(rgb)
+    turned = photo.getexif()
+    turned[274] = 6
+    photo.save(tmp_path / "photo.heic", quality=95, exif=turned.tobytes())
+    return tmp_path / "photo.heic"
+
+
+def test_heic_is_read_upright_where_pillow_heif_is_installed(heic):
+    read = read_image(heic)
+    assert read.shape == (64, 32, 3)
+    for half, colour in ((read[:32], RED), (read[32:], GREEN)):
+        assert np.abs(half[4:-4].astype(int) - colour).mean() < 4
+
+
+def test_without_it_a_heic_photo_is_told_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(image, "read_heic_too", lambda: False)
+    box = struct.pack(">I", 28) + b"ftypheic" + bytes(16)
+    (tmp_path / "photo.heic").write_bytes(box + b"nothing that Pillow reads")
+    with pytest.raises(InputError, match=r"a HEIC photo; pip install .*heic.txt"):
+        read_image(tmp_path / "photo.heic")
+    (tmp_path / "other.heic").write_bytes(b"something else entirely")
+    with pytest.raises(InputError, match="not a readable picture"):
+        read_image(tmp_path / "other.heic")
