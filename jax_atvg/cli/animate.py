@@ -35,6 +35,7 @@ def flags(add: Flags) -> None:
     precision_flag(add)
     add.text("face", "Which face: largest, or 0, 1, ... from the left.", "largest")
     add.switch("full_frame", "Put the face back into the whole picture.")
+    add.switch("label", "Write into the picture that it is synthetic.")
     add.switch(
         "panels",
         "Also write OUT_panels.mp4: landmarks, attention, colour and result.",
@@ -150,7 +151,8 @@ def make_videos(
 def settings(given: Given) -> dict[str, Any]:
     """What is the same for every video."""
     chosen = {
-        name: getattr(given, name) for name in ("face", "track", "full_frame", "panels")
+        name: getattr(given, name)
+        for name in ("face", "track", "full_frame", "label", "panels")
     }
     return chosen | {"progress": True}
 

@@ -33,6 +33,7 @@ def flags(add: Flags) -> None:
         f"Visitors are asked for it, with the name atvg; or set {PASSWORD}, which "
         "other users of this machine do not see.",
     )
+    add.switch("label", "Write into every video that it is synthetic.")
     add.number("seconds", "Of sound that are accepted.", 120, least=1)
     add.number("megabytes", "Of a file that are accepted.", 50, least=1)
     add.number("waiting", "Visitors that may wait for their turn.", 8, least=0)
@@ -66,7 +67,10 @@ def run(given: Given) -> int:
     )
     with tempfile.TemporaryDirectory(prefix="jax_atvg") as folder:
         studio = Studio(
-            networks, folder, Limits(given.megabytes, given.seconds, given.waiting)
+            networks,
+            folder,
+            Limits(given.megabytes, given.seconds, given.waiting),
+            given.label,
         )
         say("compiling the networks")
         studio.warm_up()

@@ -20,7 +20,7 @@ from jaxtyping import Float, Real, UInt8
 
 from input_pipeline.clip import CROP_SIZE, NUM_POINTS, InputError
 from input_pipeline.faces import align, detection, landmarks
-from input_pipeline.faces.drawing import draw_lines
+from input_pipeline.faces.drawing import draw_lines, labelled
 from input_pipeline.files import check_place, replacing
 from input_pipeline.media import audio, image, video
 from input_pipeline.media.image import to_float
@@ -59,19 +59,21 @@ def animate(
     *,
     face: str = "largest",
     full_frame: bool = False,
+    label: bool = False,
 ) -> UInt8[np.ndarray, "T height width 3"]:
     """Makes a photo speak a recording; returns all frames, RGB 0..255, 25 a second.
 
     photo: a file, or u8[H,W,3] RGB.  speech: a file, or (samples[N] or [N,C], samples a
     second).  bundle: a Bundle, its folder, or its Networks, which repeated calls can
     share.  face: "largest", or "0", "1", ... counted from the left.  full_frame: the
-    whole picture instead of the aligned crop.
+    whole picture instead of the aligned crop.  label: every frame says that it is
+    synthetic.
     InputError: photo, speech or bundle cannot be used; the message says why.
     """
     networks = as_networks(bundle)
     subject = read_subject(photo, networks.bundle, face)
     heard = read_speech(speech)
-    show = painter(subject, full_frame)
+    show = painter(subject, full_frame, label)
     return np.stack([show(p.frames) for p in talk(networks, subject.photo, heard)])
 
 
@@ -84,6 +86,7 @@ def animate_file(
     face: str = "largest",
     track: int = 0,
     full_frame: bool = False,
+    label: bool = False,
     panels: bool = False,
     landmarks_out: str | pathlib.Path | None = None,
     progress: bool = False,
@@ -93,8 +96,8 @@ def animate_file(
     """Makes a photo speak a recording: writes an MP4; returns the paths written.
 
     photo, speech: files.  The MP4 has the original sound.  track: see
-    audio.AudioReader.  bundle, face, full_frame: see animate.  panels: also writes
-    OUT_panels.mp4, with landmarks, attention, colour and result side by side.
+    audio.AudioReader.  bundle, face, full_frame, label: see animate.  panels: also
+    writes OUT_panels.mp4, with landmarks, attention, colour and result side by side.
     landmarks_out: also writes this .npy, f32[T,68,2], crop coordinates in [-1,1].
     watch: called with (frames written, frames in all) from time to time.
     perceived: returns what `perceive` finds, where another process computes that;
@@ -109,6 +112,7 @@ def animate_file(
         face=face,
         track=track,
         full_frame=full_frame,
+        label=label,
         panels=panels,
         landmarks_out=landmarks_out,
         progress=progress,
@@ -140,13 +144,15 @@ class Film:
         face: str = "largest",
         track: int = 0,
         full_frame: bool = False,
+        label: bool = False,
         panels: bool = False,
         landmarks_out: str | pathlib.Path | None = None,
         progress: bool = False,
         watch: Callable[[int, int], None] | None = None,
         perceived: Callable[[], Perceived] | None = None,
     ):
-        self.photo, self.face, self.full_frame = photo, face, full_frame
+        self.photo, self.face = photo, face
+        self.full_frame, self.label = full_frame, label
         self.speech, self.track, self.perceived = speech, track, perceived
         self.out, self.progress, self.landmarks_out = pathlib.Path(out), progress, None
         self.watch = watch
@@ -172,7 +178,7 @@ class Film:
         subject = read_subject(self.photo, bundle, self.face, points_px)
         heard = read_speech(self.speech, heard, self.track)
         self.bundle, self.length = bundle, len(heard.windows)
-        self.show = painter(subject, self.full_frame)
+        self.show = painter(subject, self.full_frame, self.label)
         return Clip(subject.photo, heard.windows, heard.silent)
 
     @contextlib.contextmanager
@@ -196,7 +202,8 @@ class Film:
                         points = crop_points(self.bundle, made.landmarks[i])
                         videos[0].write(self.show(frame))
                         if len(videos) > 1:
-                            videos[1].write(panel(frame_of(made, i), points))
+                            shown = panel(frame_of(made, i), points)
+                            videos[1].write(labelled(shown) if self.label else shown)
                         if self.landmarks_out is not None:
                             points = landmarks.normalise(points)
                             spoken.append(points.reshape(NUM_POINTS, 2))
@@ -317,11 +324,16 @@ def frame_of(made: Rendered, i: int) -> Rendered:
     return jax.tree.map(lambda x: x[i], made)
 
 
-def painter(subject: Subject, full_frame: bool):
+def painter(subject: Subject, full_frame: bool, label: bool = False):
     """A function: frame u8[S,S,3] -> the picture to show, u8[H,W,3]."""
-    if not full_frame:
-        return lambda frame: frame
-    return align.Paster(subject.picture, subject.matrix, subject.photo.image.shape[1])
+    size = subject.photo.image.shape[1]
+
+    def show(frame: Picture) -> Picture:
+        return frame
+
+    if full_frame:
+        show = align.Paster(subject.picture, subject.matrix, size)
+    return (lambda frame: labelled(show(frame))) if label else show
 
 
 def crop_points(

@@ -35,7 +35,7 @@ CHUNK = 4
 class Talker:
     """Makes frames of sound that comes piece by piece.
 
-    photo, bundle, face, full_frame: see animate; several talkers can share Networks.
+    photo, bundle, face, full_frame, label: see animate; talkers can share Networks.
     rate: samples a second of the sound; at 16000 there is no resampler, which is late
     by up to 40 ms at 44100 and 115 ms at 8000.  The talker's memory does not grow.  On
     a CPU the frames are, bit for bit, those of animate, however the sound is divided;
@@ -52,6 +52,7 @@ class Talker:
         rate: int = SAMPLE_RATE,
         face: str = "largest",
         full_frame: bool = False,
+        label: bool = False,
     ):
         self.networks, self.rate = as_networks(bundle), rate
         if self.networks.batch_size != 1:
@@ -60,7 +61,7 @@ class Talker:
                 "face; make Networks with batch_size=1"
             )
         self.subject = read_subject(photo, self.networks.bundle, face)
-        self.show = painter(self.subject, full_frame)
+        self.show = painter(self.subject, full_frame, label)
         size = self.networks.bundle.vg_net.image_size
         whole = self.subject.picture.shape[:2]
         self.size = whole if full_frame else (size, size)

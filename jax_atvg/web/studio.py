@@ -77,7 +77,8 @@ Tell = Callable[[float, str], None]  # (share of the work that is done, what is 
 class Studio:
     """Networks that visitors take turns with.
 
-    folder: where jobs have theirs; what lies there is the visitors'.
+    folder: where jobs have theirs; what lies there is the visitors'.  label: every
+    frame says that it is synthetic.
     """
 
     def __init__(
@@ -85,9 +86,10 @@ class Studio:
         networks: Networks,
         folder: str | pathlib.Path,
         limits: Limits = Limits(),
+        label: bool = False,
     ):
         self.networks, self.folder, self.limits = networks, pathlib.Path(folder), limits
-        self.turns = Turns(limits.waiting)
+        self.turns, self.label = Turns(limits.waiting), label
 
     def animate(
         self,
@@ -121,6 +123,7 @@ class Studio:
                         self.networks,
                         watch=lambda done, of: tell(done / of, f"frame {done} of {of}"),
                         perceived=lambda: Perceived(points, heard),
+                        label=self.label,
                         **wishes._asdict(),
                     )
             except BaseException:
