@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from input_pipeline.clip import InputError
 from input_pipeline.files import same_place
+from input_pipeline.preparation.listing import PHOTOS
 from jax_atvg.cli.console import complain, say_what_runs, tell_compilations
 from jax_atvg.cli.flags import Flags, Given, bundle_flag, precision_flag
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jax_atvg.inference.networks import Networks
 
 ONE_VIDEO = ("image", "audio", "out")
+TALKING = "_talking.mp4"  # ends the names of a folder's videos
 AT_ONCE = 8  # videos on one GPU or TPU, with --batch
 
 Waiting = Callable[[], Any]  # returns what another process is computing
@@ -43,8 +45,9 @@ def flags(add: Flags) -> None:
     add.path("landmarks_out", "Also write the landmarks, f32[T,68,2], to this .npy.")
     add.path(
         "batch",
-        "A CSV of image,audio,out rows in place of these three flags; a bad row does "
-        "not stop the others.",
+        "A CSV of image,audio,out rows in place of these three flags; or a folder, in "
+        "which photos and recordings of the same name, as ann.jpg and ann.wav, become "
+        "ann_talking.mp4. A bad row does not stop the others.",
     )
     add.number(
         "track",
@@ -180,9 +183,12 @@ def say_what_networks_run(networks: "Networks") -> None:
 
 def read_jobs(path: str | os.PathLike) -> list[list[str]]:
     """Rows image,audio,out of a CSV file; a first row of just these words is a header.
+    Or those of a folder.
 
     InputError: no such file, no rows.
     """
+    if os.path.isdir(path):
+        return jobs_of_folder(pathlib.Path(path))
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # Excel's mark
             rows = [row for row in csv.reader(file) if row]
@@ -194,6 +200,25 @@ def read_jobs(path: str | os.PathLike) -> list[list[str]]:
     rows = rows[1:] if rows[:1] == [list(ONE_VIDEO)] else rows
     if not rows:
         raise InputError(f"{path}: no rows; give image,audio,out, one video a row")
+    return rows
+
+
+def jobs_of_folder(folder: pathlib.Path) -> list[list[str]]:
+    """A row for every photo and every recording of its name.  InputError: none."""
+    names = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    rows = [
+        [str(photo), str(sound), str(folder / f"{photo.stem}{TALKING}")]
+        for photo in names
+        for sound in names
+        if photo.suffix.lower() in PHOTOS
+        and sound.stem == photo.stem
+        and sound.suffix.lower() not in PHOTOS
+    ]
+    if not rows:
+        raise InputError(
+            f"{folder}: no photo and recording of the same name; call them as ann.jpg "
+            "and ann.wav, or give a CSV"
+        )
     return rows
 
 

@@ -1,5 +1,6 @@
 """animate --batch: bad rows, jobs that need each other, several videos at a time."""
 
+import shutil
 import types
 
 import pytest
@@ -112,3 +113,29 @@ def test_a_gpu_plays_eight_videos_at_a_time(
 
     monkeypatch.setattr(networks, "Networks", made)
     assert animate.networks_for(None, jobs, "default") == (rows, taken)
+
+
+def test_a_folder_pairs_photos_and_recordings_by_name(call, files, at_once, tmp_path):
+    for name in ("ann.png", "bob.PNG", "cid.png"):
+        shutil.copy(files / "a face.png", tmp_path / name)
+    for name in ("ann.wav", "bob.wav", "dan.wav"):
+        shutil.copy(files / "räde.wav", tmp_path / name)
+    code, output, _ = call("animate", "--bundle=bundle", f"--batch={tmp_path}")
+    made = [str(tmp_path / f"{name}_talking.mp4") for name in ("ann", "bob")]
+    wrote = [line.removeprefix("wrote ") for line in output if "wrote" in line]
+    assert code == 0 and wrote == made
+    code, _, _ = call("animate", "--bundle=bundle", f"--batch={tmp_path}")
+    assert code == 0  # again: what was made is no recording of ann
+
+
+def test_two_recordings_of_a_name_are_told(call, files, at_once, tmp_path):
+    shutil.copy(files / "a face.png", tmp_path / "ann.png")
+    for name in ("ann.wav", "ann.flac"):
+        shutil.copy(files / "räde.wav", tmp_path / name)
+    code, _, errors = call("animate", "--bundle=bundle", f"--batch={tmp_path}")
+    assert code == 2 and "ann_talking.mp4 again; give every job its own" in "".join(errors)
+
+
+def test_a_folder_without_pairs_is_refused(call, files, tmp_path):
+    code, _, errors = call("animate", "--bundle=bundle", f"--batch={tmp_path}")
+    assert code == 2 and "no photo and recording of the same name" in errors[0]

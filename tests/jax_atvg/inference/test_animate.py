@@ -390,34 +390,3 @@ def test_speech_gives_no_warning(bundle):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         animate.animate(photo(), (speech(0.4), 16000), bundle)
-
-
-# The label
-
-
-@pytest.mark.parametrize("full_frame", [False, True])
-def test_the_label_covers_a_corner_and_nothing_else(files, bundle, full_frame):
-    sound = (speech(0.4, RATE), RATE)
-    plain, labelled = (
-        animate.animate(photo(), sound, bundle, full_frame=full_frame, label=label)
-        for label in (False, True)
-    )
-    changed = np.argwhere((plain != labelled).any((0, 3)))
-    height, width = plain.shape[1:3]
-    assert len(changed) and (plain[0] != labelled[0]).any()
-    top, right = changed[:, 0].min(), changed[:, 1].max()
-    assert top > height / 3 and changed[:, 0].max() == height - 1
-    assert changed[:, 1].min() == 0 and (right < 0.7 * width or not full_frame)
-
-
-def test_labelled_files(files, bundle, tmp_path):
-    for label in (False, True):
-        animate.animate_file(
-            *(files / "photo.png", files / "speech.wav", tmp_path / f"{label}.mp4"),
-            *(bundle,),
-            label=label,
-            panels=True,
-        )
-    for name in ("{}.mp4", "{}_panels.mp4"):
-        plain, labelled = (decode(tmp_path / name.format(x)) for x in (False, True))
-        assert plain.shape == labelled.shape and (plain != labelled).any()
