@@ -3,6 +3,7 @@
 #   make lint      the checks alone
 #   make demo      a photo and a sentence become demo.mp4: a face that talks
 #   make web       the page: upload a photo, upload or record a sound, watch
+#   make readme    the README's pictures, from the model that comes along
 #   make hostile   ten thousand files that are almost right, a hundred kills: an hour
 #   make smoke     the whole path with tiny networks: train, export, evaluate, animate
 #   make format    let ruff format and fix
@@ -30,12 +31,15 @@ WEB := $(VENV)/web_installed
 # Compiles for a TPU slice, in a folder of its own: next to jax it would look for a TPU.
 LIBTPU := $(VENV)/tpu/installed
 
-.PHONY: demo web test hostile lint smoke format clean
+.PHONY: demo readme web test hostile lint smoke format clean
 
 # The astronaut Eileen Collins (NASA, public domain) comes with scikit-image.
 demo: $(PROGRAM)
 	$(BIN)/python main.py animate --panels --audio=demo/speech.flac --out=demo.mp4 \
 		--image=$$($(BIN)/python -c "import skimage.data as d; print(d.__path__[0])")/astronaut.png
+
+readme: $(PROGRAM)
+	$(BIN)/python docs/make_figures.py
 
 web: $(WEB)
 	$(BIN)/python main.py serve $(ARGS)

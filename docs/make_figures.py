@@ -1,8 +1,9 @@
-"""Draws the pictures docs/pipeline.png and docs/talking.png, which the README shows.
+"""Draws the pictures that the README shows: docs/demo.webp, pipeline.png, talking.png.
 
-python docs/make_figures.py                         # pipeline.png alone
+make readme                                         # demo.webp and pipeline.png
 python docs/make_figures.py --data_dir=DATA         # talking.png as well
 
+demo.webp is the sentence of `make demo`, spoken by the model that comes along.
 pipeline.png shows how a photo is prepared for the networks.  talking.png shows what the
 default model generates; DATA holds the datasets of docs/default_model.md.
 """
@@ -13,21 +14,29 @@ import sys
 
 import cv2
 import numpy as np
+from PIL import Image
 from skimage.data import astronaut
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from input_pipeline.clip import CROP_SIZE  # noqa: E402
+from input_pipeline.clip import CROP_SIZE, FRAME_RATE  # noqa: E402
 from input_pipeline.faces import align, detection  # noqa: E402
 from input_pipeline.faces.drawing import draw_dots, draw_lines  # noqa: E402
-from input_pipeline.media.image import write_image  # noqa: E402
+from input_pipeline.media.image import to_u8, write_image  # noqa: E402
 from input_pipeline.training_data import dataset  # noqa: E402
 from jax_atvg.evaluation.evaluate import read_take  # noqa: E402
 from jax_atvg.evaluation.synthesis import Synthesis  # noqa: E402
-from jax_atvg.inference.animate import read_speech, read_subject, talk  # noqa: E402
-from jax_atvg.inference.bundle import load_bundle  # noqa: E402
-from jax_atvg.inference.networks import Networks  # noqa: E402
+from jax_atvg.inference.animate import (  # noqa: E402
+    Subject,
+    crop_points,
+    panel,
+    read_speech,
+    read_subject,
+    talk,
+)
+from jax_atvg.inference.bundle import Bundle, load_bundle  # noqa: E402
+from jax_atvg.inference.networks import Networks, Rendered  # noqa: E402
 from jax_atvg.resources import DEFAULT_BUNDLE  # noqa: E402
 
 SIDE = 384  # pixels, height and width of one picture of pipeline.png
@@ -46,6 +55,7 @@ def main() -> None:
     )
     data_dir = parser.parse_args().data_dir
     write_image(ROOT / "docs" / "pipeline.png", pipeline())
+    write_moving(ROOT / "docs" / "demo.webp", speaking())
     if data_dir:
         write_image(ROOT / "docs" / "talking.png", talking(data_dir))
 
@@ -66,13 +76,37 @@ def talking(data_dir: str) -> np.ndarray:
     for i in PORTRAITS:
         (made,) = synthesis([read_take(clips, i, None)])
         rows += strip(made.frames["end_to_end"])
-    subject = read_subject(astronaut(), bundle, "largest")
-    networks = Networks(bundle)
-    speech = read_speech(ROOT / "demo" / "speech.flac")
-    made = list(talk(networks, subject.photo, speech, maps=True))
+    _, made = demo(bundle)
     frames = np.stack([p.frames for p in made])
     attention = np.stack([p.attention for p in made])
     return np.concatenate(rows + strip(frames, gray(attention)))
+
+
+def demo(bundle: Bundle) -> tuple[Subject, list[Rendered]]:
+    """The photo of `make demo`, and what the networks make of its sentence."""
+    subject = read_subject(astronaut(), bundle, "largest")
+    speech = read_speech(ROOT / "demo" / "speech.flac")
+    return subject, list(talk(Networks(bundle), subject.photo, speech, maps=True))
+
+
+def speaking() -> list[np.ndarray]:
+    """The frames of demo.webp: the photo's crop, landmarks, attention, colour, result,
+    side by side."""
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    subject, made = demo(bundle)
+    crop = to_u8(subject.photo.image[0])
+    return [
+        np.concatenate([crop, panel(p, crop_points(bundle, p.landmarks))], axis=1)
+        for p in made
+    ]
+
+
+def write_moving(path: pathlib.Path, frames: list[np.ndarray]) -> None:
+    """An animated WebP, which plays again and again."""
+    first, *rest = map(Image.fromarray, frames)
+    duration = 1000 // FRAME_RATE
+    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0,
+               quality=70, method=6)  # fmt: skip
 
 
 def strip(*sequences: np.ndarray) -> list[np.ndarray]:

@@ -133,7 +133,8 @@ def test_two_recordings_of_a_name_are_told(call, files, at_once, tmp_path):
     for name in ("ann.wav", "ann.flac"):
         shutil.copy(files / "räde.wav", tmp_path / name)
     code, _, errors = call("animate", "--bundle=bundle", f"--batch={tmp_path}")
-    assert code == 2 and "ann_talking.mp4 again; give every job its own" in "".join(errors)
+    told = "".join(errors)
+    assert code == 2 and "ann_talking.mp4 again; give every job its own" in told
 
 
 def test_a_folder_without_pairs_is_refused(call, files, tmp_path):
