@@ -26,9 +26,9 @@ from jax_atvg.inference.networks import Networks, as_networks, compiled_predict
 from jax_atvg.inference.predict import Photo, State, first_state
 from jax_atvg.resources import DEFAULT_BUNDLE
 
-# Frames of a call of the networks.  A call that is not full is made again with the
-# frames that follow: the networks' products of fewer frames would be computed by other
-# kernels, with other roundings than those of animate's calls.
+# Frames of a call of the networks that has the roundings of animate's calls: of fewer
+# frames XLA computes some products by other kernels.  A call that is not full is made
+# again with the frames that follow.
 CHUNK = 4
 
 
@@ -37,10 +37,11 @@ class Talker:
 
     photo, bundle, face, full_frame, label: see animate; talkers can share Networks.
     rate: samples a second of the sound; at 16000 there is no resampler, which is late
-    by up to 40 ms at 44100 and 115 ms at 8000.  The talker's memory does not grow.  On
-    a CPU the frames are, bit for bit, those of animate, however the sound is divided;
-    but where a whole recording is silent animate lets the mouth rest, which cannot be
-    known in advance.
+    by up to 40 ms at 44100 and 115 ms at 8000.  The talker's memory does not grow.
+    exact: on a CPU the frames are, bit for bit, those of animate, however the sound is
+    divided.  Otherwise each is computed alone, three times as fast; of a million values
+    ten differ, by 1.  (Where a whole recording is silent animate lets the mouth rest,
+    which cannot be known in advance.)
     InputError: the photo, the bundle or the rate cannot be used.
     """
 
@@ -53,6 +54,7 @@ class Talker:
         face: str = "largest",
         full_frame: bool = False,
         label: bool = False,
+        exact: bool = True,
     ):
         self.networks, self.rate = as_networks(bundle), rate
         if self.networks.batch_size != 1:
@@ -61,6 +63,7 @@ class Talker:
                 "face; make Networks with batch_size=1"
             )
         self.subject = read_subject(photo, self.networks.bundle, face)
+        self.chunk = CHUNK if exact else 1
         self.show = painter(self.subject, full_frame, label)
         size = self.networks.bundle.vg_net.image_size
         whole = self.subject.picture.shape[:2]
@@ -94,7 +97,7 @@ class Talker:
     def _frames(self, windows: Float32[np.ndarray, "n 28 12"]) -> np.ndarray:
         made = []
         while len(windows):
-            done, room = len(self.heard), CHUNK - len(self.heard)
+            done, room = len(self.heard), self.chunk - len(self.heard)
             self.heard = np.concatenate([self.heard, windows[:room]])
             windows = windows[room:]
             made += [self.show(frame) for frame in self._call()[done:]]
@@ -103,10 +106,10 @@ class Talker:
     def _call(self) -> UInt8[np.ndarray, "n S S 3"]:
         """The frames of all windows of this call; the state after a full one."""
         count = len(self.heard)
-        full = count == CHUNK
+        full = count == self.chunk
         # The program takes the state's memory for the next one.
         state = self.state if full else jax.tree.map(jnp.copy, self.state)
-        windows = self.heard[np.minimum(np.arange(CHUNK), count - 1)]
+        windows = self.heard[np.minimum(np.arange(self.chunk), count - 1)]
         frames, state = call(self.networks, self.subject.photo, windows, state)
         if full:
             self.state, self.heard = state, self.heard[:0]
@@ -119,7 +122,7 @@ def call(
     windows: Float32[np.ndarray, "n 28 12"],
     state: State,
 ) -> tuple[UInt8[jax.Array, "n S S 3"], State]:
-    """CHUNK frames of one photo, and the state after them; the given one is used up."""
+    """The frames of one photo, and the state after them; the given one is used up."""
     step = compiled_predict(*networks.sizes, networks.mesh, networks.precision, False)
     no = np.zeros(1, bool)
     made, state = step(networks.weights, photo, no, no, windows[None], state)
@@ -132,6 +135,7 @@ def beginning(networks: Networks) -> State:
 
 
 def warm_up(networks: Networks, photo: Photo) -> None:
-    """Compiles what a talker calls, so that the first frame does not wait for it."""
-    windows = np.zeros((CHUNK, WINDOW_ROWS, WINDOW_SIZE), np.float32)
+    """Compiles what a talker that is not exact calls, so that the first frame does not
+    wait for it."""
+    windows = np.zeros((1, WINDOW_ROWS, WINDOW_SIZE), np.float32)
     jax.block_until_ready(call(networks, photo, windows, beginning(networks)))
