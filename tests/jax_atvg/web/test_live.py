@@ -8,12 +8,15 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
+
+from jax_atvg.inference.live import Talker
+from tests.small_bundle import speech
+
+pytest.importorskip("gradio", reason="requirements/web.txt")
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from jax_atvg.inference.live import Talker
 from jax_atvg.web import live, server
-from tests.small_bundle import speech
 
 RATE = 16000
 

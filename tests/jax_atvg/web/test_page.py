@@ -5,10 +5,13 @@ import threading
 import time
 
 import pytest
+
+from jax_atvg.web.studio import Limits, Studio
+
+pytest.importorskip("gradio", reason="requirements/web.txt")
 import uvicorn
 
 from jax_atvg.web import server
-from jax_atvg.web.studio import Limits, Studio
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="requirements/dev.txt")
 CHROMIUM = shutil.which("chromium")

@@ -5,11 +5,14 @@ import threading
 
 import av
 import pytest
-from starlette.testclient import TestClient
 
 from input_pipeline.clip import InputError
-from jax_atvg.web import server
 from jax_atvg.web.studio import Studio, can_speak
+
+pytest.importorskip("gradio", reason="requirements/web.txt")
+from starlette.testclient import TestClient
+
+from jax_atvg.web import server
 
 
 @pytest.fixture
