@@ -107,6 +107,7 @@ def test_a_config_of_schema_1_loads_and_does_what_it_did(tmp_path):
     added = {name: new[name] for name in new.keys() - old.keys()}
     assert added == {
         "report_to": ("jsonl", "tensorboard"),
+        "deterministic": False,
         "discriminator.example_widths": (256, 512),
         "gan_loss.landmark_on_generated": True,
         "gan_loss.mouth_score": 0.0,
