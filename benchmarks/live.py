@@ -105,13 +105,6 @@ def resident() -> float:
     return next(int(x.split()[1]) for x in lines if x.startswith("VmRSS")) / 1024
 
 
-def astronaut() -> pathlib.Path:
-    """The photo of the demo, which comes with scikit-image."""
-    import skimage.data
-
-    return pathlib.Path(skimage.data.__path__[0]) / "astronaut.png"
-
-
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     from jax_atvg.resources import DEFAULT_BUNDLE
 
@@ -134,6 +127,7 @@ def main() -> None:
     given = arguments()
     set_up_jax()
     import numpy as np
+    from skimage.data import astronaut
 
     from input_pipeline.media.audio import read_audio
     from jax_atvg.inference.live import Talker

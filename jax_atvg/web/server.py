@@ -8,7 +8,7 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import fastapi
@@ -115,17 +115,12 @@ def interface(studio: Studio, known: Any) -> fastapi.APIRouter:
         landmarks, attention, colour and result instead.  400 says what is wrong; 413: a
         file is too large; 503: too many are waiting."""
         job = studio.new_folder()
+        wishes = Wishes(face, full_frame, panels)
         try:
-            made = await run_in_threadpool(
-                carry_out, studio, job, photo, sound, text,
-                Wishes(face, full_frame, panels),
-            )  # fmt: skip
-        except InputError as error:
-            shutil.rmtree(job, ignore_errors=True)
-            raise HTTPException(400, str(error)) from error
-        except Busy as error:
-            shutil.rmtree(job, ignore_errors=True)
-            raise HTTPException(503, str(error), {"Retry-After": "60"}) from error
+            with as_answers():
+                made = await run_in_threadpool(
+                    carry_out, studio, job, photo, sound, text, wishes
+                )
         except BaseException:
             shutil.rmtree(job, ignore_errors=True)
             raise
@@ -137,6 +132,17 @@ def interface(studio: Studio, known: Any) -> fastapi.APIRouter:
         )
 
     return router
+
+
+@contextlib.contextmanager
+def as_answers() -> Iterator[None]:
+    """What cannot be done is answered with 400, and with 503 where it may be later."""
+    try:
+        yield
+    except InputError as error:
+        raise HTTPException(400, str(error)) from error
+    except Busy as error:
+        raise HTTPException(503, str(error), {"Retry-After": "60"}) from error
 
 
 def carry_out(
