@@ -1,9 +1,9 @@
-"""Cuts the aligned 128x128 crop of a face out of a picture, and pastes it back.
+"""Cuts the aligned 128x128 crop of a face out of a picture.
 
 The 68 points of the face determine a similarity (rotation, scale and shift): a matrix
 M, f64[2,3], from crop pixels to picture pixels, picture = M[:, :2] @ crop + M[:, 2].
 Pixels are (x, y), their centres at whole numbers.  There is one resampling from the
-full picture to the crop and one back.
+full picture to the crop and one back (pasting.py).
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,6 @@ from input_pipeline.clip import CROP_SIZE, NOSE, NUM_POINTS, InputError
 
 # Points that speech hardly moves: nose and eye corners.
 STABLE = (*range(NOSE.start, NOSE.stop), 36, 39, 42, 45)
-FEATHER = 10.0  # crop pixels over which a pasted crop fades in
 MAX_SUPERSAMPLING = 32  # 128 x 32: a crop is cut from at most 4096 x 4096 samples
 
 
@@ -161,13 +160,18 @@ def warp(
     """Cuts the crop at `matrix` out, antialiased; edge pixels are repeated outside."""
     import cv2
 
-    return _resample(image, matrix, (size, size), cv2.INTER_LINEAR)
+    return resample(image, matrix, (size, size), cv2.INTER_LINEAR)
 
 
-def _resample(image, matrix, size, interpolation):
+def resample(
+    image: Real[np.ndarray, "H W *channels"],
+    matrix: Float[np.ndarray, "2 3"],
+    size: tuple[int, int],
+    interpolation: int,
+) -> Real[np.ndarray, "h w *channels"]:
     """Pixel u of the result, size (w, h), is `image` at M u, averaged over the pixel.
 
-    Where the image shrinks, a grid k times as fine is sampled and averaged k by k: its
+    interpolation: OpenCV's.  Where the image shrinks, a grid k times as fine is sampled and averaged k by k: its
     sample i lies at (i + 1/2) / k - 1/2, since whole numbers are pixel centres.
     """
     import cv2
@@ -187,61 +191,3 @@ def _resample(image, matrix, size, interpolation):
     return (
         samples if k == 1 else cv2.resize(samples, size, interpolation=cv2.INTER_AREA)
     )
-
-
-class Paster:
-    """Pastes crops into one picture at one place; the work they share is done once.
-
-    feather: crop pixels over which the crop fades in from its edge, where its weight
-    is 0.  Pixels outside the crop are returned unchanged.
-    """
-
-    def __init__(
-        self,
-        picture: UInt8[np.ndarray, "H W 3"],
-        matrix: Float[np.ndarray, "2 3"],
-        size: int = CROP_SIZE,
-        feather: float = FEATHER,
-    ):
-        height, width = picture.shape[:2]
-        edge = np.array([-0.5, size - 0.5])
-        corners = np.array([(x, y) for x in edge for y in edge])
-        outline = transform(matrix, corners)
-        low = np.floor(outline.min(0)).astype(int)
-        high = np.ceil(outline.max(0)).astype(int) + 1
-        x0, y0 = np.clip(low, 0, (width, height))
-        x1, y1 = np.clip(high, 0, (width, height))
-        self.picture, self.box = picture, (slice(y0, y1), slice(x0, x1))
-        self.to_crop = invert(matrix)
-        self.to_crop[:, 2] += self.to_crop[:, :2] @ (x0, y0)  # pixels of the box
-        v, u = np.mgrid[0 : y1 - y0, 0 : x1 - x0].astype(np.float32)
-        (a, b, c), (d, e, f) = self.to_crop.astype(np.float32)
-        x, y = a * u + b * v + c, d * u + e * v + f  # crop pixels
-        inside = np.minimum(np.minimum(x, size - 1 - x), np.minimum(y, size - 1 - y))
-        ramp = np.clip((inside + 0.5) / feather, 0, 1)
-        self.weight = ramp * ramp * (3 - 2 * ramp)  # smooth at both ends
-
-    def __call__(
-        self, crop: UInt8[np.ndarray, "size size 3"]
-    ) -> UInt8[np.ndarray, "H W 3"]:
-        """RGB, 0..255 -> a copy of the picture with the crop blended in."""
-        import cv2
-
-        result = self.picture.copy()
-        if self.weight.size:
-            height, width = self.weight.shape
-            patch = _resample(crop, self.to_crop, (width, height), cv2.INTER_CUBIC)
-            below = np.ascontiguousarray(result[self.box])
-            weight = self.weight
-            result[self.box] = cv2.blendLinear(patch, below, weight, 1 - weight)
-        return result
-
-
-def paste(
-    picture: UInt8[np.ndarray, "H W 3"],
-    crop: UInt8[np.ndarray, "size size 3"],
-    matrix: Float[np.ndarray, "2 3"],
-    feather: float = FEATHER,
-) -> UInt8[np.ndarray, "H W 3"]:
-    """A copy of the picture with the crop pasted in at `matrix`; see Paster."""
-    return Paster(picture, matrix, len(crop), feather)(crop)

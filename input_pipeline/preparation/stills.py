@@ -25,10 +25,9 @@ from input_pipeline.clip import (
     Clip,
     InputError,
 )
-from input_pipeline.faces import align, detection, landmarks
+from input_pipeline.faces import align, detection, landmarks, lips
 from input_pipeline.faces.rest import closed
 from input_pipeline.media import image
-from input_pipeline.preparation import lips
 from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.recording import (
     Keep,

@@ -21,6 +21,7 @@ from jaxtyping import Float, Real, UInt8
 from input_pipeline.clip import CROP_SIZE, NUM_POINTS, InputError
 from input_pipeline.faces import align, detection, landmarks
 from input_pipeline.faces.drawing import draw_lines, labelled
+from input_pipeline.faces.pasting import Paster
 from input_pipeline.files import check_place, replacing
 from input_pipeline.media import audio, image, video
 from input_pipeline.media.image import to_float
@@ -332,7 +333,7 @@ def painter(subject: Subject, full_frame: bool, label: bool = False):
         return frame
 
     if full_frame:
-        show = align.Paster(subject.picture, subject.matrix, size)
+        show = Paster(subject.picture, subject.matrix, size)
     return (lambda frame: labelled(show(frame))) if label else show
 
 

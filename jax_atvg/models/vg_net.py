@@ -57,24 +57,25 @@ class VGNet(VgNetSizes, nn.Module):
     @nn.compact
     def __call__(
         self,
-        image: Image,
+        image: Image | Video,
         landmarks: Landmarks,
-        example: Reference,
+        example: Reference | Landmarks,
         *,
         state: Array | None = None,
         train: bool = False,
     ) -> VgOutput:
         """image: the photo, f32[B,S,S,3] in [-1,1].  landmarks: f32[B,T,136].  example:
-        the photo's landmarks, f32[B,136].  state: that after the preceding frames;
-        None: there are none.  train: normalise with the statistics of the batch, update
-        the running ones, and drop out features.
+        the photo's landmarks, f32[B,136].  Both may have an axis T after B: then every
+        frame has a photo of its own.  state: that after the preceding frames; None:
+        there are none.  train: normalise with the statistics of the batch, update the
+        running ones, and drop out features.
 
         Raises ValueError unless S is `image_size`, a multiple of 16.
         """
         size, width, frames = self.image_size, self.width, landmarks.shape[1]
-        if size % 16 or image.shape[1:3] != (size, size):
+        if size % 16 or image.shape[-3:-1] != (size, size):
             raise ValueError(
-                f"image of {image.shape[1]}x{image.shape[2]} pixels: VGNet(image_size="
+                f"image of {image.shape[-3]}x{image.shape[-2]} pixels: VGNet(image_size="
                 f"{size}) needs {size}x{size}, a multiple of 16; resize the image or "
                 "set image_size"
             )
@@ -82,24 +83,29 @@ class VGNet(VgNetSizes, nn.Module):
         def over_time(x):
             return jnp.broadcast_to(x, (x.shape[0], frames, *x.shape[2:]))
 
-        photo = image[:, None]  # one frame: [B, 1, S, S, 3]
+        # One photo is [B, 1, S, S, 3].
+        photo = image if image.ndim == 5 else image[:, None]
+        example = example if example.ndim == 3 else example[:, None]
         detail = ImageEncoder1(width, self.norm, name="image_encoder1")(photo, train)
         identity = ImageEncoder2(width, self.norm, name="image_encoder2")(detail, train)
 
-        # The photo's landmarks go first, through the same layers as the frames'.
-        points = jnp.concatenate([example[:, None], landmarks], 1)
+        # The photos' landmarks go first, through the same layers as the frames'.
+        photos = example.shape[1]
+        points = jnp.concatenate([example, landmarks], 1)
         points = LandmarkEncoder(width, size, self.norm, name="landmark_encoder")(
             points, train
         )
         shape = ConvNormRelu(8 * width, norm=self.norm, name="landmark_feature")(
             points, train
         )
-        both = jnp.concatenate([points[:, 1:], over_time(points[:, :1])], -1)
+        own = over_time(points[:, :photos])
+        both = jnp.concatenate([points[:, photos:], own], -1)
         landmark_attention = LandmarkAttention(
             width, self.norm, name="landmark_attention"
         )(both, train)
 
-        x = jnp.concatenate([over_time(identity), shape[:, 1:] - shape[:, :1]], -1)
+        moved = shape[:, photos:] - shape[:, :photos]
+        x = jnp.concatenate([over_time(identity), moved], -1)
         x = ConvNormRelu(2 * width, norm=self.norm, name="bottleneck")(x, train)
         x, state = ConvGru(8 * width, self.recurrence, name="conv_gru")(x, state)
         generator = Generator(

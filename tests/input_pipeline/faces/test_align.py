@@ -1,4 +1,4 @@
-"""Similarities in closed form, the crop against the authors', the way back."""
+"""Similarities in closed form, and the crop against the authors'."""
 
 import time
 
@@ -12,6 +12,7 @@ from skimage.transform import SimilarityTransform
 
 from input_pipeline.clip import InputError
 from input_pipeline.faces import align, detection
+from input_pipeline.faces.pasting import paste
 
 PHOTOS = ["Elektra", "Maya", "obama", "test1", "test14", "test5"]
 CORNERS = np.array([(x, y) for x in (0, 127) for y in (0, 127)], np.float64)
@@ -194,7 +195,7 @@ def test_any_place_and_size_gives_a_crop_and_a_picture(where, scale):
     place = matrix(scale, 0.4, *where)
     crop = align.warp(picture, place)
     assert crop.shape == (128, 128, 3)
-    assert align.paste(picture, crop, place).shape == picture.shape
+    assert paste(picture, crop, place).shape == picture.shape
 
 
 def test_pixels_outside_the_picture_repeat_its_edge():
@@ -219,55 +220,6 @@ def test_fine_stripes_of_a_large_photo_become_flat_grey(angle):
     crop = align.warp(photo, matrix(20.7, angle, 100 + 2500 * angle, 100))
     assert crop.min() >= 119
     assert crop.max() <= 136
-
-
-# And back
-
-
-@pytest.mark.parametrize(("scale", "angle"), [(1, 0.2), (2.7, -0.4), (0.8, 1.5)])
-def test_warp_then_paste_reproduces_the_picture(scale, angle):
-    picture = cv2.GaussianBlur(smooth_picture(600, 700), (0, 0), 2 * scale)
-    place = matrix(scale, angle, 300, 200)
-    pasted = align.paste(picture, align.warp(picture, place), place)
-    assert np.abs(pasted.astype(int) - picture).max() <= 4
-    assert np.abs(pasted.astype(int) - picture).mean() < 0.3
-
-
-def test_pasting_touches_nothing_outside_and_fades_in_from_the_edge():
-    picture = smooth_picture(400, 500)
-    before = picture.copy()
-    place = matrix(1.5, 0.3, 150, 60)
-    paster = align.Paster(picture, place)
-    pasted = paster(np.full((128, 128, 3), 255, np.uint8))
-    np.testing.assert_array_equal(picture, before)
-    grid = np.stack(np.meshgrid(np.arange(500.0), np.arange(400.0)), -1)
-    crop = align.transform(align.invert(place), grid.reshape(-1, 2))
-    depth = np.minimum(crop, 127 - crop).min(-1).reshape(400, 500) + 0.5
-    np.testing.assert_array_equal(pasted[depth <= 0], picture[depth <= 0])
-    assert (pasted[depth >= align.FEATHER] == 255).all()
-    change = (pasted.astype(float) - picture) / (255.001 - picture)
-    half = np.abs(depth - align.FEATHER / 2) < 0.2
-    assert np.abs(change[half] - 0.5).max() < 0.06
-    assert change[(depth > 0) & (depth < 0.7)].max() < 0.05
-
-
-def test_a_patch_of_one_colour_comes_back_as_that_colour():
-    pasted = align.paste(
-        np.full((300, 300, 3), 40, np.uint8),
-        np.full((128, 128, 3), 40, np.uint8),
-        matrix(1.3, 0.5, 120, 10),
-    )
-    np.testing.assert_array_equal(pasted, 40)
-
-
-def test_pasting_into_a_large_photo_costs_the_face_only():
-    photo = np.zeros((3000, 4000, 3), np.uint8)
-    crop = np.full((128, 128, 3), 200, np.uint8)
-    paster = align.Paster(photo, matrix(3, 0.1, 1000, 1000))
-    start = time.perf_counter()
-    for _ in range(3):
-        paster(crop)
-    assert (time.perf_counter() - start) / 3 < 0.15  # about 0.02 s when quiet
 
 
 def test_the_whole_way_from_photo_to_crop(reference):
