@@ -171,8 +171,9 @@ def resample(
 ) -> Real[np.ndarray, "h w *channels"]:
     """Pixel u of the result, size (w, h), is `image` at M u, averaged over the pixel.
 
-    interpolation: OpenCV's.  Where the image shrinks, a grid k times as fine is sampled and averaged k by k: its
-    sample i lies at (i + 1/2) / k - 1/2, since whole numbers are pixel centres.
+    interpolation: OpenCV's.  Where the image shrinks, a grid k times as fine is sampled
+    and averaged k by k: its sample i lies at (i + 1/2) / k - 1/2, since whole numbers
+    are pixel centres.
     """
     import cv2
 

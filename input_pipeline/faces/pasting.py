@@ -1,8 +1,8 @@
 """Puts a face that the networks drew back into the picture that it was cut from.
 
 The networks' crop has fewer pixels than most pictures.  So only what they changed is
-taken from it: where the crop is as it was cut out, the picture keeps its own pixels, bit
-for bit, and with them all its detail.
+taken from it: where the crop is as it was cut out, the picture keeps its own pixels,
+bit for bit, and with them all its detail.
 """
 
 import numpy as np

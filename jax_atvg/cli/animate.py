@@ -38,6 +38,15 @@ def flags(add: Flags) -> None:
     add.text("face", "Which face: largest, or 0, 1, ... from the left.", "largest")
     add.switch("full_frame", "Put the face back into the whole picture.")
     add.switch("label", "Write into the picture that it is synthetic.")
+    add.choice("blinks", ("on", "off"), "Whether the eyes blink now and then.", "on")
+    add.switch("head_movement", "Move the head a little; with --full_frame.")
+    add.number("seed", "Of the times of blinks and of the head's movement.", 0, least=0)
+    add.real(
+        "expressiveness",
+        "By which the movement of mouth and jaw is multiplied, 0 to 3; 1 is as learnt.",
+        1.0,
+        least=0.0,
+    )
     add.switch(
         "panels",
         "Also write OUT_panels.mp4: landmarks, attention, colour and result.",
@@ -62,8 +71,15 @@ def flags(add: Flags) -> None:
 def run(given: Given) -> int:
     from input_pipeline.workers import assistant
     from jax_atvg.cli.machine import set_up_jax
+    from jax_atvg.inference.life import checked_expressiveness
     from jax_atvg.inference.perception import perceive
 
+    if given.head_movement and not given.full_frame:
+        raise InputError(
+            "head_movement: the crop shows no more than the face, which stays where it "
+            "is; add --full_frame"
+        )
+    checked_expressiveness(given.expressiveness)
     rows = (
         read_jobs(given.batch)
         if given.batch
@@ -155,9 +171,12 @@ def settings(given: Given) -> dict[str, Any]:
     """What is the same for every video."""
     chosen = {
         name: getattr(given, name)
-        for name in ("face", "track", "full_frame", "label", "panels")
+        for name in (
+            *("face", "track", "full_frame", "label", "panels"),
+            *("head_movement", "seed", "expressiveness"),
+        )
     }
-    return chosen | {"progress": True}
+    return chosen | {"blinks": given.blinks == "on", "progress": True}
 
 
 def networks_for(bundle: "Bundle", count: int, precision: str) -> "Networks":

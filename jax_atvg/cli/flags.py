@@ -136,9 +136,14 @@ class Flags:
         define = absl_flags.DEFINE_integer
         self._declare(define, name, "N", text, default, False, shown, lower_bound=least)
 
-    def seconds(self, name: str, text: str, default: float, *, least: float) -> None:
+    def real(
+        self, name: str, text: str, default: float, *, least: float, kind: str = "X"
+    ) -> None:
         define = absl_flags.DEFINE_float
-        self._declare(define, name, "S", text, default, False, None, lower_bound=least)
+        self._declare(define, name, kind, text, default, False, None, lower_bound=least)
+
+    def seconds(self, name: str, text: str, default: float, *, least: float) -> None:
+        self.real(name, text, default, least=least, kind="S")
 
     def config(self, text: str, *, required: bool = True) -> None:
         """--config=NAME, and --config.FIELD=VALUE for every field of it."""

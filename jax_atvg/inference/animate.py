@@ -12,7 +12,6 @@ import contextlib
 import pathlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,13 +20,14 @@ from jaxtyping import Float, Real, UInt8
 from input_pipeline.clip import CROP_SIZE, NUM_POINTS, InputError
 from input_pipeline.faces import align, detection, landmarks
 from input_pipeline.faces.drawing import draw_lines, labelled
-from input_pipeline.faces.pasting import Paster
 from input_pipeline.files import check_place, replacing
 from input_pipeline.media import audio, image, video
 from input_pipeline.media.image import to_float
 from input_pipeline.progress import Progress
 from jax_atvg.inference.bundle import Bundle
+from jax_atvg.inference.life import checked_expressiveness
 from jax_atvg.inference.networks import Clip, Networks, Rendered, as_networks
+from jax_atvg.inference.painting import PLAIN, Look, Painter, Subject
 from jax_atvg.inference.perception import Perceived
 from jax_atvg.inference.predict import Photo
 from jax_atvg.resources import DEFAULT_BUNDLE
@@ -41,18 +41,6 @@ Picture = UInt8[np.ndarray, "H W 3"]
 Sound = tuple[Real[np.ndarray, "..."], int]
 
 
-class Subject(NamedTuple):
-    """A photo prepared for the networks.
-
-    picture: u8[H,W,3], the whole photo.  matrix: f64[2,3], from pixels of the networks'
-    crop to pixels of the picture.  photo: the networks' inputs.
-    """
-
-    picture: np.ndarray
-    matrix: np.ndarray
-    photo: Photo
-
-
 def animate(
     photo: str | pathlib.Path | Picture,
     speech: str | pathlib.Path | Sound,
@@ -61,6 +49,10 @@ def animate(
     face: str = "largest",
     full_frame: bool = False,
     label: bool = False,
+    blinks: bool = True,
+    head_movement: bool = False,
+    seed: int = 0,
+    expressiveness: float = 1.0,
 ) -> UInt8[np.ndarray, "T height width 3"]:
     """Makes a photo speak a recording; returns all frames, RGB 0..255, 25 a second.
 
@@ -68,14 +60,19 @@ def animate(
     second).  bundle: a Bundle, its folder, or its Networks, which repeated calls can
     share.  face: "largest", or "0", "1", ... counted from the left.  full_frame: the
     whole picture instead of the aligned crop.  label: every frame says that it is
-    synthetic.
-    InputError: photo, speech or bundle cannot be used; the message says why.
+    synthetic.  blinks: the eyes, if they are open, blink now and then.  head_movement:
+    the head moves a little; in full frames only.  seed: of both.  expressiveness: by
+    which the movement of the face is multiplied, 0 to 3; 1 is as the networks learnt.
+    InputError: photo, speech, bundle or expressiveness cannot be used; the message says
+    why.
     """
+    expressiveness = checked_expressiveness(expressiveness)
     networks = as_networks(bundle)
     subject = read_subject(photo, networks.bundle, face)
     heard = read_speech(speech)
-    show = painter(subject, full_frame, label)
-    return np.stack([show(p.frames) for p in talk(networks, subject.photo, heard)])
+    show = Painter(subject, Look(full_frame, label, blinks, head_movement, seed))
+    made = talk(networks, subject.photo, heard, expressiveness=expressiveness)
+    return np.stack([show(one.frames, number) for number, one in enumerate(made)])
 
 
 def animate_file(
@@ -88,6 +85,10 @@ def animate_file(
     track: int = 0,
     full_frame: bool = False,
     label: bool = False,
+    blinks: bool = True,
+    head_movement: bool = False,
+    seed: int = 0,
+    expressiveness: float = 1.0,
     panels: bool = False,
     landmarks_out: str | pathlib.Path | None = None,
     progress: bool = False,
@@ -97,8 +98,9 @@ def animate_file(
     """Makes a photo speak a recording: writes an MP4; returns the paths written.
 
     photo, speech: files.  The MP4 has the original sound.  track: see
-    audio.AudioReader.  bundle, face, full_frame, label: see animate.  panels: also
-    writes OUT_panels.mp4, with landmarks, attention, colour and result side by side.
+    audio.AudioReader.  bundle, face, and full_frame to expressiveness: see animate.
+    panels: also writes OUT_panels.mp4, with landmarks, attention, colour and result
+    side by side.
     landmarks_out: also writes this .npy, f32[T,68,2], crop coordinates in [-1,1].
     watch: called with (frames written, frames in all) from time to time.
     perceived: returns what `perceive` finds, where another process computes that;
@@ -112,8 +114,8 @@ def animate_file(
         out,
         face=face,
         track=track,
-        full_frame=full_frame,
-        label=label,
+        look=Look(full_frame, label, blinks, head_movement, seed),
+        expressiveness=expressiveness,
         panels=panels,
         landmarks_out=landmarks_out,
         progress=progress,
@@ -132,8 +134,9 @@ def animate_file(
 class Film:
     """What one job reads, and the files that it writes: `paths`.
 
-    All arguments are those of animate_file.  InputError: one of the paths, or the
-    sound, cannot be used.
+    look: what animate_file calls full_frame to seed.  All other arguments are those of
+    animate_file.  InputError: one of the paths, or the sound, or expressiveness, cannot
+    be used.
     """
 
     def __init__(
@@ -144,8 +147,8 @@ class Film:
         *,
         face: str = "largest",
         track: int = 0,
-        full_frame: bool = False,
-        label: bool = False,
+        look: Look = PLAIN,
+        expressiveness: float = 1.0,
         panels: bool = False,
         landmarks_out: str | pathlib.Path | None = None,
         progress: bool = False,
@@ -153,7 +156,8 @@ class Film:
         perceived: Callable[[], Perceived] | None = None,
     ):
         self.photo, self.face = photo, face
-        self.full_frame, self.label = full_frame, label
+        self.look = look
+        self.expressiveness = checked_expressiveness(expressiveness)
         self.speech, self.track, self.perceived = speech, track, perceived
         self.out, self.progress, self.landmarks_out = pathlib.Path(out), progress, None
         self.watch = watch
@@ -179,8 +183,8 @@ class Film:
         subject = read_subject(self.photo, bundle, self.face, points_px)
         heard = read_speech(self.speech, heard, self.track)
         self.bundle, self.length = bundle, len(heard.windows)
-        self.show = painter(subject, self.full_frame, self.label)
-        return Clip(subject.photo, heard.windows, heard.silent)
+        self.show = Painter(subject, self.look)
+        return Clip(subject.photo, heard.windows, heard.silent, self.expressiveness)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[Callable[[Rendered], None]]:
@@ -201,10 +205,13 @@ class Film:
                 def write(made: Rendered) -> None:
                     for i, frame in enumerate(made.frames):
                         points = crop_points(self.bundle, made.landmarks[i])
-                        videos[0].write(self.show(frame))
+                        points = self.show.points(points, bar.done)
+                        videos[0].write(self.show(frame, bar.done))
                         if len(videos) > 1:
-                            shown = panel(frame_of(made, i), points)
-                            videos[1].write(labelled(shown) if self.label else shown)
+                            one = frame_of(made, i)
+                            one = one._replace(frames=self.show.face(frame, bar.done))
+                            shown, say = panel(one, points), self.look.label
+                            videos[1].write(labelled(shown) if say else shown)
                         if self.landmarks_out is not None:
                             points = landmarks.normalise(points)
                             spoken.append(points.reshape(NUM_POINTS, 2))
@@ -269,11 +276,8 @@ def read_subject(
     size = bundle.vg_net.image_size
     matrix = align.rescale(matrix, CROP_SIZE / size)
     crop = align.warp(picture, matrix, size)
-    return Subject(
-        picture,
-        matrix,
-        Photo(to_float(crop[None]), *bundle.recognise(p)),
-    )
+    prepared = Photo(to_float(crop[None]), *bundle.recognise(p))
+    return Subject(picture, points_px, matrix, prepared)
 
 
 def read_speech(
@@ -304,16 +308,18 @@ def talk(
     speech: audio.Heard | Float[np.ndarray, "N"],
     *,
     maps: bool = False,
+    expressiveness: float = 1.0,
 ) -> Iterator[Rendered]:
     """Runs the networks; yields what they make of each video frame, one at a time.
 
     Its arrays are numpy's and have no time axis.  speech: mono 16 kHz samples, or what
-    audio.hear returns for them.  maps: with attention and colour.  The devices compute
-    the next chunk while the caller draws and encodes this one.
+    audio.hear returns for them.  maps: with attention and colour.  expressiveness: see
+    animate.  The devices compute the next chunk while the caller draws and encodes this
+    one.
     """
     networks = as_networks(bundle)
     heard = speech if isinstance(speech, audio.Heard) else audio.hear([speech])
-    clip = Clip(photo, heard.windows, heard.silent)
+    clip = Clip(photo, heard.windows, heard.silent, expressiveness)
     for made in networks.predict([clip], maps):
         for part, rendered in made:
             for i in range(part.count):
@@ -323,18 +329,6 @@ def talk(
 def frame_of(made: Rendered, i: int) -> Rendered:
     """Frame number i of those that were made, without the time axis."""
     return jax.tree.map(lambda x: x[i], made)
-
-
-def painter(subject: Subject, full_frame: bool, label: bool = False):
-    """A function: frame u8[S,S,3] -> the picture to show, u8[H,W,3]."""
-    size = subject.photo.image.shape[1]
-
-    def show(frame: Picture) -> Picture:
-        return frame
-
-    if full_frame:
-        show = Paster(subject.picture, subject.matrix, size)
-    return (lambda frame: labelled(show(frame))) if label else show
 
 
 def crop_points(

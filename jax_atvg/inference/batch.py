@@ -7,6 +7,7 @@ thread prepares the photos and recordings whose turn comes next.
 
 import collections
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from jax_atvg.inference.animate import Film, panels_path
 from jax_atvg.inference.networks import Clip, Networks, Rendered
+from jax_atvg.inference.painting import Look
 from jax_atvg.inference.perception import Perceived
 from jax_atvg.inference.rows import Part
 
@@ -47,7 +49,7 @@ def animate_files(
     that write what it reads or read what it writes.  panels and options: see
     animate_file; the same for all jobs.
     """
-    batch = Batch(jobs, networks, options | {"panels": panels})
+    batch = Batch(jobs, networks, film_options(options) | {"panels": panels})
     try:
         for made in networks.predict(batch.clips(), panels):
             batch.write(made)
@@ -58,6 +60,13 @@ def animate_files(
         raise
     finally:
         batch.shut_down()
+
+
+def film_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of animate_file -> those of a Film."""
+    of_look = {field.name for field in dataclasses.fields(Look)} & set(options)
+    rest = {name: value for name, value in options.items() if name not in of_look}
+    return rest | {"look": Look(**{name: options[name] for name in of_look})}
 
 
 class Batch:

@@ -20,9 +20,11 @@ from jaxtyping import Float32, UInt8
 from input_pipeline.clip import SAMPLE_RATE, WINDOW_ROWS, WINDOW_SIZE, InputError
 from input_pipeline.media.audio import IntegerSound, Sound
 from input_pipeline.media.streaming import SoundStream
-from jax_atvg.inference.animate import Picture, painter, read_subject
+from jax_atvg.inference.animate import Picture, read_subject
 from jax_atvg.inference.bundle import Bundle
+from jax_atvg.inference.life import checked_expressiveness
 from jax_atvg.inference.networks import Networks, as_networks, compiled_predict
+from jax_atvg.inference.painting import Look, Painter
 from jax_atvg.inference.predict import Photo, State, first_state
 from jax_atvg.resources import DEFAULT_BUNDLE
 
@@ -35,9 +37,10 @@ CHUNK = 4
 class Talker:
     """Makes frames of sound that comes piece by piece.
 
-    photo, bundle, face, full_frame, label: see animate; talkers can share Networks.
-    rate: samples a second of the sound; at 16000 there is no resampler, which is late
-    by up to 40 ms at 44100 and 115 ms at 8000.  The talker's memory does not grow.
+    photo, bundle, face, and full_frame to expressiveness: see animate; talkers can
+    share Networks.  rate: samples a second of the sound; at 16000 there is no
+    resampler, which is late by up to 40 ms at 44100 and 115 ms at 8000.  The talker's
+    memory does not grow.
     exact: on a CPU the frames are, bit for bit, those of animate, however the sound is
     divided.  Otherwise each is computed alone, three times as fast; of a million values
     ten differ, by 1.  (Where a whole recording is silent animate lets the mouth rest,
@@ -54,6 +57,10 @@ class Talker:
         face: str = "largest",
         full_frame: bool = False,
         label: bool = False,
+        blinks: bool = True,
+        head_movement: bool = False,
+        seed: int = 0,
+        expressiveness: float = 1.0,
         exact: bool = True,
     ):
         self.networks, self.rate = as_networks(bundle), rate
@@ -64,13 +71,13 @@ class Talker:
             )
         self.subject = read_subject(photo, self.networks.bundle, face)
         self.chunk = CHUNK if exact else 1
-        self.show = painter(self.subject, full_frame, label)
-        size = self.networks.bundle.vg_net.image_size
-        whole = self.subject.picture.shape[:2]
-        self.size = whole if full_frame else (size, size)
+        look = Look(full_frame, label, blinks, head_movement, seed)
+        self.show = Painter(self.subject, look)
+        self.expressiveness = checked_expressiveness(expressiveness)
         self._begin()
 
     def _begin(self) -> None:
+        self.count = 0  # frames given
         self.sound = SoundStream(self.rate)
         self.state = beginning(self.networks)
         self.heard = np.zeros((0, WINDOW_ROWS, WINDOW_SIZE), np.float32)
@@ -100,8 +107,10 @@ class Talker:
             done, room = len(self.heard), self.chunk - len(self.heard)
             self.heard = np.concatenate([self.heard, windows[:room]])
             windows = windows[room:]
-            made += [self.show(frame) for frame in self._call()[done:]]
-        return np.stack(made) if made else np.zeros((0, *self.size, 3), np.uint8)
+            for frame in self._call()[done:]:
+                made.append(self.show(frame, self.count))
+                self.count += 1
+        return np.stack(made) if made else np.zeros((0, *self.show.size, 3), np.uint8)
 
     def _call(self) -> UInt8[np.ndarray, "n S S 3"]:
         """The frames of all windows of this call; the state after a full one."""
@@ -110,7 +119,9 @@ class Talker:
         # The program takes the state's memory for the next one.
         state = self.state if full else jax.tree.map(jnp.copy, self.state)
         windows = self.heard[np.minimum(np.arange(self.chunk), count - 1)]
-        frames, state = call(self.networks, self.subject.photo, windows, state)
+        frames, state = call(
+            self.networks, self.subject.photo, windows, state, self.expressiveness
+        )
         if full:
             self.state, self.heard = state, self.heard[:0]
         return np.asarray(frames)[:count]
@@ -121,11 +132,12 @@ def call(
     photo: Photo,
     windows: Float32[np.ndarray, "n 28 12"],
     state: State,
+    expressiveness: float = 1.0,
 ) -> tuple[UInt8[jax.Array, "n S S 3"], State]:
     """The frames of one photo, and the state after them; the given one is used up."""
     step = compiled_predict(*networks.sizes, networks.mesh, networks.precision, False)
-    no = np.zeros(1, bool)
-    made, state = step(networks.weights, photo, no, no, windows[None], state)
+    no, more = np.zeros(1, bool), np.full(1, expressiveness, np.float32)
+    made, state = step(networks.weights, photo, no, more, no, windows[None], state)
     return made.frames[0], state
 
 

@@ -44,13 +44,14 @@ class Clip:
     """What the networks are given of one clip.
 
     photo: with B = 1.  windows: MFCC, f32[T,28,12].  still: the face keeps the photo's
-    landmarks, whatever the sound.  given_up: may be set at any time; no further frames
-    are computed.
+    landmarks, whatever the sound.  expressiveness: by which its movement is multiplied.
+    given_up: may be set at any time; no further frames are computed.
     """
 
     photo: Photo
     windows: np.ndarray
     still: bool = False
+    expressiveness: float = 1.0
     given_up: bool = False
 
 
@@ -111,7 +112,7 @@ class Networks:
         step = compiled_predict(*self.sizes, self.mesh, self.precision, maps)
 
         def calls() -> Iterator[tuple[Any, list[Part]]]:
-            state, held, photo = self._first_state(), [], None
+            state, held, rows = self._first_state(), [], None
             idle = np.zeros((CHUNK, 28, 12), np.float32)
             parts_of_calls = assign(clips, frames_left, self.batch_size, CHUNK)
             for parts in parts_of_calls:
@@ -130,10 +131,9 @@ class Networks:
                     photos = [clip.photo for clip in held]
                     photo = jax.tree.map(lambda *x: np.concatenate(x), *photos)
                     still = np.array([clip.still for clip in held])
-                    photo, still = jax.device_put((photo, still), split(self.mesh))
-                made, state = step(
-                    self.weights, photo, still, fresh, np.stack(windows), state
-                )
+                    more = np.array([c.expressiveness for c in held], np.float32)
+                    rows = jax.device_put((photo, still, more), split(self.mesh))
+                made, state = step(self.weights, *rows, fresh, np.stack(windows), state)
                 yield made, parts
 
         for made, parts in one_call_later(calls()):
@@ -251,16 +251,16 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
 
 @functools.cache
 def compiled_predict(at_net, vg_net, mesh: Mesh, precision: str, maps: bool):
-    """(weights, photo, still, fresh, windows, state) -> (Rendered, with the clips as
-    its first axis, and the next state), compiled at the first call.
+    """(weights, photo, still, expressiveness, fresh, windows, state) -> (Rendered, with
+    the clips as its first axis, and the next state), compiled at the first call.
 
     fresh: bool[B], the clips that begin.  maps: with attention and colour.
     """
     whole, rows, state = replicated(mesh), split(mesh), state_sharding(mesh)
 
-    def render(weights: Weights, photo: Photo, still, fresh, windows, state: State):
+    def render(weights: Weights, photo: Photo, still, more, fresh, windows, state):
         state = restarted(state, fresh)
-        made = predict(at_net, vg_net, still, weights, photo, windows, state)
+        made = predict(at_net, vg_net, still, weights, photo, windows, state, more)
         shown = Rendered(to_u8(made.frames), made.landmarks)
         if maps:
             attention = attention_u8(made.attention)
@@ -269,7 +269,7 @@ def compiled_predict(at_net, vg_net, mesh: Mesh, precision: str, maps: bool):
 
     return jax.jit(
         traced(mesh, precision, render),
-        in_shardings=(whole, rows, rows, rows, rows, state),
+        in_shardings=(whole, rows, rows, rows, rows, rows, state),
         out_shardings=(rows, state),
         donate_argnames="state",
         compiler_options=compiler_options(mesh),

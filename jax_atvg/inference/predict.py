@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from input_pipeline.clip import Pca
 from jax_atvg.arrays import (
@@ -80,16 +80,20 @@ def predict(
     photo: Photo,
     audio: Audio,
     state: State | None = None,
+    expressiveness: float | Float[Array, "B"] = 1.0,
 ) -> Prediction:
     """Predicts landmarks p^_t and from them frames v^_t.  CVPR 2019, equations 1 to 5.
 
     audio: MFCC windows f32[B,T,28,12].  state: that after the preceding frames; None:
     there are none.  still: the face keeps the photo's landmarks, whatever the sound;
-    of all clips or of each.  at_net and vg_net are static under jit.
+    of all clips or of each.  expressiveness: likewise, by which the movement away from
+    the photo is multiplied.  at_net and vg_net are static under jit.
     """
     at_state, vg_state = state or (None, None)
     spoken = at_net.apply(weights.at_net, photo.coefficients, audio, state=at_state)
-    landmarks = spoken_landmarks(weights.pca, weights.boost, spoken.coefficients, photo)
+    landmarks = spoken_landmarks(
+        weights.pca, weights.boost, spoken.coefficients, photo, expressiveness
+    )
     still = jnp.reshape(still, (-1, 1, 1))
     landmarks = jnp.where(still, photo.landmarks[:, None], landmarks)
     drawn = vg_net.apply(
@@ -105,10 +109,21 @@ def predict(
 
 
 def spoken_landmarks(
-    pca: Pca, boost: Array, coefficients: Coefficients, photo: Photo
+    pca: Pca,
+    boost: Array,
+    coefficients: Coefficients,
+    photo: Photo,
+    expressiveness: float | Float[Array, "B"] = 1.0,
 ) -> Landmarks:
-    """The landmarks of the frames, p^_t = PCA_R(w h_t) + own: f32[B,T,136]."""
-    return pca.reconstruct(boost * coefficients) + photo.own[:, None]
+    """The landmarks of the frames, p^_t = PCA_R(w h_t) + own: f32[B,T,136].
+
+    expressiveness: e, of each clip or all; w h_t becomes h_p + e (w h_t - h_p).
+    """
+    spoken = boost * coefficients
+    movement = spoken - photo.coefficients[:, None]
+    # In this form e = 1 changes no bit.
+    more = jnp.reshape(jnp.asarray(expressiveness, spoken.dtype) - 1, (-1, 1, 1))
+    return pca.reconstruct(spoken + more * movement) + photo.own[:, None]
 
 
 def first_state(at_net: ATNet, vg_net: VGNet, batch_size: int = 1) -> State:

@@ -73,9 +73,10 @@ class VGNet(VgNetSizes, nn.Module):
         Raises ValueError unless S is `image_size`, a multiple of 16.
         """
         size, width, frames = self.image_size, self.width, landmarks.shape[1]
-        if size % 16 or image.shape[-3:-1] != (size, size):
+        *_, rows, columns, _ = image.shape
+        if size % 16 or (rows, columns) != (size, size):
             raise ValueError(
-                f"image of {image.shape[-3]}x{image.shape[-2]} pixels: VGNet(image_size="
+                f"image of {rows}x{columns} pixels: VGNet(image_size="
                 f"{size}) needs {size}x{size}, a multiple of 16; resize the image or "
                 "set image_size"
             )

@@ -1,7 +1,5 @@
 """Similarities in closed form, and the crop against the authors'."""
 
-import time
-
 import cv2
 import numpy as np
 import pytest

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from input_pipeline.clip import LOWER_RIM, MOUTH, UPPER_RIM
-from input_pipeline.faces import align, detection
+from input_pipeline.faces import align, detection, lips
 from input_pipeline.faces.landmarks import opening
 from input_pipeline.faces.rest import JAW, closed
-from input_pipeline.faces import lips
 from tests.input_pipeline.face_videos import astronaut
 
 

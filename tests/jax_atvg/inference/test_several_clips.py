@@ -92,7 +92,8 @@ def lowered(networks, clip, maps):
     batch = jax.tree.map(lambda x: np.repeat(x, networks.batch_size, 0), clip.photo)
     flags = np.zeros(networks.batch_size, bool)
     windows = np.zeros((networks.batch_size, CHUNK, 28, 12), np.float32)
-    arguments = (batch, flags, flags, windows, networks._first_state())
+    ones = np.ones(networks.batch_size, np.float32)
+    arguments = (batch, flags, ones, flags, windows, networks._first_state())
     return program(networks, maps).lower(networks.weights, *arguments)
 
 

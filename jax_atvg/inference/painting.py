@@ -1,0 +1,91 @@
+"""What is done with a frame that the networks made before it is shown."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Float64, UInt8
+
+from input_pipeline.faces import align, eyelids
+from input_pipeline.faces.drawing import labelled
+from input_pipeline.faces.pasting import Paster
+from jax_atvg.inference.life import Head, head_pose, lids_down
+from jax_atvg.inference.predict import Photo
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A photo prepared for the networks.
+
+    picture: u8[H,W,3], the whole photo.  points: f[68,2], the face's, in its pixels.
+    matrix: f64[2,3], from pixels of the networks' crop to pixels of the picture.
+    photo: the networks' inputs.
+    """
+
+    picture: np.ndarray
+    points: np.ndarray
+    matrix: np.ndarray
+    photo: Photo
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How frames are shown.
+
+    full_frame: the face in the whole picture instead of the aligned crop.  label: every
+    frame says that it is synthetic.  blinks: the eyes are closed now and then; at which
+    times, `seed` determines.  head_movement: the head moves a little, in full frames.
+    """
+
+    full_frame: bool = False
+    label: bool = False
+    blinks: bool = True
+    head_movement: bool = False
+    seed: int = 0
+
+
+PLAIN = Look()
+
+
+class Painter:
+    """Makes the picture to show of every frame of one subject.
+
+    size: (height, width) of these pictures.
+    """
+
+    def __init__(self, subject: Subject, look: Look = PLAIN):
+        self.look, side = look, subject.photo.image.shape[1]
+        in_crop = align.transform(align.invert(subject.matrix), subject.points)
+        self.eyelids = eyelids.Eyelids(in_crop, (side, side))
+        self.size, self.paste, self.head = (side, side), None, None
+        if look.full_frame:
+            self.size = subject.picture.shape[:2]
+            self.paste = Paster(subject.picture, subject.matrix, side)
+            if look.head_movement:
+                self.head = Head(subject.points, self.size)
+
+    def __call__(
+        self, frame: UInt8[np.ndarray, "S S 3"], number: int
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """frame: as the networks made it.  number: counted from the first, 0."""
+        shown = self.face(frame, number)
+        if self.paste is not None:
+            shown = self.paste(shown)
+        if self.head is not None:
+            shown = self.head(shown, head_pose(self.look.seed, number))
+        return labelled(shown) if self.look.label else shown
+
+    def face(
+        self, frame: UInt8[np.ndarray, "S S 3"], number: int
+    ) -> UInt8[np.ndarray, "S S 3"]:
+        """The frame with its eyelids where they are in frame `number`."""
+        return self.eyelids(frame, self._lids_down(number))
+
+    def points(
+        self, points: Float[np.ndarray, "68 2"], number: int
+    ) -> Float64[np.ndarray, "68 2"]:
+        """A face's points, in any unit, with those of the eyelids likewise."""
+        return eyelids.closed(points, self._lids_down(number))
+
+    def _lids_down(self, number: int) -> float:
+        blinking = self.look.blinks and self.eyelids.able
+        return lids_down(self.look.seed, number) if blinking else 0.0
