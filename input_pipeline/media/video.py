@@ -7,6 +7,7 @@ includes FFmpeg.
 import contextlib
 import pathlib
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -28,7 +29,7 @@ AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000)
 AAC_FALLBACK = 48000  # for every other rate
 LAYOUTS = {1: "mono", 2: "stereo"}
 A_VIDEO = "a video file"
-EARLY = 0.5 / FRAME_RATE  # seconds by which a frame may be shown before its time
+FRAME_RATES = (5, 120)  # least and most frames a second of a video whose rate is kept
 QUALITY = {"crf": "18", "preset": "medium"}  # x264: 18 is visually lossless
 
 
@@ -36,13 +37,15 @@ class NoSound(InputError):
     """The video has no sound track."""
 
 
-def read_frames(path: str | pathlib.Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """Reads a file's frames one by one: RGB, 0..255, upright, at exactly 25 fps.
+def read_frames(
+    path: str | pathlib.Path, fps: int | Fraction = FRAME_RATE
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Reads a file's frames one by one: RGB, 0..255, upright, at exactly `fps`.
 
     From a video of another rate, the frame nearest in presentation time is taken at
-    each t / 25 s (of two equally near, the earlier), but none more than EARLY before
-    its time: where a video pauses, the earlier frame stays.  Pixels that are not square
-    become so, and high dynamic range (PQ, HLG) becomes ordinary (hdr.py).
+    each t / fps (of two equally near, the earlier), but none more than half a frame
+    before its time: where a video pauses, the earlier frame stays.  Pixels that are not
+    square become so, and high dynamic range (PQ, HLG) becomes ordinary (hdr.py).
     InputError: there is no such file, no video in it, it is damaged, its time stamps
     jump or its pictures change their size.
     """
@@ -54,14 +57,14 @@ def read_frames(path: str | pathlib.Path) -> Iterator[UInt8[np.ndarray, "H W 3"]
         last, picture, count, size = None, None, 0, None
         timed = timed_pictures(media.decode(stream), rate, path)
         try:
-            for frame in _nearest(timed, 1 / rate):
+            for frame in _nearest(timed, 1 / rate, float(fps)):
                 if frame is not last:  # a slower source repeats frames
                     size = size or (frame.width, frame.height)
                     if (frame.width, frame.height) != size:
                         was, now = ("{}x{}".format(*s) for s in (size, _size(frame)))
                         raise InputError(
                             f"{path}: the picture changes from {was} to {now} at "
-                            f"{count / FRAME_RATE:.1f} s; split the file there"
+                            f"{float(count / fps):.1f} s; split the file there"
                         )
                     picture = _upright(frame, shown_size(stream, *size))
                     last = frame
@@ -93,21 +96,39 @@ def _upright(frame, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
     return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
 
 
-def _nearest(timed: Iterable[tuple[float, object]], duration: float) -> Iterator:
-    """For every tick of the 25 fps clock, the item nearest to it in time, at most EARLY
+def _nearest(
+    timed: Iterable[tuple[float, object]], duration: float, fps: float = FRAME_RATE
+) -> Iterator:
+    """For every tick of a clock, the item nearest to it in time, at most half a tick
     before its own."""
     tick, before, shown = 0, 0.0, None
     for time, item in timed:
         # A microsecond is allowed for: time stamps are rounded, and a tie goes to the
         # earlier item.
-        until = max((before + time) / 2, time - EARLY) + 5e-7
-        while shown is not None and tick / FRAME_RATE <= until:
+        until = max((before + time) / 2, time - 0.5 / fps) + 5e-7
+        while shown is not None and tick / fps <= until:
             yield shown
             tick += 1
         before, shown = time, item
     if shown is not None:
-        for _ in range(tick, max(round((before + duration) * FRAME_RATE), tick, 1)):
+        for _ in range(tick, max(round((before + duration) * fps), tick, 1)):
             yield shown
+
+
+def frame_rate(path: str | pathlib.Path) -> Fraction:
+    """The frames a second of a file's video, on average where they vary.
+
+    InputError: see read_frames; it is out of FRAME_RATES.
+    """
+    with open_media(path, A_VIDEO) as media:
+        stream = video_stream(media, path)
+        rate = stream.average_rate or stream.guessed_rate or Fraction(FRAME_RATE)
+    if not FRAME_RATES[0] <= rate <= FRAME_RATES[1]:
+        raise InputError(
+            f"{path}: {float(rate):.4g} frames a second; {FRAME_RATES[0]} to "
+            f"{FRAME_RATES[1]} can be kept; convert it to 25, as with ffmpeg -r 25"
+        )
+    return Fraction(rate)
 
 
 def read_sound(
@@ -140,7 +161,7 @@ class VideoWriter:
     sound: (samples a second, iterator of f32[n, channels] blocks).  The blocks are read
     along with the frames, so that memory stays bounded, and are cut where the frames
     end.  Rate and channels (mono or stereo) are kept if AAC allows it.
-    comment: stored in the file.
+    comment: stored in the file.  fps: frames a second.
     The file appears under its name when it is complete, or not at all.
     InputError: the folder is missing or not writable, frames differ in size, or none
     was written.
@@ -151,8 +172,9 @@ class VideoWriter:
         path: str | pathlib.Path,
         sound: tuple[int, Iterable[Float32[np.ndarray, "_ channels"]]] | None = None,
         comment: str = "",
+        fps: int | Fraction = FRAME_RATE,
     ):
-        self.path, self.comment = pathlib.Path(path), comment
+        self.path, self.comment, self.fps = pathlib.Path(path), comment, fps
         if self.path.is_dir() or not self.path.parent.is_dir():
             what = "is a folder" if self.path.is_dir() else "its folder does not exist"
             raise InputError(f"{path}: {what}; give a file in an existing folder")
@@ -205,11 +227,11 @@ class VideoWriter:
         picture.pts = self.count
         self.container.mux(self.video.encode(picture))
         self.count += 1
-        self._write_sound(self.count * self.sound_rate // FRAME_RATE)
+        self._write_sound(int(self.count * self.sound_rate / Fraction(self.fps)))
 
     def _start(self, shape: tuple[int, ...]) -> None:
         height, width, _ = self.shape = shape
-        video = self.container.add_stream("libx264", FRAME_RATE, options=QUALITY)
+        video = self.container.add_stream("libx264", self.fps, options=QUALITY)
         video.width, video.height = width + width % 2, height + height % 2
         video.pix_fmt = "yuv420p"
         context = video.codec_context  # tags for players: BT.709, 16..235

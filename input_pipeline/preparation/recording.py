@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, UInt8
+from jaxtyping import Float, UInt8
 
 from input_pipeline.clip import (
     FRAME_RATE,
@@ -21,10 +21,16 @@ from input_pipeline.clip import (
     InputError,
 )
 from input_pipeline.faces import align, detection, landmarks
+from input_pipeline.faces.scenes import (
+    Notes,
+    jaw_width,
+    runs,
+    scene_cuts,
+    stretches,
+)
 from input_pipeline.media import audio, video
 from input_pipeline.preparation import sound
 from input_pipeline.preparation.corpora import Source
-from input_pipeline.preparation.scenes import Notes, jaw_width, scene_cuts
 from input_pipeline.preparation.sync import Listener, Sync, find_lag
 
 JPEG_QUALITY = 95
@@ -283,12 +289,6 @@ def _complaint(
 # --- cutting ---
 
 
-def runs(mask: Bool[np.ndarray, "T"]) -> list[tuple[int, int]]:
-    """The ranges in which the mask is True: [(first, last), ...], last excluded."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
-
-
 def _pieces(
     source: Source,
     points: list[np.ndarray | None],
@@ -310,38 +310,15 @@ def _pieces(
             return [], [max(rejects, key=lambda reject: reject.value)]
         if cuts:
             raise _Unusable("scene cut", len(cuts), cuts[0] / FRAME_RATE)
-    bridged = np.ones(len(points), bool)
-    for a, b in lost:
-        bridged[a:b] = False
-    borders = [0, *cuts, len(points)]
     pieces = []
-    for begin, end in itertools.pairwise(borders):
-        for a, b in runs(bridged[begin:end]):
-            a, b = a + begin, b + begin
-            inside = np.flatnonzero(seen[a:b])
-            if not len(inside):
-                continue
-            a, b = a + int(inside[0]), a + int(inside[-1]) + 1
-            px = _bridge(points[a:b])
-            matrices = align.smooth(align.align(px, options.template), options.sigma)
-            whole = b - a
-            limit = int(options.max_seconds * FRAME_RATE)
-            parts = -(-whole // limit) if cuttable else 1
-            marks = [whole * i // parts for i in range(parts + 1)]
-            for i, j in itertools.pairwise(marks):
-                pieces.append((a + i, a + j, matrices[i:j], px[i:j]))
+    for first, last, px in stretches(points, cuts, options.max_gap):
+        matrices = align.smooth(align.align(px, options.template), options.sigma)
+        whole, limit = last - first, int(options.max_seconds * FRAME_RATE)
+        parts = -(-whole // limit) if cuttable else 1
+        marks = [whole * i // parts for i in range(parts + 1)]
+        for i, j in itertools.pairwise(marks):
+            pieces.append((first + i, first + j, matrices[i:j], px[i:j]))
     return pieces, rejects
-
-
-def _bridge(points: list[np.ndarray | None]) -> Float64[np.ndarray, "T 68 2"]:
-    """Points in which gaps are filled by linear interpolation over time."""
-    found = np.array([p is not None for p in points])
-    known, gaps = np.flatnonzero(found), np.flatnonzero(~found)
-    none = np.zeros((NUM_POINTS, 2))
-    filled = np.array([none if p is None else p for p in points], np.float64)
-    for column in filled.reshape(len(points), -1).T:
-        column[gaps] = np.interp(gaps, known, column[known])
-    return filled
 
 
 # --- making clips ---

@@ -27,6 +27,7 @@ from input_pipeline.clip import (
 )
 from input_pipeline.faces import align, detection, landmarks, lips
 from input_pipeline.faces.rest import closed
+from input_pipeline.faces.scenes import jaw_width
 from input_pipeline.media import image
 from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.recording import (
@@ -36,7 +37,6 @@ from input_pipeline.preparation.recording import (
     encode,
     in_memory,
 )
-from input_pipeline.preparation.scenes import jaw_width
 from input_pipeline.training_data import dataset, sampling
 
 MOST_LENDERS = 256  # photos that others may borrow teeth from

@@ -1,10 +1,13 @@
-"""Finds scene cuts, and frames with several faces, while a video is read."""
+"""Divides a video where its scene changes or its face is lost, and finds frames with
+several faces, while it is read."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float64
 
+from input_pipeline.clip import NUM_POINTS
 from input_pipeline.faces import detection
 
 # The detector counts the faces in the whole picture in frames 12, 87, 162, ...
@@ -81,6 +84,47 @@ def scene_cuts(notes: Notes, points: list[np.ndarray | None]) -> list[int]:
             if way > JUMP * jaw_width(past):
                 cuts.add(t)
     return sorted(cuts)
+
+
+def runs(mask: Bool[np.ndarray, "T"]) -> list[tuple[int, int]]:
+    """The ranges in which the mask is True: [(first, last), ...], last excluded."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def stretches(
+    points: list[np.ndarray | None], cuts: list[int], max_gap: int
+) -> list[tuple[int, int, Float64[np.ndarray, "T 68 2"]]]:
+    """(first, last, points) of the parts of a video that show one face without a cut.
+
+    points: of every frame, None where the face was not found.  cuts: see scene_cuts.
+    max_gap: most frames in a row without the face that are interpolated; a part begins
+    and ends with a frame that shows it.
+    """
+    seen = np.array([p is not None for p in points], bool)
+    bridged = np.ones(len(points), bool)
+    for a, b in runs(~seen):
+        bridged[a:b] = b - a <= max_gap
+    parts = []
+    for begin, end in itertools.pairwise([0, *cuts, len(points)]):
+        for a, b in runs(bridged[begin:end]):
+            a, b = a + begin, b + begin
+            inside = np.flatnonzero(seen[a:b])
+            if len(inside):
+                a, b = a + int(inside[0]), a + int(inside[-1]) + 1
+                parts.append((a, b, _bridge(points[a:b])))
+    return parts
+
+
+def _bridge(points: list[np.ndarray | None]) -> Float64[np.ndarray, "T 68 2"]:
+    """Points in which gaps are filled by linear interpolation over time."""
+    found = np.array([p is not None for p in points])
+    known, gaps = np.flatnonzero(found), np.flatnonzero(~found)
+    none = np.zeros((NUM_POINTS, 2))
+    filled = np.array([none if p is None else p for p in points], np.float64)
+    for column in filled.reshape(len(points), -1).T:
+        column[gaps] = np.interp(gaps, known, column[known])
+    return filled
 
 
 def jaw_width(
