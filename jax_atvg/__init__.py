@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jax_atvg.evaluation.evaluate import evaluate
     from jax_atvg.inference.animate import animate, animate_file
     from jax_atvg.inference.bundle import Bundle, load_bundle
+    from jax_atvg.inference.dub import dub_file
     from jax_atvg.inference.live import Talker
     from jax_atvg.inference.networks import Networks
     from jax_atvg.models.at_net import ATNet
@@ -35,6 +36,7 @@ HOMES = {
     "animate_file": "jax_atvg.inference.animate",
     "Bundle": "jax_atvg.inference.bundle",
     "load_bundle": "jax_atvg.inference.bundle",
+    "dub_file": "jax_atvg.inference.dub",
     "Networks": "jax_atvg.inference.networks",
     "Talker": "jax_atvg.inference.live",
     "ATNet": "jax_atvg.models.at_net",
@@ -58,6 +60,7 @@ __all__ = [
     "__version__",
     "animate",
     "animate_file",
+    "dub_file",
     "evaluate",
     "export",
     "load_bundle",

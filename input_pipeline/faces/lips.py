@@ -71,17 +71,29 @@ class Behind(NamedTuple):
 def movement(speaker: Float[np.ndarray, "T 68 2"]) -> Float64[np.ndarray, "T 68 2"]:
     """How a speaker's mouth and jaw move away from rest, in units of the mouth's width.
 
-    Rest is the mean of the fifth of the frames in which the lips are least open.  All
-    points but the mouth's and the jaw's stay.
+    Rest: see at_rest.  All points but the mouth's and the jaw's stay.
     """
-    order = np.argsort(opening(speaker), kind="stable")
-    rest = speaker[order[: max(1, round(CLOSED_SHARE * len(speaker)))]].mean(0)
-    follows = np.zeros(NUM_POINTS)
-    follows[MOUTH] = 1
-    for point, share in JAW.items():
-        follows[point] = share
+    rest = at_rest(speaker)
     moved = (speaker - rest).astype(np.float64)
-    return moved * follows[:, None] / mouth_width(rest)
+    return moved * follows()[:, None] / mouth_width(rest)
+
+
+def at_rest(
+    speaker: Float[np.ndarray, "T 68 2"],
+) -> Float64[np.ndarray, "68 2"]:
+    """The mean of the fifth of the frames in which the lips are least open."""
+    order = np.argsort(opening(speaker), kind="stable")
+    least_open = order[: max(1, round(CLOSED_SHARE * len(speaker)))]
+    return speaker[least_open].mean(0, dtype=np.float64)
+
+
+def follows() -> Float64[np.ndarray, "68"]:
+    """How far each point takes part in speech: the mouth's do, and those of the jaw
+    the more, the nearer they are to the chin."""
+    share = np.zeros(NUM_POINTS)
+    share[MOUTH] = 1
+    share[list(JAW)] = list(JAW.values())
+    return share
 
 
 def mouth_width(points: Float[np.ndarray, "68 2"]) -> float:
@@ -324,3 +336,13 @@ def _near_face(q: np.ndarray) -> Float64[np.ndarray, "H W"]:
     away = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
     ramp = np.clip(1 - away / STILL_BEYOND, 0, 1).astype(np.float64)
     return ramp * ramp * (3 - 2 * ramp)
+
+
+def to_enlarged(points: Float[np.ndarray, "T 68 2"]) -> Float[np.ndarray, "T 68 2"]:
+    """Pixels of the crop -> of the enlarged crop; centres are at whole numbers."""
+    return (points + 0.5) * (SIZE / CROP_SIZE) - 0.5
+
+
+def to_crop(points: Float[np.ndarray, "T 68 2"]) -> Float[np.ndarray, "T 68 2"]:
+    """The inverse of to_enlarged."""
+    return (points + 0.5) * (CROP_SIZE / SIZE) - 0.5

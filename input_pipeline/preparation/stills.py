@@ -19,7 +19,6 @@ from jaxtyping import Float, UInt8
 
 from input_pipeline.clip import (
     CONTEXT_FRAMES,
-    CROP_SIZE,
     NUM_POINTS,
     ROWS_PER_FRAME,
     Clip,
@@ -101,10 +100,10 @@ class Stills(NamedTuple):
         photo = _read(source.path, source.name, self.options)
         driver, gain = self._driver(source.name)
         shapes = landmarks.to_pixels(sampling.flat_landmarks(driver)).astype(np.float64)
-        q = lips.moved(closed(photo.p), gain * lips.movement(to_enlarged(shapes)))
+        q = lips.moved(closed(photo.p), gain * lips.movement(lips.to_enlarged(shapes)))
         still = lips.Still(photo.crop, photo.p, self._behind(source, photo))
         pictures = [lips.reduced(photo.crop), *(still.frame(one) for one in q[1:])]
-        points = to_crop(np.concatenate([photo.p[None], q[1:]]))
+        points = lips.to_crop(np.concatenate([photo.p[None], q[1:]]))
         marks = landmarks.normalise(points).reshape(-1, NUM_POINTS, 2)
         matrix = photo.matrix.astype(np.float32)
         return Clip(
@@ -225,16 +224,6 @@ def _teeth(path: str, name: str, options: StillOptions) -> lips.Behind | None:
     except _Unusable:
         return None
     return lips.behind(photo.crop, photo.p)
-
-
-def to_enlarged(points: Float[np.ndarray, "T 68 2"]) -> Float[np.ndarray, "T 68 2"]:
-    """Pixels of the crop -> of the enlarged crop; centres are at whole numbers."""
-    return (points + 0.5) * (lips.SIZE / CROP_SIZE) - 0.5
-
-
-def to_crop(points: Float[np.ndarray, "T 68 2"]) -> Float[np.ndarray, "T 68 2"]:
-    """The inverse of to_enlarged."""
-    return (points + 0.5) * (CROP_SIZE / lips.SIZE) - 0.5
 
 
 # --- drivers ---

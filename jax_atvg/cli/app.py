@@ -18,6 +18,7 @@ from input_pipeline.clip import InputError
 from jax_atvg.cli import (
     animate,
     compile_step,
+    dub,
     evaluate,
     export,
     import_torch,
@@ -32,6 +33,7 @@ from jax_atvg.training import distributed
 
 VERBS = {  # in the order in which a project uses them
     "animate": animate,
+    "dub": dub,
     "serve": serve,
     "prepare": prepare,
     "inspect": inspect_data,

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Float64, UInt8
 
 from input_pipeline.clip import FRAME_RATE, InputError
 
+AFTERWARDS = ("keep", "close")  # what dubbed lips do when the sound has ended
 MOST_EXPRESSIVE = 3.0  # by which the movement of mouth and jaw may be multiplied
 
 # How far the lids are down in the frames of a blink, which takes a fifth of a second.

@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32, UInt8
 
+from input_pipeline.clip import InputError
 from input_pipeline.media.image import to_u8
 from jax_atvg.arrays import Attention
 from jax_atvg.inference.bundle import Bundle, load_bundle
@@ -66,6 +67,17 @@ class Rendered(NamedTuple):
     landmarks: Any
     attention: Any = None
     color: Any = None
+
+
+class Redrawn(NamedTuple):
+    """A frame that is drawn from a photo of its own.
+
+    image: u8[S,S,3].  example: f32[136], the photo's landmarks.  landmarks: f32[136].
+    """
+
+    image: np.ndarray
+    example: np.ndarray
+    landmarks: np.ndarray
 
 
 class Networks:
@@ -166,6 +178,35 @@ class Networks:
         parts = list(in_chunks(run, landmarks, self._first_state().vg_net))
         frames, attention = zip(*parts, strict=True)
         return np.concatenate(frames, axis=1), np.concatenate(attention, axis=1)
+
+    def redraw(
+        self, batches: Iterable[tuple[bool, list[Redrawn]]], most: int = CHUNK
+    ) -> Iterator[UInt8[np.ndarray, "n S S 3"]]:
+        """Runs VG-net with a photo of its own for every frame; yields the frames of
+        each batch while the devices compute those of the next.
+
+        batches: (whether no frame precedes, 1 to `most` consecutive frames).
+        InputError: batch_size is not 1.
+        """
+        if self.batch_size != 1:
+            raise InputError(
+                f"networks of batch_size={self.batch_size}: one video has its frames "
+                "drawn in turn; make Networks with batch_size=1"
+            )
+        step = compiled_redraw(self.bundle.vg_net, self.mesh, self.precision)
+
+        def calls() -> Iterator[tuple[Any, int]]:
+            state = None
+            for fresh, frames in batches:
+                if fresh or state is None:
+                    state = self._first_state().vg_net
+                rows = np.minimum(np.arange(most), len(frames) - 1)
+                arrays = (np.stack(x)[rows][None] for x in zip(*frames, strict=True))
+                made, state = step(self.weights.vg_net, *arrays, state)
+                yield made, len(frames)
+
+        for made, count in one_call_later(calls()):
+            yield made[0, :count]
 
     def _first_state(self) -> State:
         zeros = first_state(*self.sizes, self.batch_size)
@@ -310,6 +351,26 @@ def compiled_draw(vg_net, mesh: Mesh, precision: str):
         traced(mesh, precision, draw),
         in_shardings=(whole, rows, rows, rows, rows),
         out_shardings=((rows, rows), rows),
+        donate_argnames="state",
+        compiler_options=compiler_options(mesh),
+    )
+
+
+@functools.cache
+def compiled_redraw(vg_net, mesh: Mesh, precision: str):
+    """(variables, images, examples, landmarks, state) -> (frames, state): as
+    compiled_draw, with a photo of every frame, u8[B,T,S,S,3]."""
+    whole, rows = replicated(mesh), split(mesh)
+
+    def redraw(variables, images, examples, landmarks, state):
+        images = images.astype(np.float32) / 127.5 - 1
+        drawn = vg_net.apply(variables, images, landmarks, examples, state=state)
+        return to_u8(drawn.frames), drawn.state
+
+    return jax.jit(
+        traced(mesh, precision, redraw),
+        in_shardings=(whole, rows, rows, rows, rows),
+        out_shardings=(rows, rows),
         donate_argnames="state",
         compiler_options=compiler_options(mesh),
     )
