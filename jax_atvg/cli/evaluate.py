@@ -6,6 +6,7 @@ Every score stands beside those of the photo held still, of the mean face and of
 clip's sound.
 """
 
+from input_pipeline.clip import InputError
 from jax_atvg.cli.console import say, say_what_runs, tell_compilations
 from jax_atvg.cli.flags import (
     Flags,
@@ -35,6 +36,7 @@ def flags(add: Flags) -> None:
         "limit", "Only so many clips, evenly over the split; 0 for all.", 0, least=0
     )
     add.switch("landmarks_only", "AT-net alone, no frames: seconds, not minutes.")
+    add.switch("dub", "Also the clips dubbed, with their own and with other sound.")
     add.number(
         "workers",
         "Processes that score frames beside this one, which runs the networks; 0: "
@@ -53,6 +55,11 @@ def flags(add: Flags) -> None:
 
 def run(given: Given) -> int:
     refuse_out_as_input(given, "data_dir", "bundle")
+    if given.dub and given.landmarks_only:
+        raise InputError(
+            "dub: is scored on frames, of which --landmarks_only makes none; leave one "
+            "of the two out"
+        )
     from jax_atvg.cli.machine import set_up_jax
 
     set_up_jax()
@@ -89,6 +96,7 @@ def run(given: Given) -> int:
         speakers=given.speakers,
         limit=given.limit,
         landmarks_only=given.landmarks_only,
+        dub=given.dub,
         workers=count,
         precision=given.precision,
         title=f"{given.bundle} on {given.split}",

@@ -8,6 +8,8 @@
     at_static, static  the photo, repeated                    a face that does not move
     at_mean            the mean face, repeated                an unmoving average face
     real               points found again on the real frames  the detector's own error
+    dub, dub_shuffled  the clip dubbed with its own sound,    `dub`, if asked for
+                       and with another clip's
 
 The photo is the clip's first frame, which is not scored.  Scores are computed on the
 128x128 crop, clip by clip: padding does not enter them, and how clips are divided into
@@ -53,6 +55,7 @@ def evaluate(
     speakers: Collection[str] = (),
     limit: int = 0,
     landmarks_only: bool = False,
+    dub: bool = False,
     title: str = "evaluation",
     batch_size: int = 0,
     workers: int = 0,
@@ -67,7 +70,8 @@ def evaluate(
     authors' definitions of the metrics.  speakers: only their clips are scored (the
     shuffled sound may come from any clip of the split); () for all.  limit: how many
     clips, spread evenly; 0 for all.  landmarks_only: only the modes of AT-net, without
-    frames: seconds instead of minutes.  batch_size: clips the networks process at once,
+    frames: seconds instead of minutes.  dub: also the modes of dubbed clips.
+    batch_size: clips the networks process at once,
     raised to a multiple of the mesh's devices (this process's own unless given); 0 for
     one on a CPU and 16 on each GPU or TPU.  It changes landmarks by 0.002 pixels and
     frames by one grey level at most (checked on CPUs, with the highest matmul
@@ -90,7 +94,7 @@ def evaluate(
     find_protocol(protocol)
     chosen, other = choose(clips.speakers, speakers, limit), other_clips(clips.speakers)
     check_out(out)
-    synthesis = Synthesis(bundle, batch_size, mesh, precision)
+    synthesis = Synthesis(bundle, batch_size, mesh, precision, dub)
 
     def cases() -> Iterator[tuple[dict[str, Any], Case]]:
         pairs = [(i, other[i]) for i in chosen]

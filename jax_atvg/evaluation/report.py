@@ -26,7 +26,10 @@ from jax_atvg.evaluation.scores import SAMPLE_EVERY
 MOST_BARS = 40  # speakers that the plot shows
 
 AT_MODES = ("at", "at_shuffled", "at_static", "at_mean")
-FRAME_MODES = ("teacher", "end_to_end", "end_to_end_shuffled", "static", "real")
+FRAME_MODES = (
+    *("teacher", "end_to_end", "end_to_end_shuffled", "static", "real"),
+    *("dub", "dub_shuffled"),
+)
 POINTS = {
     "lmd": "LMD px ↓",
     "lmd_to_static": "LMD / static ↓",
@@ -44,6 +47,8 @@ PIXELS = {
     "mouth_ssim": "mouth SSIM ↑",
     "mouth_sharpness": "mouth sharpness / real (1)",
     "checkerboard": "mouth checkerboard / real (1)",
+    "flicker": "flicker / real (1)",
+    "mouth_flicker": "mouth flicker / real (1)",
     "csim_dlib": "CSIM-dlib ↑",
 }
 COMPAT = {
@@ -65,12 +70,14 @@ HOW_TO_READ = (
     "The photo is each clip's first frame and is not scored. static: the photo, "
     "repeated; at_mean: the mean face, repeated; shuffled: made with the sound of "
     "another clip, so that whatever is better with the right sound comes from it; "
+    "dub: the clip with its lips redrawn; "
     "real: points found again on the real frames, against the true landmarks: the "
     "detector's error, below which an LMD of frames means nothing. LMD: error of the "
     "mouth's points in pixels of the 128x128 crop. r: correlation of the inner lips' "
     "opening. Closed lips: how much further apart these are where the true ones are "
     "less than 1 px apart. Checkerboard: what alternates from pixel to pixel both "
-    f"ways. CPBD and CSIM-dlib are those of every {SAMPLE_EVERY}th frame. Brackets: "
+    "ways. Flicker: how unsteadily brightness changes from frame to frame. CPBD and "
+    f"CSIM-dlib are those of every {SAMPLE_EVERY}th frame. Brackets: "
     "95 % bootstrap interval over clips."
 )
 

@@ -187,6 +187,8 @@ def own_scores(case: Case, real: Seen) -> Scores:
         "cpbd": float(TRUE.sharpness["cpbd"](real.sample).mean()),
         "mouth_sharpness": 1.0,
         "checkerboard": 1.0,
+        "flicker": 1.0,
+        "mouth_flicker": 1.0,
     }
 
 
@@ -198,6 +200,8 @@ def frame_scores(case: Case, real: Seen, fake: Seen) -> Scores:
         **{name: float(f(fake.sample).mean()) for name, f in TRUE.sharpness.items()},
         "mouth_sharpness": sharpness(fake_lips) / max(sharpness(lips), 1e-9),
         "checkerboard": checkerboard(fake_lips) / max(checkerboard(lips), 1e-9),
+        "flicker": flicker(fake.frames) / max(flicker(real.frames), 1e-9),
+        "mouth_flicker": flicker(fake_lips) / max(flicker(lips), 1e-9),
         **point_scores(real.points, fake.points, case.truth),
     }
     if case.protocol != "true":
@@ -229,6 +233,12 @@ def checkerboard(frames: UInt8[np.ndarray, "T H W 3"]) -> float:
     to patterns that alternate from pixel to pixel both ways."""
     crosswise = np.diff(np.diff(lumas(frames), axis=1), axis=2)
     return float(np.sqrt(np.square(crosswise).mean()))
+
+
+def flicker(frames: UInt8[np.ndarray, "T H W 3"]) -> float:
+    """Mean |y_{t+1} - 2 y_t + y_{t-1}| of the luma y, 0..255: how much it changes from
+    frame to frame otherwise than steadily."""
+    return float(np.abs(np.diff(lumas(frames), 2, axis=0)).mean())
 
 
 def lumas(frames: UInt8[np.ndarray, "T H W 3"]) -> Float[np.ndarray, "T H W"]:

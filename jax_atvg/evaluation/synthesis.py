@@ -15,6 +15,7 @@ from input_pipeline.clip import CROP_SIZE
 from input_pipeline.faces import align
 from input_pipeline.faces.landmarks import as_points
 from input_pipeline.media.image import to_float
+from jax_atvg.evaluation.dubbing import dubbed
 from jax_atvg.evaluation.metrics import Frames, Points
 from jax_atvg.inference.bundle import Bundle
 from jax_atvg.inference.networks import Networks
@@ -55,7 +56,7 @@ class Synthesis:
 
     batch_size: clips at a time, raised to a multiple of the mesh's devices; 0 for
     CPU_CLIPS or CLIPS on each of them.  mesh: all devices of this process unless given.
-    precision: see models/precision.py.
+    precision: see models/precision.py.  dub: every clip is dubbed, too.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Synthesis:
         batch_size: int = 0,
         mesh: Mesh | None = None,
         precision: str = "default",
+        dub: bool = False,
     ):
         mesh = mesh or data_mesh(jax.local_devices())
         self.device = mesh.devices.flat[0]
@@ -72,6 +74,12 @@ class Synthesis:
         self.networks = Networks(bundle, batch_size, mesh, precision)
         self.bundle, self.batch_size = self.networks.bundle, self.networks.batch_size
         self.seconds, self.made, self.warm = 0.0, 0, False
+        self.dubbing = None
+        if dub:  # one clip at a time
+            single = self.networks
+            if self.batch_size > 1:
+                single = Networks(bundle, 1, data_mesh([self.device]), precision)
+            self.dubbing = single
 
     def __call__(self, takes: list[Take], landmarks_only: bool = False) -> list[Made]:
         """A Made for each clip, of which there are batch_size at most.
@@ -123,6 +131,14 @@ class Synthesis:
             }
             if landmarks_only:
                 return Made(at, frames, None)
+            if self.dubbing is not None:
+                take = takes[row]
+                sounds = {"dub": take.sound, "dub_shuffled": take.other_sound}
+                frames |= {
+                    name: dubbed(self.dubbing, take.frames, take.points, sound)
+                    for name, sound in sounds.items()
+                    if sound is not None
+                }
             attention = drawn["end_to_end"][1][row, :length]
             return Made(at, frames, resized(attention, CROP_SIZE))
 

@@ -88,7 +88,7 @@ class Head:
             np.minimum(x, size[1] - 1 - x), np.minimum(y, size[0] - 1 - y)
         )
         self.weight = falling(away, NEAR, FAR) * (
-            1 - falling(inside / self.width, 0, BORDER)
+            1 - falling(inside / self.width, 0.0, BORDER)
         )
 
     def __call__(
