@@ -338,11 +338,15 @@ def _near_face(q: np.ndarray) -> Float64[np.ndarray, "H W"]:
     return ramp * ramp * (3 - 2 * ramp)
 
 
-def to_enlarged(points: Float[np.ndarray, "T 68 2"]) -> Float[np.ndarray, "T 68 2"]:
+def to_enlarged(
+    points: Float[np.ndarray, "*batch 68 2"],
+) -> Float[np.ndarray, "*batch 68 2"]:
     """Pixels of the crop -> of the enlarged crop; centres are at whole numbers."""
     return (points + 0.5) * (SIZE / CROP_SIZE) - 0.5
 
 
-def to_crop(points: Float[np.ndarray, "T 68 2"]) -> Float[np.ndarray, "T 68 2"]:
+def to_crop(
+    points: Float[np.ndarray, "*batch 68 2"],
+) -> Float[np.ndarray, "*batch 68 2"]:
     """The inverse of to_enlarged."""
     return (points + 0.5) * (CROP_SIZE / SIZE) - 0.5

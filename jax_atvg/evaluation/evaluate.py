@@ -237,9 +237,10 @@ def best_median_worst(rows: list[dict]) -> list[tuple[str, int]]:
 def strip(take: Take, made: Made) -> np.ndarray:
     """A picture, u8[H,W,3], of STRIP frames spread evenly over the clip.
 
-    Its rows are real, end_to_end, teacher and attention.
+    Its rows are real, end_to_end, teacher and attention, and those of dubbed clips.
     """
     which = np.linspace(1, len(take.frames) - 1, STRIP).round().astype(int)
     attention = np.repeat(made.attention[..., None], 3, axis=-1)
     rows = [take.frames, made.frames["end_to_end"], made.frames["teacher"], attention]
+    rows += [made.frames["dub"]] if "dub" in made.frames else []
     return np.concatenate([np.concatenate(x[which], axis=1) for x in rows])

@@ -26,9 +26,10 @@ from jax_atvg.evaluation.scores import SAMPLE_EVERY
 MOST_BARS = 40  # speakers that the plot shows
 
 AT_MODES = ("at", "at_shuffled", "at_static", "at_mean")
+DUBBED = ("dub", "dub_shuffled")
 FRAME_MODES = (
     *("teacher", "end_to_end", "end_to_end_shuffled", "static", "real"),
-    *("dub", "dub_shuffled"),
+    *DUBBED,
 )
 POINTS = {
     "lmd": "LMD px ↓",
@@ -65,7 +66,7 @@ TABLES = {  # heading -> modes, metrics
     ),
     "The authors' definitions (compare with theirs only)": (FRAME_MODES, COMPAT),
 }
-STRIP_ROWS = "rows real, end_to_end, teacher, attention"
+STRIP_ROWS = "rows real, end_to_end, teacher, attention (and dub)"
 HOW_TO_READ = (
     "The photo is each clip's first frame and is not scored. static: the photo, "
     "repeated; at_mean: the mean face, repeated; shuffled: made with the sound of "

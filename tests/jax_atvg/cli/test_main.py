@@ -86,7 +86,7 @@ def but(**changes):
 
 
 WRONG = {
-    "dance asked for; say first what to do, one of animate, serve, prepare": ["dance"],
+    "dance asked for; say first what to do, one of animate, dub, serve, ": ["dance"],
     "animat asked for; animate meant?; say first": ["animat", "--image=face.jpg"],
     "--full_frame asked for; say first": ["--full_frame", "animate"],
     "animate: animate: not a flag; write --name=value": ["animate", "animate"],
@@ -164,6 +164,16 @@ WRONG = {
         *("evaluate", "--bundle=bundle", "--data_dir=d", "--out=bundle"),
     ],
     "--out=d/ is --data_dir, too": ["inspect", "--data_dir=d", "--out=d/"],
+    "head_movement: the crop shows no more than the face": [
+        *("animate", *GOOD, "--head_movement"),
+    ],
+    "expressiveness=3.5: must be 0 to 3.0": [
+        *("animate", *GOOD, "--expressiveness=3.5"),
+    ],
+    "blinks=often: value should be one of <on|off>": ["animate", *GOOD, "--blinks=often"],
+    "dub: is scored on frames, of which --landmarks_only makes none": [
+        *("evaluate", "--data_dir=d", "--out=new", "--dub", "--landmarks_only"),
+    ],
     "--config missing": ["train", "--workdir=new"],
     "config=nothing: no such config; choose one of ablation, at_default": [
         *("train", "--config=nothing", "--workdir=new"),

@@ -63,6 +63,7 @@ def done(tmp_path_factory):
     """(results, folder): a whole evaluation with the authors' definitions."""
     out = tmp_path_factory.mktemp("reports") / "grid"
     options = {"protocol": "atvg-compat", "mesh": one_device(), "title": "a <test>"}
+    options["dub"] = True
     return evaluate(bundle(), clips(), out, **options), out
 
 
@@ -184,6 +185,20 @@ def test_neither_batch_nor_devices_nor_padding_change_what_is_made(batch_size, d
             np.testing.assert_allclose(made.at[mode], alone.at[mode], atol=2e-3)
 
 
+def test_clips_are_dubbed_one_by_one_whatever_the_batch():
+    made = Synthesis(bundle(), 2, one_device(), dub=True)(takes()[1:])
+    single = Synthesis(bundle(), 1, one_device(), dub=True)
+    for both, take in zip(made, takes()[1:], strict=True):
+        (alone,) = single([take])
+        for name in report.DUBBED:
+            assert close(both.frames[name], alone.frames[name])
+            assert both.frames[name].shape == take.frames.shape
+        own, other = (both.frames[name] for name in report.DUBBED)
+        assert (own != other).any() and (own != take.frames).any()
+        # The upper half is as it was.
+        np.testing.assert_array_equal(own[:, :40], take.frames[:, :40])
+
+
 def test_a_recurrence_over_the_batch_sees_one_clip_at_a_time():
     networks = Synthesis(small_bundle(recurrence="batch"), 4, one_device(2))
     assert networks.batch_size == networks.networks.mesh.size == 1
@@ -258,7 +273,7 @@ def test_the_page_holds_its_pictures_and_needs_no_other_file(done):
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         assert picture.std() > 1
     # The last strip: its first row is the worst clip's real frames.
-    assert picture.shape == (4 * 128, 8 * 128, 3)
+    assert picture.shape == (5 * 128, 8 * 128, 3)
     worst = done[0].strips[-1][0].split()[1].rstrip(",")
     which = np.linspace(1, LENGTHS[clips().clip_ids.index(worst)] - 1, 8)
     take = read_take(clips(), clips().clip_ids.index(worst), None)
@@ -319,7 +334,7 @@ def test_a_speakers_scores_are_those_of_the_whole_report(done, tmp_path):
     """The sound it is held against is any clip's of the split, too."""
     whole, name = done[0], clips().speakers[-1]
     options = {"protocol": "atvg-compat", "mesh": one_device(), "speakers": [name]}
-    own = evaluate(bundle(), clips(), tmp_path / "r", **options)
+    own = evaluate(bundle(), clips(), tmp_path / "r", dub=True, **options)
     np.testing.assert_equal(
         own.rows, [row for row in whole.rows if row["speaker"] == name]
     )

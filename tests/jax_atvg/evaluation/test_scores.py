@@ -70,6 +70,16 @@ def test_a_checkerboard_is_what_alternates_both_ways():
     assert of(board) == pytest.approx(40)  # 20 - 0 - 0 + 20
 
 
+def test_flicker_is_what_changes_otherwise_than_steadily():
+    t = np.arange(9)[:, None, None, None]
+
+    def of(levels):
+        return scores.flicker((levels + np.zeros((1, 4, 4, 3))).astype("u1"))
+
+    assert of(10 + 5 * t) == pytest.approx(0, abs=1e-9)
+    assert of(100 + 30 * (t % 2)) == pytest.approx(60)
+
+
 def test_blur_lowers_sharpness_and_contrast_scales_it():
     frame = np.random.default_rng(2).integers(0, 100, (1, 16, 16, 1), np.uint8)
     gray = frame.repeat(3, -1)
