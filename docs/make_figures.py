@@ -28,7 +28,6 @@ from input_pipeline.training_data import dataset  # noqa: E402
 from jax_atvg.evaluation.evaluate import read_take  # noqa: E402
 from jax_atvg.evaluation.synthesis import Synthesis  # noqa: E402
 from jax_atvg.inference.animate import (  # noqa: E402
-    Subject,
     crop_points,
     panel,
     read_speech,
@@ -37,6 +36,7 @@ from jax_atvg.inference.animate import (  # noqa: E402
 )
 from jax_atvg.inference.bundle import Bundle, load_bundle  # noqa: E402
 from jax_atvg.inference.networks import Networks, Rendered  # noqa: E402
+from jax_atvg.inference.painting import Painter, Subject  # noqa: E402
 from jax_atvg.resources import DEFAULT_BUNDLE  # noqa: E402
 
 SIDE = 384  # pixels, height and width of one picture of pipeline.png
@@ -94,11 +94,13 @@ def speaking() -> list[np.ndarray]:
     side by side."""
     bundle = load_bundle(DEFAULT_BUNDLE)
     subject, made = demo(bundle)
-    crop = to_u8(subject.photo.image[0])
-    return [
-        np.concatenate([crop, panel(p, crop_points(bundle, p.landmarks))], axis=1)
-        for p in made
-    ]
+    crop, paint = to_u8(subject.photo.image[0]), Painter(subject)
+    shown = []
+    for t, one in enumerate(made):
+        points = paint.points(crop_points(bundle, one.landmarks), t)
+        one = one._replace(frames=paint.face(one.frames, t))
+        shown.append(np.concatenate([crop, panel(one, points)], axis=1))
+    return shown
 
 
 def write_moving(path: pathlib.Path, frames: list[np.ndarray]) -> None:

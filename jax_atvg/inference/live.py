@@ -73,6 +73,7 @@ class Talker:
         self.chunk = CHUNK if exact else 1
         look = Look(full_frame, label, blinks, head_movement, seed)
         self.show = Painter(self.subject, look)
+        self.size = self.show.size
         self.expressiveness = checked_expressiveness(expressiveness)
         self._begin()
 
@@ -110,7 +111,7 @@ class Talker:
             for frame in self._call()[done:]:
                 made.append(self.show(frame, self.count))
                 self.count += 1
-        return np.stack(made) if made else np.zeros((0, *self.show.size, 3), np.uint8)
+        return np.stack(made) if made else np.zeros((0, *self.size, 3), np.uint8)
 
     def _call(self) -> UInt8[np.ndarray, "n S S 3"]:
         """The frames of all windows of this call; the state after a full one."""

@@ -36,6 +36,7 @@ QUALITY = 90  # of the JPEGs
 MOST_TOKENS = 1000  # pages that were opened, of which the oldest are forgotten
 RATES = (8000, 96000)
 PATIENCE = 10.0  # seconds
+MOST_MESSAGES = 500  # that are taken and not yet heard
 
 Send = Callable[[dict[str, Any] | bytes], None]
 
@@ -103,6 +104,8 @@ async def receive(socket: WebSocket, received: queue.Queue) -> None:
             if message["type"] == "websocket.disconnect":
                 return
             received.put(message.get("bytes") or message.get("text") or b"")
+            while received.qsize() >= MOST_MESSAGES:  # the visitor's browser waits
+                await asyncio.sleep(0.05)
     finally:
         received.put(None)
 

@@ -73,6 +73,19 @@ def build(studio: Studio) -> gr.Blocks:
                 full_frame = gr.Checkbox(
                     label="Show the whole photo, not the face alone", elem_id="whole"
                 )
+                head_movement = gr.Checkbox(
+                    label="Move the head a little (in the whole photo)",
+                    elem_id="head",
+                )
+                blinks = gr.Checkbox(label="Blink", value=True, elem_id="blinks")
+                expressiveness = gr.Slider(
+                    0.5,
+                    2.0,
+                    1.0,
+                    step=0.1,
+                    label="How much mouth and jaw move; 1 is as the networks learnt",
+                    elem_id="expressiveness",
+                )
                 panels = gr.Checkbox(
                     label="Also show how it is made: landmarks, attention, colour",
                     elem_id="how",
@@ -105,8 +118,22 @@ def build(studio: Studio) -> gr.Blocks:
         def choose(event: gr.SelectData) -> str:
             return str(event.index)
 
-        def animate(*inputs: Any, progress: gr.Progress = gr.Progress()):  # noqa: B008
-            made = carried_out(studio, *inputs, progress)
+        def animate(
+            photo: str | None,
+            sound: str | None,
+            text: str,
+            face: str,
+            full_frame: bool,
+            panels: bool,
+            blinks: bool,
+            head_movement: bool,
+            expressiveness: int | float,  # as the browser sends it
+            progress: gr.Progress = gr.Progress(),  # noqa: B008
+        ):
+            wishes = Wishes(
+                face, full_frame, panels, blinks, head_movement, float(expressiveness)
+            )
+            made = carried_out(studio, photo, sound, text, wishes, progress)
             shown = [f"- {line}" for line in made.about]
             return (
                 str(made.video),
@@ -117,7 +144,8 @@ def build(studio: Studio) -> gr.Blocks:
                 "\n".join(shown),
             )
 
-        inputs = [photo, sound, text, face, full_frame, panels]
+        wishes = [face, full_frame, panels, blinks, head_movement, expressiveness]
+        inputs = [photo, sound, text, *wishes]
         photo.change(look, photo, [face, faces], api_visibility="private")
         faces.select(choose, None, face, api_visibility="private")
         go.click(
@@ -142,9 +170,7 @@ def carried_out(
     photo: str | None,
     sound: str | None,
     text: str,
-    face: str,
-    full_frame: bool,
-    panels: bool,
+    wishes: Wishes,
     progress: gr.Progress,
 ) -> Made:
     """The video, in gradio's own folder.  gr.Error: what is wrong, in one line."""
@@ -159,7 +185,7 @@ def carried_out(
         return studio.animate(
             photo,
             sound,
-            Wishes(face, full_frame, panels),
+            wishes,
             lambda share, words: progress(share, desc=words),
         )
     except (InputError, Busy) as error:

@@ -110,12 +110,15 @@ def interface(studio: Studio, known: Any) -> fastapi.APIRouter:
         face: Annotated[str, Form()] = "largest",
         full_frame: Annotated[bool, Form()] = False,
         panels: Annotated[bool, Form()] = False,
+        blinks: Annotated[bool, Form()] = True,
+        head_movement: Annotated[bool, Form()] = False,
+        expressiveness: Annotated[float, Form()] = 1.0,
     ) -> FileResponse:
         """An MP4: the photo speaks the sound, or the text.  With panels the video shows
         landmarks, attention, colour and result instead.  400 says what is wrong; 413: a
         file is too large; 503: too many are waiting."""
         job = studio.new_folder()
-        wishes = Wishes(face, full_frame, panels)
+        wishes = Wishes(face, full_frame, panels, blinks, head_movement, expressiveness)
         try:
             with as_answers():
                 made = await run_in_threadpool(
@@ -156,17 +159,13 @@ def carry_out(
     """The video of a request, in the job's folder."""
     kept = keep(photo, job / "photo", studio.limits.megabytes)
     if text.strip():
-        spoken = studio.speak(text)
-        heard = spoken.replace(job / "sound.wav")
-        spoken.parent.rmdir()
+        heard = studio.speak(text, job)
     elif sound is not None:
         heard = keep(sound, job / "sound", studio.limits.megabytes)
     else:
         raise InputError("there is no sound; send one as `sound`, or a `text`")
-    made = studio.animate(kept, heard, wishes)
-    video = (made.panels or made.video).replace(job / "talking.mp4")
-    shutil.rmtree(made.video.parent)
-    return video
+    made = studio.animate(kept, heard, wishes, folder=job)
+    return made.panels or made.video
 
 
 def keep(upload: Upload, path: pathlib.Path, megabytes: int) -> pathlib.Path:

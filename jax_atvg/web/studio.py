@@ -57,6 +57,9 @@ class Wishes(NamedTuple):
     face: str = "largest"
     full_frame: bool = False
     panels: bool = False
+    blinks: bool = True
+    head_movement: bool = False
+    expressiveness: float = 1.0
 
 
 AS_IT_IS = Wishes()
@@ -97,8 +100,10 @@ class Studio:
         sound: str | pathlib.Path,
         wishes: Wishes = AS_IT_IS,
         tell: Tell = lambda share, text: None,
+        folder: pathlib.Path | None = None,
     ) -> Made:
-        """Makes a video in a new folder of this job, which the caller deletes.
+        """Makes a video in the job's folder, a new one unless given, which the caller
+        deletes.
 
         InputError: photo or sound cannot be used.  Busy: too many are waiting.
         """
@@ -112,7 +117,7 @@ class Studio:
             picture = image.read_image(photo)
             points = detection.photo_points(picture, wishes.face, "the photo")
             heard = self.hear(sound)
-            job = self.new_folder()
+            job = folder or self.new_folder()
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # what they say is in `about`
@@ -127,7 +132,8 @@ class Studio:
                         **wishes._asdict(),
                     )
             except BaseException:
-                shutil.rmtree(job, ignore_errors=True)
+                if folder is None:
+                    shutil.rmtree(job, ignore_errors=True)
                 raise
             about = [*described(picture, points, heard)]
             about.append(f"made in {time.perf_counter() - begin:.1f} s")
@@ -175,9 +181,10 @@ class Studio:
         boxes = sorted(detection.detect(picture), key=lambda box: box.centre)
         return [cut_out(picture, box) for box in boxes]
 
-    def speak(self, text: str) -> pathlib.Path:
-        """Has espeak-ng speak a text: a sound file in a new folder, which the caller
-        deletes.  InputError: there is no text, it is too long, or no espeak-ng."""
+    def speak(self, text: str, folder: pathlib.Path | None = None) -> pathlib.Path:
+        """Has espeak-ng speak a text: a sound file in the job's folder, a new one
+        unless given, which the caller deletes.  InputError: there is no text, it is too
+        long, or no espeak-ng."""
         text = " ".join(text.split())
         if not 0 < len(text) <= MOST_CHARACTERS:
             raise InputError(
@@ -187,11 +194,12 @@ class Studio:
             raise InputError(
                 f"{SPEAKER} is not installed on this server; upload a sound instead"
             )
-        path = self.new_folder() / "spoken.wav"
+        path = (folder or self.new_folder()) / "spoken.wav"
         command = [SPEAKER, "-w", str(path), "--stdin"]
         done = subprocess.run(command, input=text, text=True, capture_output=True)
         if done.returncode or not path.exists():
-            shutil.rmtree(path.parent)
+            if folder is None:
+                shutil.rmtree(path.parent)
             raise InputError(
                 f"{SPEAKER} cannot speak this text; upload a sound instead"
             )

@@ -170,7 +170,11 @@ WRONG = {
     "expressiveness=3.5: must be 0 to 3.0": [
         *("animate", *GOOD, "--expressiveness=3.5"),
     ],
-    "blinks=often: value should be one of <on|off>": ["animate", *GOOD, "--blinks=often"],
+    "blinks=often: value should be one of <on|off>": [
+        "animate",
+        *GOOD,
+        "--blinks=often",
+    ],
     "dub: is scored on frames, of which --landmarks_only makes none": [
         *("evaluate", "--data_dir=d", "--out=new", "--dub", "--landmarks_only"),
     ],

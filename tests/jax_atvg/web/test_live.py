@@ -1,7 +1,9 @@
 """The socket behind the page /live."""
 
+import asyncio
 import io
 import json
+import queue
 import re
 import struct
 
@@ -126,3 +128,25 @@ def test_those_ahead_are_told(client, studio, brought):
         socket.send_text("{}")
         socket.send_bytes((brought / "face.png").read_bytes())
         assert socket.receive_json() == {"waiting": 1}
+
+
+def test_a_visitor_who_is_not_heard_yet_cannot_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(live, "MOST_MESSAGES", 5)
+    taken = []
+
+    class Flood:
+        async def receive(self):
+            taken.append(1)
+            return {"type": "websocket.receive", "bytes": b"12"}
+
+    async def flooded():
+        received = queue.Queue()
+        reader = asyncio.create_task(live.receive(Flood(), received))
+        await asyncio.sleep(0.3)
+        full = len(taken)
+        received.get()
+        await asyncio.sleep(0.3)
+        reader.cancel()
+        return full, len(taken)
+
+    assert asyncio.run(flooded()) == (5, 6)
