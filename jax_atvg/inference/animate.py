@@ -161,10 +161,7 @@ class Film:
         self.speech, self.track, self.perceived = speech, track, perceived
         self.out, self.progress, self.landmarks_out = pathlib.Path(out), progress, None
         self.watch = watch
-        if self.out.suffix.lower() != ".mp4":
-            raise InputError(
-                f"{out}: the video is an MP4; give a name that ends in .mp4"
-            )
+        check_mp4(self.out)
         self.paths = [self.out, panels_path(self.out)] if panels else [self.out]
         videos = list(self.paths)
         if landmarks_out is not None:
@@ -233,6 +230,12 @@ def panels_path(out: str | pathlib.Path) -> pathlib.Path:
     """Where the panels of the video `out` are written."""
     out = pathlib.Path(out)
     return out.with_name(f"{out.stem}_panels.mp4")
+
+
+def check_mp4(out: pathlib.Path) -> None:
+    """InputError: the name does not end in .mp4."""
+    if out.suffix.lower() != ".mp4":
+        raise InputError(f"{out}: the video is an MP4; give a name that ends in .mp4")
 
 
 def check_landmarks_out(path: pathlib.Path) -> None:

@@ -26,7 +26,12 @@ from input_pipeline.files import same_place
 from input_pipeline.media import audio, video
 from input_pipeline.media.footage import to_and_fro
 from input_pipeline.progress import Progress
-from jax_atvg.inference.animate import check_landmarks_out, read_speech, save_array
+from jax_atvg.inference.animate import (
+    check_landmarks_out,
+    check_mp4,
+    read_speech,
+    save_array,
+)
 from jax_atvg.inference.bundle import Bundle
 from jax_atvg.inference.life import AFTERWARDS, checked_expressiveness
 from jax_atvg.inference.networks import Networks, as_networks
@@ -71,15 +76,15 @@ def dub_file(
     all.
     InputError: a file or option cannot be used; the message says why.
     """
-    out, places = pathlib.Path(out), None
-    check(speaker, speech, out, rest)
-    checked_expressiveness(expressiveness)
+    written = [pathlib.Path(out)]
     if landmarks_out is not None:
-        places = pathlib.Path(landmarks_out)
-        check_landmarks_out(places)
+        written.append(pathlib.Path(landmarks_out))
+        check_landmarks_out(written[1])
+    check([speaker, speech], written, rest)
+    checked_expressiveness(expressiveness)
     fps = video.frame_rate(speaker)
     reader = audio.AudioReader(speech, track)
-    writer = video.VideoWriter(out, (reader.rate, reader.blocks()), COMMENT, fps)
+    writer = video.VideoWriter(written[0], (reader.rate, reader.blocks()), COMMENT, fps)
     networks = as_networks(bundle)
     known = networks.bundle
     if known.photo_landmarks is not None:
@@ -112,7 +117,7 @@ def dub_file(
 
     redrawer = Redrawer(networks, still, moves)
     found = np.full((total, *still.shape), np.nan, np.float32)
-    bar = Progress(total, "frame", name=out.name, active=progress)
+    bar = Progress(total, "frame", name=written[0].name, active=progress)
     try:
         with writer as file, bar:
             for shot, picture, q in redrawer(shots()):
@@ -122,25 +127,26 @@ def dub_file(
                 bar.update()
                 if watch is not None:
                     watch(bar.done, total)
-        if places is not None:
-            save_array(places, found)
+        for path in written[1:]:
+            save_array(path, found)
     except OSError as error:
         raise InputError(
             f"{out}: cannot be written ({error.strerror}); free some space or choose "
             "another folder"
         ) from error
-    return [out] if places is None else [out, places]
+    return written
 
 
-def check(speaker, speech, out: pathlib.Path, rest: str) -> None:
-    """InputError: an option is unknown, or the result would overwrite an input."""
+def check(
+    read: list[str | pathlib.Path], written: list[pathlib.Path], rest: str
+) -> None:
+    """InputError: an option is unknown, or a result would overwrite an input."""
     if rest not in AFTERWARDS:
         raise InputError(f"rest={rest}: choose one of {', '.join(AFTERWARDS)}")
-    if out.suffix.lower() != ".mp4":
-        raise InputError(f"{out}: the video is an MP4; give a name that ends in .mp4")
-    for given in (speaker, speech):
-        if same_place(given, out):
-            raise InputError(f"{out} is read, too; choose another name for the result")
+    check_mp4(written[0])
+    for path in written:
+        if any(same_place(source, path) for source in read):
+            raise InputError(f"{path} is read, too; choose another name for the result")
 
 
 # --- the video ---

@@ -136,6 +136,16 @@ def animate(base: pathlib.Path, folder: pathlib.Path, **flags) -> list[str]:
     return ["animate", *(f"--{name}={value}" for name, value in given.items())]
 
 
+def dub(base: pathlib.Path, path: pathlib.Path, folder: pathlib.Path) -> list[str]:
+    return [
+        "dub",
+        f"--video={path}",
+        f"--audio={base / 'sounds' / 'a.wav'}",
+        f"--bundle={base / 'bundle'}",
+        f"--out={folder / 'out.mp4'}",
+    ]
+
+
 def batch(base: pathlib.Path, path: pathlib.Path, folder: pathlib.Path) -> list[str]:
     text = path.read_bytes()
     for short, whole in (
@@ -190,7 +200,8 @@ def kinds(base: pathlib.Path) -> dict[str, Kind]:
         "bundle": Kind(
             "bundle", 0.12, lambda path, out: one(out, bundle=beside(path, "bundle"))
         ),
-        "video": Kind("videos", 0.1, prepared, ()),
+        "video": Kind("videos", 0.07, prepared, ()),
+        "film": Kind("videos", 0.03, functools.partial(dub, base)),
         "run": Kind(
             "runs",
             0.05,

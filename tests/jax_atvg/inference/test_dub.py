@@ -244,6 +244,15 @@ def refused(folder, alone, match, *, speaker="speaker.mp4", out="bad.mp4", **opt
 def test_what_cannot_be_dubbed_is_said_in_one_line(folder, alone):
     refused(folder, alone, r"bad.mkv: the video is an MP4", out="bad.mkv")
     refused(folder, alone, "speaker.mp4 is read, too", out="speaker.mp4")
+    (folder / "sound.npy").write_bytes((folder / "short.wav").read_bytes())
+    with pytest.raises(InputError, match=r"sound.npy is read, too"):
+        dub_file(
+            folder / "speaker.mp4",
+            folder / "sound.npy",
+            folder / "bad.mp4",
+            alone,
+            landmarks_out=folder / "sound.npy",
+        )
     refused(folder, alone, "rest=open: choose one of keep, close", rest="open")
     refused(folder, alone, "expressiveness=9", expressiveness=9.0)
     refused(folder, alone, "landmarks go to an .npy", landmarks_out="x.txt")
