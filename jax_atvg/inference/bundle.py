@@ -41,7 +41,7 @@ from jax_atvg.resources import DEFAULT_BUNDLE
 
 FORMAT_VERSION = 1
 NETWORKS = {"at_net": ATNet, "vg_net": VGNet}
-# The weights were trained with these settings; with others the output is meaningless.
+# The weights were trained with these settings, and mean nothing with others.
 AUDIO = {
     "sample_rate": SAMPLE_RATE,
     "mfcc_rate": MFCC_RATE,
@@ -134,13 +134,11 @@ class Bundle:
 def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
     """Writes a bundle's folder, complete or not at all; replaces an older bundle there.
 
-    InputError: the path exists and is no bundle, or it cannot be written.
+    InputError: see check_out; or it cannot be written.
     """
     import orbax.checkpoint as ocp
 
-    path = pathlib.Path(path).absolute()
-    if path.exists() and not (path / "bundle.json").is_file():
-        raise InputError(f"{path}: exists and is no bundle; choose another folder")
+    path = check_out(path)
     description = {
         "format_version": FORMAT_VERSION,
         "audio": AUDIO,
@@ -164,6 +162,14 @@ def save_bundle(bundle: Bundle, path: str | pathlib.Path) -> None:
         raise InputError(
             f"{path}: cannot be written ({error}); choose another folder or make room"
         ) from error
+
+
+def check_out(path: str | pathlib.Path) -> pathlib.Path:
+    """The absolute path.  InputError: it exists and is no bundle."""
+    path = pathlib.Path(path).absolute()
+    if path.exists() and not (path / "bundle.json").is_file():
+        raise InputError(f"{path}: exists and is no bundle; choose another folder")
+    return path
 
 
 def load_bundle(path: str | pathlib.Path = DEFAULT_BUNDLE) -> Bundle:
@@ -229,11 +235,8 @@ def existing(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def damaged(path: pathlib.Path, error: Exception) -> InputError:
-    reason = first_line(error)
-    return InputError(
-        f"{path}: damaged bundle ({type(error).__name__}: {reason}); copy or export it "
-        "again"
-    )
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    return InputError(f"{path}: damaged bundle ({reason}); copy or export it again")
 
 
 def network(kind: type[nn.Module], found: dict[str, Any]) -> nn.Module:

@@ -12,8 +12,16 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax import export as jax_export
+from jaxtyping import Float32
 
-from input_pipeline.clip import NUM_POINTS, WINDOW_ROWS, WINDOW_SIZE, InputError
+from input_pipeline.clip import (
+    LOWER_RIM,
+    NUM_POINTS,
+    WINDOW_ROWS,
+    WINDOW_SIZE,
+    InputError,
+)
+from input_pipeline.faces.rest import closed
 from input_pipeline.files import replacing
 from jax_atvg.inference.bundle import Bundle, as_float32, save_bundle
 from jax_atvg.models import convolutions
@@ -42,14 +50,20 @@ can be processed in pieces.
     # image: the photo's crop, in [-1,1].  *_zeros: the state at the start.
     # If s has photo_landmarks, they take the place of every photo's p.
     # If s has no low, high, residual and opening, h is not clipped and r is 0.
-    h = np.clip((p - s["mean"]) @ s["components"], s["low"], s["high"])
+    def coefficients_of(p):
+        return np.clip((p - s["mean"]) @ s["components"], s["low"], s["high"])
+
+    h = coefficients_of(p)
     shape = h @ s["components"].T + s["mean"]
     energy = ((p - shape) ** 2).sum(-1, keepdims=True)
     r = np.maximum(1 - s["residual"] / energy, 0) * (p - shape)
     example, y = shape + r, r[:, 1::2]
     opened = y[:, [65, 66, 67]].mean(-1) - y[:, [61, 62, 63]].mean(-1)
     own = r - opened[:, None] * s["opening"]
-    coefficients, *at_state = at_net.call(h, audio, *at_zeros)
+    # AT-net may want the face with its lips closed; else s["closing"] is 0.
+    gap = np.maximum(p[:, [135, 133, 131]] - p[:, [123, 125, 127]], 0)
+    rest = coefficients_of(p + gap @ s["closing"].T)
+    coefficients, *at_state = at_net.call(rest, audio, *at_zeros)
     landmarks = (s["boost"] * coefficients) @ s["components"].T + s["mean"]
     landmarks += own[:, None]
     frames, attention, color, *vg_state = vg_net.call(
@@ -164,9 +178,19 @@ def save_settings(path: pathlib.Path, bundle: Bundle) -> None:
         "landmark_to_crop": bundle.landmark_to_crop,
         "template": bundle.template,
         "template_indices": np.array(bundle.template_indices),
+        "closing": bundle.at_net.from_rest * closing_of_lips(),
     }
     if bundle.photo_landmarks is not None:
         arrays["photo_landmarks"] = bundle.photo_landmarks
     if bundle.seen is not None:
         arrays |= bundle.seen._asdict()
     np.savez(path, **arrays)
+
+
+def closing_of_lips() -> Float32[np.ndarray, "136 3"]:
+    """How landmarks move when the lips are closed (rest.closed), for each unit by which
+    the facing points of the inner lips are apart."""
+    faces = np.zeros((3, NUM_POINTS, 2))
+    for face, lower in zip(faces, LOWER_RIM, strict=True):
+        face[lower, 1] = 1
+    return (closed(faces) - faces).reshape(3, -1).T.astype(np.float32)

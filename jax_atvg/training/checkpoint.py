@@ -46,7 +46,7 @@ SUMS = "checksums"  # of the state's arrays, kept with the data iterator's state
 # that there is no room for what it holds.
 DAMAGE = (
     *("DATA_LOSS", "NOT_FOUND", "OUT_OF_RANGE"),
-    *("Error decoding", "Invalid JSON", "checksum"),
+    *("Error decoding", "Invalid JSON", "checksum", "Truncated"),
 )
 DAMAGE_TYPES = (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError)
 

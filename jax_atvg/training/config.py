@@ -67,7 +67,7 @@ class GanLoss:
 @dataclasses.dataclass
 class Optimizer:
     """Adam.  schedule: "constant"; "cosine" down to zero at the last step; "wsd":
-    constant, then over the last fifth linearly down to zero.  warmup: steps of linear
+    constant, then over the last fifth linearly down to zero.  warmup: updates of linear
     rise before.  clip_norm: of the whole gradient, 0 for none.
     accumulate: batches a step's gradient is averaged over.  shard: every device keeps
     its own part of the optimiser's state (ZeRO-1); the same numbers, less memory."""

@@ -30,7 +30,7 @@ from input_pipeline.training_data.fingerprint import (
     check_template,
     fingerprint,
 )
-from jax_atvg.inference.bundle import Bundle, SeenFaces
+from jax_atvg.inference.bundle import Bundle, SeenFaces, check_out
 from jax_atvg.inference.stablehlo import write_bundle
 from jax_atvg.training.runs import Run, averaged, read_run
 from jax_atvg.training.train import SYNTHETIC_FRAMES
@@ -64,6 +64,7 @@ def export(
     alone.  say: gets what is found, a line at a time.
     InputError: see read_run, averaged, make_bundle, write_bundle; no dataset there.
     """
+    check_out(out)
     several = [at] if isinstance(at, (str, os.PathLike)) else list(at)
     members = [read_run(workdir, "at", checkpoint) for workdir in several]
     at_run, seen = averaged(members), None

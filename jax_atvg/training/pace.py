@@ -53,9 +53,9 @@ class Pending:
             for name, value in losses.items():
                 if not np.isfinite(value):
                     raise InputError(
-                        f"{name} is {value} at step {step}; the last checkpoint is "
-                        "good: lower the learning rate or clip gradients "
-                        "(config.optimizer) and start again"
+                        f"{name} is {value} at step {step}; lower the learning rate "
+                        "or clip gradients (config.optimizer) and train in another "
+                        "--workdir; what this one has saved is from before"
                     )
                 self.values.setdefault(name, []).append(float(value))
         self.waiting.clear()

@@ -132,6 +132,8 @@ def check_same_run(workdir: epath.Path, experiment: Experiment) -> None:
         for x in (before, experiment)
     )
     remedy = "take the old values, or another --workdir"
+    if not saved_steps(workdir):
+        remedy = "it has saved nothing yet: remove it, or take another --workdir"
     if old["steps"] != new["steps"]:
         optimizer = experiment.optimizer
         fixed = min(fixed_until(optimizer, x["steps"]) for x in (old, new))

@@ -1,8 +1,10 @@
 """The networks as programs of their own: they run without this package."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+import textwrap
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ from jax import export as jax_export
 
 from input_pipeline.clip import InputError
 from jax_atvg.inference import stablehlo
-from jax_atvg.inference.bundle import load_bundle
+from jax_atvg.inference.bundle import SeenFaces, load_bundle
 from jax_atvg.models.at_net import ATNet
 from tests.random_variables import random_variables
 from tests.small_bundle import small_bundle
@@ -120,6 +122,42 @@ def test_photo_landmarks_of_the_authors_networks_are_kept(tmp_path):
     stablehlo.save_settings(tmp_path / "settings.npz", bundle)
     settings = np.load(tmp_path / "settings.npz")
     np.testing.assert_array_equal(settings["photo_landmarks"], np.arange(136))
+
+
+@pytest.mark.parametrize("from_rest", [False, True])
+def test_the_lines_in_the_readme_compute_what_animate_gives_the_networks(
+    tmp_path, from_rest
+):
+    bundle = small_bundle()
+    random = np.random.default_rng(0)
+    seen = SeenFaces(-np.ones(4), np.ones(4), 0.01, random.normal(size=136))
+    at_net = bundle.at_net.clone(from_rest=from_rest)
+    bundle = dataclasses.replace(bundle, at_net=at_net, seen=seen)
+    stablehlo.save_settings(tmp_path / "settings.npz", bundle)
+    p = (bundle.pca.mean + 0.05 * random.normal(size=(3, 136))).astype(np.float32)
+    p[:, [131, 133, 135]] += 0.2  # open lips
+    given = {}
+
+    class Program:
+        def __init__(self, name):
+            self.name = name
+
+        def call(self, *arrays):
+            given[self.name] = arrays
+            return [np.zeros((3, 2, 4)), 0, 0] if self.name == "at_net" else [0] * 4
+
+    code = stablehlo.README.split('np.load("settings.npz")\n')[1]
+    scope = {"np": np, "p": p, "s": np.load(tmp_path / "settings.npz")}
+    scope |= {name: Program(name) for name in ("at_net", "vg_net")}
+    scope |= {"audio": None, "image": None, "at_zeros": (), "vg_zeros": ()}
+    exec(textwrap.dedent(code), scope)
+    h, example, own = bundle.recognise(p)
+    np.testing.assert_allclose(given["at_net"][0], h, atol=1e-5)
+    np.testing.assert_allclose(given["vg_net"][2], example, atol=1e-5)
+    landmarks = bundle.pca.mean + own[:, None] + np.zeros((1, 2, 1))
+    np.testing.assert_allclose(given["vg_net"][1], landmarks, atol=1e-5)
+    plain = dataclasses.replace(bundle, at_net=bundle.at_net.clone(from_rest=False))
+    assert np.allclose(h, plain.recognise(p)[0]) != from_rest
 
 
 def test_a_full_disk_leaves_the_bundle_and_no_half_of_the_programs(

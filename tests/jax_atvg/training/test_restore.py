@@ -109,6 +109,14 @@ def test_whatever_else_stands_in_the_way_changes_nothing(two, error, monkeypatch
     assert_bit_for_bit(run(config, workdir), whole)
 
 
+def test_a_folder_of_arrays_that_is_gone_is_damage(two):
+    workdir, config, whole = two
+    shutil.rmtree(workdir / "checkpoints" / "6" / "state" / "ocdbt.process_0")
+    with pytest.raises(InputError, match=r"reached step 6, but its newest .* is 3; br"):
+        run(config, workdir)
+    assert_bit_for_bit(run(config, workdir, go_back=True), whole)
+
+
 def test_a_wrong_byte_in_an_array_is_damage(two):
     """Orbax has no checksum of what it compresses."""
     workdir, _, _ = two
