@@ -185,7 +185,8 @@ class Networks:
         """Runs VG-net with a photo of its own for every frame; yields the frames of
         each batch while the devices compute those of the next.
 
-        batches: (whether no frame precedes, 1 to `most` consecutive frames).
+        batches: (whether no frame precedes, 1 to `most` consecutive frames).  Only a
+        batch of `most` frames hands the recurrence's state on.
         InputError: batch_size is not 1.
         """
         if self.batch_size != 1:
@@ -203,6 +204,8 @@ class Networks:
                 rows = np.minimum(np.arange(most), len(frames) - 1)
                 arrays = (np.stack(x)[rows][None] for x in zip(*frames, strict=True))
                 made, state = step(self.weights.vg_net, *arrays, state)
+                if len(frames) < most:  # the state is that after repeated frames
+                    state = None
                 yield made, len(frames)
 
         for made, count in one_call_later(calls()):

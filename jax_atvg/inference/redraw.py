@@ -124,6 +124,7 @@ class Redrawer:
             for group in grouped(shots):
                 if group[0].scene is None:
                     waiting.append(group)
+                    last = None
                     continue
                 drawn = [self.prepare(shot) for shot in group]
                 waiting.append(drawn)

@@ -22,7 +22,7 @@ from jax_atvg.inference.redraw import (
 )
 from tests.input_pipeline import face_videos
 
-COUNT = 2 * BATCH + 3
+COUNT = BATCH + 3
 
 
 # --- the network ---
@@ -37,7 +37,7 @@ def photos(size: int, seed: int = 0):
 
 def whole(networks, images, examples, marks):
     """All frames in one call of the module."""
-    drawn = networks.bundle.vg_net.apply(
+    drawn = jax.jit(networks.bundle.vg_net.apply)(
         networks.weights.vg_net,
         to_float(images)[None],
         marks[None],
@@ -48,15 +48,14 @@ def whole(networks, images, examples, marks):
 
 def batches(images, examples, marks, fresh=(0,)):
     frames = [Redrawn(*one) for one in zip(images, examples, marks, strict=True)]
-    starts = sorted({*fresh, *range(0, COUNT, BATCH)})
-    for a, b in zip(starts, [*starts[1:], COUNT], strict=True):
-        yield a in fresh, frames[a:b]
+    for begin, end in zip(fresh, [*fresh[1:], COUNT], strict=True):
+        for a in range(begin, end, BATCH):
+            yield a == begin, frames[a : min(a + BATCH, end)]
 
 
 def close(a, b):
-    """Equal to rounding, which random weights enlarge, more from frame to frame."""
-    difference = np.abs(a.astype(int) - b.astype(int))
-    assert difference.max() <= 2 and (difference > 1).mean() < 1e-4
+    """Equal to rounding."""
+    assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
 
 
 def test_one_photo_for_all_frames_is_a_photo_for_each(alone):
@@ -72,9 +71,19 @@ def test_frames_in_batches_are_those_of_one_call(alone):
     close(got, whole(alone, *inputs))
 
 
+def test_a_batch_that_is_not_full_hands_no_state_on(alone):
+    """It would be that after frames that only fill the batch."""
+    frames = [Redrawn(*one) for one in zip(*photos(32), strict=True)]
+    for fresh in (False, True):
+        pair = [(True, frames[:3]), (fresh, frames[3:6])]
+        *_, after = alone.redraw(pair, BATCH)
+        (begun,) = alone.redraw([(True, frames[3:6])], BATCH)
+        np.testing.assert_array_equal(after, begun)
+
+
 def test_a_fresh_batch_remembers_nothing(alone):
     inputs = photos(32)
-    cut = BATCH + 2
+    cut = 2
     got = np.concatenate(list(alone.redraw(batches(*inputs, fresh=(0, cut)), BATCH)))
     close(got[:cut], whole(alone, *(x[:cut] for x in inputs)))
     close(got[cut:], whole(alone, *(x[cut:] for x in inputs)))
@@ -178,7 +187,7 @@ def test_only_the_lower_face_changes(alone, film):
 def test_frames_without_a_face_come_back_untouched_in_their_order(alone, film):
     frames, one = film
     seen = np.ones(COUNT, bool)
-    seen[[0, 1, 9, 10, COUNT - 1]] = False
+    seen[[0, 1, 6, 7, COUNT - 1]] = False
     shots = [Shot(t, t, f, one if seen[t] else None) for t, f in enumerate(frames)]
     redrawer = Redrawer(alone, closed(one.points.mean(0)), np.zeros((COUNT, 68, 2)))
     made = list(redrawer(shots))
