@@ -23,6 +23,7 @@ FONTS = {
     "font": ["system-ui", "sans-serif"],
     "font_mono": ["monospace"],
 }  # none fetched
+HEIGHT = 420  # pixels, of photo and video: what is below them stays in sight
 CSS = "footer {display: none} .faces img {cursor: pointer}"
 
 
@@ -43,6 +44,7 @@ def build(studio: Studio) -> gr.Blocks:
                     label="Photo",
                     type="filepath",
                     sources=["upload", "webcam"],
+                    height=HEIGHT,
                     elem_id="photo",
                 )
                 face = gr.State("largest")
@@ -95,6 +97,7 @@ def build(studio: Studio) -> gr.Blocks:
                 video = gr.Video(
                     label="Video",
                     autoplay=True,
+                    height=HEIGHT,
                     buttons=["download"],
                     elem_id="video",
                 )
