@@ -7,6 +7,7 @@ It depends on no config and no training state.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -281,13 +282,6 @@ def expected_arrays(
 ) -> dict[str, Any]:
     """The tree of `arrays`, shapes alone, computed from the sizes of the networks."""
     k, landmarks, size = at_net.num_coefficients, 2 * NUM_POINTS, vg_net.image_size
-    key = jax.eval_shape(jax.random.key, 0)  # abstract arrays: nothing is compiled
-
-    def shapes(module: nn.Module, *inputs: tuple[int, ...]):
-        abstract = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs)
-        with convolutions.form("native"):  # tracing both would take twice the time
-            return jax.eval_shape(module.init, key, *abstract)
-
     tree = {
         "at_net": shapes(at_net, (1, k), (1, 1, WINDOW_ROWS, WINDOW_SIZE)),
         "vg_net": shapes(vg_net, (1, size, size, 3), (1, 1, landmarks), (1, landmarks)),
@@ -302,6 +296,15 @@ def expected_arrays(
         zeros = SeenFaces(*map(np.zeros, (k, k, (), landmarks)))
         tree["seen"] = zeros._asdict()
     return tree
+
+
+@functools.lru_cache(maxsize=16)  # for who loads bundles of the same sizes again
+def shapes(module: nn.Module, *inputs: tuple[int, ...]) -> Any:
+    """Those of the module's variables, for inputs of these shapes."""
+    key = jax.eval_shape(jax.random.key, 0)  # abstract arrays: nothing is compiled
+    abstract = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs)
+    with convolutions.form("native"):  # tracing both would take twice the time
+        return jax.eval_shape(module.init, key, *abstract)
 
 
 def open_arrays(path: pathlib.Path) -> dict[str, Any]:
