@@ -1,6 +1,7 @@
 """Set-up shared by all tests: shape checks, eight simulated devices, reference data."""
 
 import contextlib
+import gc
 import importlib.util
 import mmap
 import os
@@ -16,6 +17,10 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Traced programs are many objects that live on: to look through all of them again and
+# again takes a tenth of the time.
+gc.set_threshold(100_000, 50, 50)
 
 # The same small programs are compiled by many tests, here and in their processes, to
 # which the environment is handed on.
