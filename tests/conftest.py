@@ -105,49 +105,66 @@ def convolution_form(request):
 # Seconds of a core that each takes; the longest are begun first, so that both workers
 # end together.  What is not in this list, nor marked slow, is quick.
 SECONDS = {
-    "test_train_processes": 90,
-    "test_reference_steps": 70,
-    "test_hostile": 100,
+    "test_hostile": 80,
+    "test_reference_steps": 65,
+    "test_train_processes": 60,
     "test_loop": 50,
-    "test_parity": 59,
+    "test_parity": 45,
     "test_tour": 45,
-    "test_accelerator": 50,
-    "test_train_step": 42,
-    "test_prepare": 38,
-    "test_networks": 36,
-    "test_options": 28,
-    "test_main": 28,
-    "test_batch": 25,
-    "test_stills": 25,
-    "test_evaluate": 21,
-    "test_ablation": 20,
-    "test_listening": 20,
-    "test_reference_networks": 19,
-    "test_cost": 16,
-    "test_on_beam": 16,
-    "test_lips": 15,
-    "test_recording": 14,
-    "test_restore": 20,
-    "test_workdir": 15,
-    "test_sync": 14,
-    "test_steps": 14,
-    "test_demo": 14,
-    "test_animate": 13,
-    "test_several_clips": 15,
-    "test_stablehlo": 12,
-    "test_convolutions": 12,
+    "test_accelerator": 40,
+    "test_train_step": 40,
+    "test_kills": 35,
+    "test_prepare": 30,
+    "test_on_beam": 30,
+    "test_cost": 28,
+    "test_stablehlo": 28,
+    "test_listening": 28,
+    "test_serve": 27,
+    "test_validation": 26,
+    "test_convolutions": 25,
+    "test_demo": 22,
+    "test_page": 18,
+    "test_main": 16,
+    "test_reference_networks": 16,
+    "test_steps": 16,
+    "test_options": 15,
+    "test_default_model": 14,
+    "test_precision": 14,
+    "test_restore": 13,
+    "test_speed": 13,
+    "test_batches": 12,
+    "test_mouth_terms": 12,
+    "test_ablation": 11,
     "test_fine_tuning": 11,
-    "test_loader": 10,
-    "test_validation": 12,
-    "test_batches": 8,
-    "test_default_model": 10,
-    "test_speed": 8,
+    "test_recording": 9,
+    "test_evaluate": 9,
+    "test_networks": 9,
+    "test_batch": 8,
+    "test_stills": 8,
+    "test_lips": 8,
+    "test_workdir": 8,
+    "test_sync": 8,
+    "test_several_clips": 8,
+    "test_loader": 8,
+    "test_animate": 8,
 }
+
+
+# Files that share what takes long to make; every other one is a group of its own.  One
+# worker has all of a group.
+GROUPS = {
+    "a dataset": ("test_prepare", "test_on_beam", "test_stills"),
+    "runs": ("test_loop", "test_fine_tuning", "test_restore", "test_workdir"),
+}
+GROUP_OF = {stem: name for name, stems in GROUPS.items() for stem in stems}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses among the marks
 def pytest_collection_modifyitems(items):
     for item in items:
+        own = str(item.path.relative_to(ROOT / "tests"))
+        group = GROUP_OF.get(item.path.stem, own)
+        item.add_marker(pytest.mark.xdist_group(group))
         if item.path.stem not in SECONDS and not item.get_closest_marker("slow"):
             item.add_marker("quick")
     items.sort(key=lambda item: -SECONDS.get(item.path.stem, 0))
