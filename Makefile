@@ -45,7 +45,7 @@ web: $(WEB)
 	$(BIN)/python main.py serve $(ARGS)
 
 test: lint $(LIBTPU)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

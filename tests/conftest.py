@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Traced programs are many objects that live on: to look through all of them again and
 # again takes a tenth of the time.
-gc.set_threshold(100_000, 50, 50)
+gc.set_threshold(100_000)
 
 # The same small programs are compiled by many tests, here and in their processes, to
 # which the environment is handed on.
@@ -150,21 +150,9 @@ SECONDS = {
 }
 
 
-# Files that share what takes long to make; every other one is a group of its own.  One
-# worker has all of a group.
-GROUPS = {
-    "a dataset": ("test_prepare", "test_on_beam", "test_stills"),
-    "runs": ("test_loop", "test_fine_tuning", "test_restore", "test_workdir"),
-}
-GROUP_OF = {stem: name for name, stems in GROUPS.items() for stem in stems}
-
-
 @pytest.hookimpl(tryfirst=True)  # before -m chooses among the marks
 def pytest_collection_modifyitems(items):
     for item in items:
-        own = str(item.path.relative_to(ROOT / "tests"))
-        group = GROUP_OF.get(item.path.stem, own)
-        item.add_marker(pytest.mark.xdist_group(group))
         if item.path.stem not in SECONDS and not item.get_closest_marker("slow"):
             item.add_marker("quick")
     items.sort(key=lambda item: -SECONDS.get(item.path.stem, 0))
