@@ -156,7 +156,8 @@ def experiments(small: bool) -> dict[str, Experiment]:
     change, default = dataclasses.replace, vg_default.get_config()
     if small:
         vg, augment = smoke.get_config("vg"), default.data.augment
-        vg = change(vg, data=change(vg.data, augment=augment, num_workers=2))
+        data = change(vg.data, augment=augment, num_frames=2, num_workers=2)
+        vg = change(vg, data=data)
         return {"gan": vg, "at": smoke.get_config("at"), "default": vg}
     data = change(default.data, num_frames=8, mix=Mix())
     default = change(default, batch_size=16, data=data)

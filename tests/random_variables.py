@@ -4,13 +4,15 @@ import jax
 import numpy as np
 
 from input_pipeline.clip import VgBatch
+from jax_atvg.models import convolutions
 
 
 def random_variables(module, *inputs, seed: int = 0):
     """Unit scales and variances; everything else N(0, 1 / fan-in), so that the output
     depends visibly on every input."""
     random = np.random.default_rng(seed).normal
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    with convolutions.form("native"):  # traced sooner, and has the same variables
+        shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
 
     def fill(path, leaf):
         if path[-1].key in ("scale", "var"):

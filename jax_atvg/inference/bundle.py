@@ -7,6 +7,7 @@ It depends on no config and no training state.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -41,16 +42,14 @@ from jax_atvg.resources import DEFAULT_BUNDLE
 
 FORMAT_VERSION = 1
 NETWORKS = {"at_net": ATNet, "vg_net": VGNet}
-# The weights were trained with these settings, and mean nothing with others.
-AUDIO = {
+AUDIO = {  # with other settings than those of the training weights mean nothing
     "sample_rate": SAMPLE_RATE,
     "mfcc_rate": MFCC_RATE,
     "window_rows": WINDOW_ROWS,
     "window_size": WINDOW_SIZE,
     "frame_rate": FRAME_RATE,
 }
-# The fields of a network that are not stored; remat has an effect in training only.
-NOT_SIZES = ("parent", "name", "norm", "remat")
+NOT_SIZES = ("parent", "name", "norm", "remat")  # fields that are not stored
 
 
 class SeenFaces(NamedTuple):
@@ -284,13 +283,6 @@ def expected_arrays(
 ) -> dict[str, Any]:
     """The tree of `arrays`, shapes alone, computed from the sizes of the networks."""
     k, landmarks, size = at_net.num_coefficients, 2 * NUM_POINTS, vg_net.image_size
-    key = jax.eval_shape(jax.random.key, 0)  # abstract arrays: nothing is compiled
-
-    def shapes(module: nn.Module, *inputs: tuple[int, ...]):
-        abstract = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs)
-        with convolutions.form("native"):  # tracing both would take twice the time
-            return jax.eval_shape(module.init, key, *abstract)
-
     tree = {
         "at_net": shapes(at_net, (1, k), (1, 1, WINDOW_ROWS, WINDOW_SIZE)),
         "vg_net": shapes(vg_net, (1, size, size, 3), (1, 1, landmarks), (1, landmarks)),
@@ -305,6 +297,15 @@ def expected_arrays(
         zeros = SeenFaces(*map(np.zeros, (k, k, (), landmarks)))
         tree["seen"] = zeros._asdict()
     return tree
+
+
+@functools.lru_cache(16)
+def shapes(module: nn.Module, *inputs: tuple[int, ...]) -> Any:
+    """Those of the module's variables, for inputs of these shapes."""
+    key = jax.eval_shape(jax.random.key, 0)  # abstract arrays: nothing is compiled
+    abstract = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs)
+    with convolutions.form("native"):  # tracing both would take twice the time
+        return jax.eval_shape(module.init, key, *abstract)
 
 
 def open_arrays(path: pathlib.Path) -> dict[str, Any]:

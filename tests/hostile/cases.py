@@ -112,6 +112,7 @@ def runs_and_data(base: pathlib.Path) -> None:
     data = fingerprint(base / "data")
     for network in ("at", "vg"):
         config = smoke.get_config(network)
+        config.data.synthetic = 2  # clips, which export draws
         pca = clips.pca(config.data.num_coefficients)
         state = build_step(config, data_mesh(jax.devices()[:1]), pca).init(0)
         workdir = open_workdir(base / "runs" / network)

@@ -225,6 +225,7 @@ def test_devices_send_each_other_sums_and_no_pictures():
     gradient of VG-net's recurrence once was.  In the form for accelerators; that for
     CPUs goes through large gradients in groups of pictures, and does gather them."""
     experiment = smoke.get_config("vg")
+    experiment.data.num_frames = 2
     with convolutions.form("native"):
         cost = compiling.compile_step(experiment, jax.devices()[:4], 1)
         alone = compiling.compile_step(experiment, jax.devices()[:1], 1)

@@ -18,10 +18,11 @@ from tests.small_bundle import LANDMARK_TO_CROP
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    """Of two runs of three steps."""
+    """Of two runs of three steps, which began with other weights than those of the
+    tests, and have learnt nothing either: all of them share their programs."""
     folder = tmp_path_factory.mktemp("first")
     for network in ("at", "vg"):
-        run(experiment(network, steps=3), folder / network)
+        run(fine_tuning(network, "", steps=3, seed=1), folder / network)
     at, vg = read_run(folder / "at", "at"), read_run(folder / "vg", "vg")
     made = make_bundle(
         at,
@@ -36,7 +37,7 @@ def bundle(tmp_path_factory):
 
 def fine_tuning(network: str, path, **changes):
     """That learns nothing, so that what it began with is still there."""
-    config = experiment(network, steps=1, init=str(path), **changes)
+    config = experiment(network, init=str(path), **{"steps": 1} | changes)
     config.optimizer.learning_rate = 0.0
     return config
 

@@ -27,11 +27,24 @@ def cut(workdir, step):
             path.write_bytes(data[: len(data) // 2])
 
 
+def six_steps():
+    """The config of a run with checkpoints 3 and 6."""
+    return experiment("at", steps=6, save_every=3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Such a run's folder, not to be changed, and its state after step 6."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    return workdir, run(six_steps(), workdir)
+
+
 @pytest.fixture
-def two(tmp_path):
-    """A run with checkpoints 3 and 6, and its state after step 6."""
-    config = experiment("at", steps=6, save_every=3)
-    return tmp_path, config, run(config, tmp_path)
+def two(undisturbed, tmp_path):
+    """A copy of the run, its config, and its state after step 6."""
+    workdir, whole = undisturbed
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    return tmp_path, six_steps(), whole
 
 
 def test_a_damaged_checkpoint_is_skipped_when_it_is_asked_for(two, capsys):

@@ -272,20 +272,19 @@ def test_an_average_says_the_mean_of_its_members_window_by_window():
     random = np.random.default_rng(1).normal
     photo, sound = random(size=(2, K)), random(size=(2, 5, 28, 12))
     inputs = photo.astype("f4"), sound.astype("f4")
-    each = [
-        make_nets(run.experiment).net.apply(run.variables, *inputs).coefficients
-        for run in runs
-    ]
+    apply = jax.jit(make_nets(runs[0].experiment).net.apply)
+    each = [apply(run.variables, *inputs).coefficients for run in runs]
     assert np.ptp(each, axis=0).max() > 0.1
     net = make_nets(mean.experiment).net
-    whole = net.apply(mean.variables, *inputs)
+    apply = jax.jit(net.apply)
+    whole = apply(mean.variables, *inputs)
     np.testing.assert_allclose(whole.coefficients, np.mean(each, 0), atol=1e-5)
     photo, sound = inputs
-    first = net.apply(mean.variables, photo, sound[:, :2])
-    rest = net.apply(mean.variables, photo, sound[:, 2:], state=first.state)
+    first = apply(mean.variables, photo, sound[:, :2])
+    rest = apply(mean.variables, photo, sound[:, 2:], state=first.state)
     np.testing.assert_allclose(rest.coefficients, whole.coefficients[:, 2:], atol=1e-5)
     state = first_state(net, make_nets(smoke.get_config("vg")).vg_net).at_net
-    alone = net.apply(mean.variables, photo[:1], sound[:1], state=state)
+    alone = apply(mean.variables, photo[:1], sound[:1], state=state)
     np.testing.assert_allclose(alone.coefficients, whole.coefficients[:1], atol=1e-5)
 
 

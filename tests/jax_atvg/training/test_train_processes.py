@@ -104,39 +104,42 @@ def start_together(workdir, count: int, *flags: str) -> list[subprocess.Popen]:
     return [start(workdir, "at", *together, f"--process_id={i}") for i in range(count)]
 
 
-def test_two_processes_train_save_and_restore_as_one(tmp_path):
-    """Each reads its own half of every batch; process 0 alone reports."""
+TOGETHER = (
+    "--config.batch_size=6",
+    "--config.steps=40",
+    "--config.save_every=5",
+    "--config.validate_every=40",
+)
 
-    def together(workdir, *flags):
-        for process in start_together(workdir, 2, *flags):
-            finish(process)
 
-    two, one = tmp_path / "two", tmp_path / "one"
-    together(two, "--config.steps=4", "--config.save_every=2")
-    together(two, "--config.steps=6")
-    finish(start(one))
-    a, b = losses(two), losses(one)
-    assert set(b) <= set(a)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that two processes trained together, undisturbed."""
+    workdir = tmp_path_factory.mktemp("together") / "whole"
+    for process in start_together(workdir, 2, *TOGETHER):
+        finish(process)
+    return workdir
+
+
+def test_two_processes_train_and_save_as_one(whole, tmp_path):
+    """Each reads its own half of every batch; process 0 alone reports.  That they
+    restore what they saved, the next test shows."""
+    finish(start(tmp_path, "at", *TOGETHER))
+    a, b = losses(whole), losses(tmp_path)
+    assert set(b) == set(a) and max(b)[0] == 40
     for key, value in b.items():
         np.testing.assert_allclose(a[key], value, rtol=1e-4, err_msg=str(key))
 
 
 @pytest.mark.parametrize(("count", "victim"), [(2, 0), (3, 1)])
 def test_when_one_process_dies_the_others_end_and_all_go_on_exactly(
-    count, victim, tmp_path
+    count, victim, whole, tmp_path
 ):
     """kill -9 of one: the others say so and end, soon; started again, all end in the
     same bits as without it.  That is shown of two, with the one that saves killed; of
     three, where another dies, only the end is looked at."""
-    flags = [
-        "--config.batch_size=6",
-        "--config.steps=40",
-        "--config.save_every=5",
-        "--config.validate_every=40",
-    ]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    processes = start_together(killed, count, *flags)
-    wait_for(killed / "checkpoints" / "5", processes[0])
+    processes = start_together(tmp_path, count, *TOGETHER)
+    wait_for(tmp_path / "checkpoints" / "5", processes[0])
     processes[victim].send_signal(signal.SIGKILL)
     died = time.monotonic()
     for process in processes:
@@ -146,14 +149,13 @@ def test_when_one_process_dies_the_others_end_and_all_go_on_exactly(
             # 75 by the message of ours, or aborted by JAX with our last words.
             assert process.returncode in (os.EX_TEMPFAIL, -signal.SIGABRT), output
     assert time.monotonic() - died < 60
-    assert not (killed / "checkpoints" / "40").exists()
+    assert not (tmp_path / "checkpoints" / "40").exists()
     if count > 2:
         return
-    for workdir in (killed, whole):
-        for process in start_together(workdir, count, *flags):
-            finish(process)
+    for process in start_together(tmp_path, count, *TOGETHER):
+        finish(process)
     jax.tree.map(
-        np.testing.assert_array_equal, final_state(killed, 40), final_state(whole, 40)
+        np.testing.assert_array_equal, final_state(tmp_path, 40), final_state(whole, 40)
     )
 
 
