@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, Float64, UInt8
 
 from input_pipeline.clip import InputError
 
@@ -32,6 +32,7 @@ BOX_DROP = 0.11
 WINDOW_SIDE = 176  # pixels; a followed face is checked in a window of this side,
 WINDOW_FACE = 100  # in which it is this wide (the detector wants 80 or more)
 WINDOW_SCORE = -0.4  # the detector's threshold there: 0 is its default for any place
+SAME_PERSON = 0.6  # distance of dlib's descriptors: its authors' threshold
 SAME_FACE = 0.4  # overlap (intersection over union) of two boxes of one face
 
 
@@ -67,15 +68,26 @@ def _detector():
 def _predictor():
     import dlib
 
+    return dlib.shape_predictor(model_file("shape_predictor_68_face_landmarks.dat"))
+
+
+@functools.cache
+def _recogniser():
+    import dlib
+
+    name = "dlib_face_recognition_resnet_model_v1.dat"
+    return dlib.face_recognition_model_v1(model_file(name))
+
+
+def model_file(name: str) -> str:
+    """The path of one of dlib's models.  InputError: they are not installed."""
     # Only located, not imported: it needs pkg_resources, which setuptools dropped.
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None:
         raise InputError(
-            "the 68-point face model is missing; pip install face-recognition-models"
+            "dlib's face models are missing; pip install face-recognition-models"
         )
-    folder = pathlib.Path(spec.submodule_search_locations[0])
-    model = folder / "models" / "shape_predictor_68_face_landmarks.dat"
-    return dlib.shape_predictor(str(model))
+    return str(pathlib.Path(spec.submodule_search_locations[0]) / "models" / name)
 
 
 def to_gray(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W"]:
@@ -128,6 +140,20 @@ def _points(gray: np.ndarray, box: Box) -> np.ndarray:
 
     shape = _predictor()(gray, dlib.rectangle(*box))
     return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+
+
+def descriptor(
+    image: UInt8[np.ndarray, "H W 3"], points: Float[np.ndarray, "68 2"]
+) -> Float64[np.ndarray, "128"]:
+    """dlib's description of a face: those of one person are less than SAME_PERSON
+    apart.  points: of the face, in pixels of the image."""
+    import dlib
+
+    parts = [dlib.point(round(float(x)), round(float(y))) for x, y in points]
+    box = dlib.rectangle(*box_of(points.astype(np.float32)))
+    shape = dlib.full_object_detection(box, parts)
+    found = _recogniser().compute_face_descriptor(np.ascontiguousarray(image), shape)
+    return np.array(found)
 
 
 def choose_face(boxes: list[Box], policy: str = "largest", name: str = "photo") -> Box:

@@ -215,8 +215,6 @@ class Still:
     """A photo whose lips can be moved.
 
     photo: u8[SIZE,SIZE,3], the enlarged crop.  p: its points.  behind: see Behind.
-    beyond: (upper, lower), how much further apart the lips are than the points say, in
-    shares of how far that is.
     """
 
     def __init__(
@@ -224,16 +222,14 @@ class Still:
         photo: UInt8[np.ndarray, "H W 3"],
         p: Float[np.ndarray, "68 2"],
         behind: Behind,
-        beyond: tuple[float, float] = (0.0, 0.0),
     ):
         self.photo, self.behind = photo, behind
         # Lips begin a little beyond the points found on open lips: a seam of teeth
         # would otherwise stick to them, and show when they are closed.
         self.p = p.astype(np.float64)
-        gap = np.maximum(p[LOWER_RIM, 1] - p[UPPER_RIM, 1], 0)
-        edge = np.minimum(gap / 2, TEETH_EDGE)
-        self.p[UPPER_RIM, 1] -= edge + beyond[0] * gap
-        self.p[LOWER_RIM, 1] += edge + beyond[1] * gap
+        edge = np.minimum((p[LOWER_RIM, 1] - p[UPPER_RIM, 1]) / 2, TEETH_EDGE)
+        self.p[UPPER_RIM, 1] -= np.maximum(edge, 0)
+        self.p[LOWER_RIM, 1] += np.maximum(edge, 0)
 
     def frame(self, q: Float[np.ndarray, "68 2"]) -> UInt8[np.ndarray, "128 128 3"]:
         """The photo with its points moved to q, reduced to the crop's resolution."""

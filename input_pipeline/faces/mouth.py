@@ -1,4 +1,4 @@
-"""Prepares the frames of a film for another mouth: closes the lips that were filmed,
+"""Prepares the frames of a video for another mouth: closes the lips that were filmed,
 and tells where new ones are to be drawn.
 
 Points are pixels of the 128x128 crop.
@@ -13,10 +13,6 @@ from input_pipeline.faces import align, lips
 # Points that carry a mouth along: brows, nose, eyes, and the jaw beside the ears.
 CARRYING = (*range(17, 48), 0, 1, 2, 14, 15, 16)
 REDRAWN = (*range(2, 15), *range(31, 36), *range(48, 68))  # they surround what changes
-# The points that dlib finds on lips that speak are too near to each other.  With these
-# shares the lips, once closed, follow the filmed opening least (three clips: r of .58,
-# .65 and .67 fell to .40, .58 and .51).
-OPEN_BEYOND = (0.2, 0.1)
 MASK_GROWTH, MASK_SIGMA = 9, 2.5  # crop pixels
 
 
@@ -40,7 +36,7 @@ def closed_lips(
     crop: of twice the resolution.
     """
     points, base = lips.to_enlarged(points), lips.to_enlarged(base)
-    still = lips.Still(crop, points, lips.nothing_behind(crop, points), OPEN_BEYOND)
+    still = lips.Still(crop, points, lips.nothing_behind(crop, points))
     return still.frame(base)
 
 

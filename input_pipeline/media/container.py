@@ -7,6 +7,7 @@ start again, the file is refused, so that neither time nor memory depends on a g
 """
 
 import contextlib
+import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
@@ -134,14 +135,17 @@ def shown_size(stream, width: int, height: int) -> tuple[int, int]:
 
 
 def timed_pictures(
-    decoded: Iterable, rate: float, path: str | pathlib.Path
+    decoded: Iterable,
+    rate: float,
+    path: str | pathlib.Path,
+    zero: float | None = None,
 ) -> Iterator[tuple[float, object]]:
-    """Decoded pictures with their seconds since the first.
+    """Decoded pictures with their seconds since the first, or since the stamp `zero`.
 
     A missing time stamp continues those before.  InputError: time stamps jump ahead, or
     start again.
     """
-    zero, time, last = None, 0.0, None
+    time, last = 0.0, None
     for picture in decoded:
         if picture.time is not None:
             zero = picture.time if zero is None else zero
@@ -161,6 +165,27 @@ def check_step(at: float, step: float, path: str | pathlib.Path) -> None:
             f"{path}: the time stamps {how} after {at:.1f} s; a recording was cut or "
             "joined there; split it, or convert it again from the original"
         )
+
+
+def decoded_near(media, stream, path: str | pathlib.Path, seconds: float):
+    """(stamp of the file's first picture, pictures from one shortly before `seconds`
+    after it on); None where the file cannot be entered there.  InputError: see
+    first_time."""
+    import av
+
+    zero = first_time(path, video_stream)
+    wanted = zero + seconds - LONGEST_GAP
+    if wanted <= zero:
+        return None
+    try:
+        media.seek(int(wanted * av.time_base))  # to the last key frame before it
+        pictures = media.decode(stream)
+        first = next(pictures, None)
+    except av.FFmpegError:
+        return None
+    if first is None or first.time is None or not zero <= first.time <= wanted:
+        return None
+    return zero, itertools.chain([first], pictures)
 
 
 # --- sound ---

@@ -21,28 +21,24 @@ def to_and_fro(
 ) -> Iterator[tuple[int, UInt8[np.ndarray, "H W 3"]]]:
     """(number of the frame in the file, frame), `total` of them; the video has `count`.
 
-    Backwards it is read in parts, each of them from the beginning of the file, unless
-    all of it may be held in memory.
+    Backwards it is read in parts that may be held in memory, the last one first.
     """
     left = total
     while left > 0:
-        size = 0
+        size = 1
         for number, frame in enumerate(read_frames(path, fps)):
             if number == count or not left:
                 break
             size, left = frame.nbytes, left - 1
             yield number, frame
-        if count == 1:
-            continue
         at_once = max(1, HELD_BYTES // size)
         for end in range(count - 1, 1, -at_once):  # neither end is shown twice
             if not left:
                 return
             begin = max(end - at_once, 1)
             held = []
-            for number, frame in enumerate(read_frames(path, fps)):
-                if number >= begin:
-                    held.append((number, frame))
+            for number, frame in enumerate(read_frames(path, fps, begin), begin):
+                held.append((number, frame))
                 if number == end - 1:
                     break
             for item in held[::-1][:left]:

@@ -5,6 +5,7 @@ includes FFmpeg.
 """
 
 import contextlib
+import itertools
 import pathlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -16,6 +17,7 @@ from input_pipeline.clip import FRAME_RATE, InputError
 from input_pipeline.files import check_place, replacing
 from input_pipeline.media import audio, hdr
 from input_pipeline.media.container import (
+    decoded_near,
     first_time,
     open_media,
     shown_size,
@@ -38,9 +40,10 @@ class NoSound(InputError):
 
 
 def read_frames(
-    path: str | pathlib.Path, fps: int | Fraction = FRAME_RATE
+    path: str | pathlib.Path, fps: int | Fraction = FRAME_RATE, first: int = 0
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """Reads a file's frames one by one: RGB, 0..255, upright, at exactly `fps`.
+    """Reads a file's frames one by one, from number `first` on: RGB, 0..255, upright,
+    at exactly `fps`.
 
     From a video of another rate, the frame nearest in presentation time is taken at
     each t / fps (of two equally near, the earlier), but none more than half a frame
@@ -54,10 +57,15 @@ def read_frames(
     with open_media(path, A_VIDEO) as media:
         stream = video_stream(media, path)
         rate = float(stream.guessed_rate or stream.average_rate or FRAME_RATE)
-        last, picture, count, size = None, None, 0, None
-        timed = timed_pictures(media.decode(stream), rate, path)
+        last, picture, count, size = None, None, first, None
+        near = first and decoded_near(media, stream, path, float(first / fps))
+        if first and near is None:  # from the beginning, then
+            yield from itertools.islice(read_frames(path, fps), first, None)
+            return
+        zero, decoded = near or (None, media.decode(stream))
+        timed = timed_pictures(decoded, rate, path, zero)
         try:
-            for frame in _nearest(timed, 1 / rate, float(fps)):
+            for frame in _nearest(timed, 1 / rate, float(fps), first):
                 if frame is not last:  # a slower source repeats frames
                     size = size or (frame.width, frame.height)
                     if (frame.width, frame.height) != size:
@@ -97,11 +105,14 @@ def _upright(frame, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _nearest(
-    timed: Iterable[tuple[float, object]], duration: float, fps: float = FRAME_RATE
+    timed: Iterable[tuple[float, object]],
+    duration: float,
+    fps: float = FRAME_RATE,
+    tick: int = 0,
 ) -> Iterator:
-    """For every tick of a clock, the item nearest to it in time, at most half a tick
-    before its own."""
-    tick, before, shown = 0, 0.0, None
+    """For every tick of a clock, from number `tick` on, the item nearest to it in time,
+    at most half a tick before its own."""
+    before, shown = 0.0, None
     for time, item in timed:
         # A microsecond is allowed for: time stamps are rounded, and a tie goes to the
         # earlier item.
@@ -116,13 +127,20 @@ def _nearest(
 
 
 def frame_rate(path: str | pathlib.Path) -> Fraction:
-    """The frames a second of a file's video, on average where they vary.
+    """The frames a second of a file's video: what the file says or, where that is out
+    of FRAME_RATES (as in what browsers record), the mean over its time stamps.
 
     InputError: see read_frames; it is out of FRAME_RATES.
     """
     with open_media(path, A_VIDEO) as media:
         stream = video_stream(media, path)
         rate = stream.average_rate or stream.guessed_rate or Fraction(FRAME_RATE)
+        if not FRAME_RATES[0] <= rate <= FRAME_RATES[1]:
+            packets = media.demux(stream)
+            stamps = [float(x.pts * x.time_base) for x in packets if x.pts is not None]
+            lasts = max(stamps, default=0) - min(stamps, default=0)
+            if lasts > 0:
+                rate = Fraction((len(stamps) - 1) / lasts).limit_denominator(1001)
     if not FRAME_RATES[0] <= rate <= FRAME_RATES[1]:
         raise InputError(
             f"{path}: {float(rate):.4g} frames a second; {FRAME_RATES[0]} to "

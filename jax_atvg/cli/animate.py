@@ -71,14 +71,10 @@ def flags(add: Flags) -> None:
 def run(given: Given) -> int:
     from input_pipeline.workers import assistant
     from jax_atvg.cli.machine import set_up_jax
-    from jax_atvg.inference.life import checked_expressiveness
+    from jax_atvg.inference.options import Look, checked_expressiveness
     from jax_atvg.inference.perception import perceive
 
-    if given.head_movement and not given.full_frame:
-        raise InputError(
-            "head_movement: the crop shows no more than the face, which stays where it "
-            "is; add --full_frame"
-        )
+    Look(given.full_frame, head_movement=given.head_movement, seed=given.seed)
     checked_expressiveness(given.expressiveness)
     rows = (
         read_jobs(given.batch)

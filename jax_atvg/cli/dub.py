@@ -8,7 +8,7 @@ than the video, the video runs to and fro.
 
 from jax_atvg.cli.console import say_what_runs, tell_compilations
 from jax_atvg.cli.flags import Flags, Given, bundle_flag, precision_flag
-from jax_atvg.inference.life import AFTERWARDS
+from jax_atvg.inference.options import AFTERWARDS, check_dub
 
 
 def flags(add: Flags) -> None:
@@ -26,8 +26,8 @@ def flags(add: Flags) -> None:
     add.choice(
         "rest",
         AFTERWARDS,
-        "What the lips do when the sound has ended: keep moving as they were filmed, "
-        "or close.",
+        "When the sound has ended: keep the frames as they were filmed, or close the "
+        "lips.",
         "keep",
     )
     add.real(
@@ -53,6 +53,8 @@ def flags(add: Flags) -> None:
 def run(given: Given) -> int:
     from jax_atvg.cli.machine import set_up_jax
 
+    written = [given.out, given.landmarks_out] if given.landmarks_out else [given.out]
+    check_dub((given.video, given.audio), written, given.rest, given.expressiveness)
     set_up_jax()
     from jax_atvg.inference.bundle import load_bundle
     from jax_atvg.inference.dub import dub_file

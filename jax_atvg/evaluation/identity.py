@@ -11,7 +11,6 @@ dlib.get_face_chip.
 """
 
 import functools
-import importlib.util
 import pathlib
 import re
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from jax import lax
 from jaxtyping import Array, Float32, UInt8
 
 from input_pipeline.clip import InputError
+from input_pipeline.faces import detection
 
 CHIPS = 16  # a call of the compiled program
 FILE = "dlib_face_recognition_resnet_model_v1.dat"
@@ -129,14 +129,7 @@ def model_path() -> pathlib.Path:
 
     InputError: the package face_recognition_models is not installed.
     """
-    # The package is located but not imported: it needs pkg_resources, which newer
-    # versions of setuptools do not have.
-    spec = importlib.util.find_spec("face_recognition_models")
-    if spec is None:
-        raise InputError(
-            "the face embedding is missing; pip install face-recognition-models"
-        )
-    return pathlib.Path(spec.submodule_search_locations[0]) / "models" / FILE
+    return pathlib.Path(detection.model_file(FILE))
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from input_pipeline.media.image import to_float
 from jax_atvg.evaluation.dubbing import dubbed
 from jax_atvg.evaluation.metrics import Frames, Points
 from jax_atvg.inference.bundle import Bundle
+from jax_atvg.inference.dub import check_dubs
 from jax_atvg.inference.networks import Networks
 from jax_atvg.inference.predict import Photo
 from jax_atvg.sharding import data_mesh
@@ -76,6 +77,7 @@ class Synthesis:
         self.seconds, self.made, self.warm = 0.0, 0, False
         self.dubbing = None
         if dub:  # one clip at a time
+            check_dubs(self.bundle)
             single = self.networks
             if self.batch_size > 1:
                 single = Networks(bundle, 1, data_mesh([self.device]), precision)

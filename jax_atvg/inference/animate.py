@@ -25,9 +25,14 @@ from input_pipeline.media import audio, image, video
 from input_pipeline.media.image import to_float
 from input_pipeline.progress import Progress
 from jax_atvg.inference.bundle import Bundle
-from jax_atvg.inference.life import checked_expressiveness
 from jax_atvg.inference.networks import Clip, Networks, Rendered, as_networks
-from jax_atvg.inference.painting import PLAIN, Look, Painter, Subject
+from jax_atvg.inference.options import (
+    PLAIN,
+    Look,
+    check_mp4,
+    checked_expressiveness,
+)
+from jax_atvg.inference.painting import Painter, Subject
 from jax_atvg.inference.perception import Perceived
 from jax_atvg.inference.predict import Photo
 from jax_atvg.resources import DEFAULT_BUNDLE
@@ -217,25 +222,17 @@ class Film:
                         self.watch(bar.done, self.length)
 
                 yield write
-            if self.landmarks_out is not None:
-                save_array(self.landmarks_out, np.stack(spoken))
+                # Before the videos get their names: all or nothing.
+                if self.landmarks_out is not None:
+                    save_array(self.landmarks_out, np.stack(spoken))
         except OSError as error:  # the disk is full, or has gone
-            raise InputError(
-                f"{self.out}: cannot be written ({error.strerror}); free some "
-                "space or choose another folder"
-            ) from error
+            raise unwritable(self.out, error) from error
 
 
 def panels_path(out: str | pathlib.Path) -> pathlib.Path:
     """Where the panels of the video `out` are written."""
     out = pathlib.Path(out)
     return out.with_name(f"{out.stem}_panels.mp4")
-
-
-def check_mp4(out: pathlib.Path) -> None:
-    """InputError: the name does not end in .mp4."""
-    if out.suffix.lower() != ".mp4":
-        raise InputError(f"{out}: the video is an MP4; give a name that ends in .mp4")
 
 
 def check_landmarks_out(path: pathlib.Path) -> None:
@@ -251,9 +248,19 @@ def check_landmarks_out(path: pathlib.Path) -> None:
 
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
-    """Writes an .npy file, complete or not at all."""
-    with replacing(path) as unfinished:
-        np.save(unfinished, array)
+    """Writes an .npy file, complete or not at all.  InputError: it cannot be."""
+    try:
+        with replacing(path) as unfinished:
+            np.save(unfinished, array)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: pathlib.Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path}: cannot be written ({error.strerror}); free some space or choose "
+        "another folder"
+    )
 
 
 def read_subject(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from jax_atvg.inference.animate import Film, panels_path
 from jax_atvg.inference.networks import Clip, Networks, Rendered
-from jax_atvg.inference.painting import Look
+from jax_atvg.inference.options import Look
 from jax_atvg.inference.perception import Perceived
 from jax_atvg.inference.rows import Part
 

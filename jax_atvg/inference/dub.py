@@ -10,33 +10,34 @@ Points are pixels of the 128x128 crop.  Letters: t frames of the sound, 25 a sec
 frames of the result.
 """
 
+import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Real, UInt8
 
 from input_pipeline.clip import FRAME_RATE, InputError
 from input_pipeline.faces import align, detection, landmarks, lips
 from input_pipeline.faces.drawing import labelled
 from input_pipeline.faces.rest import closed
 from input_pipeline.faces.scenes import Notes, scene_cuts, stretches
-from input_pipeline.files import same_place
 from input_pipeline.media import audio, video
 from input_pipeline.media.footage import to_and_fro
 from input_pipeline.progress import Progress
 from jax_atvg.inference.animate import (
     check_landmarks_out,
-    check_mp4,
     read_speech,
     save_array,
+    unwritable,
 )
 from jax_atvg.inference.bundle import Bundle
-from jax_atvg.inference.life import AFTERWARDS, checked_expressiveness
 from jax_atvg.inference.networks import Networks, as_networks
+from jax_atvg.inference.options import check_dub
 from jax_atvg.inference.predict import Photo
-from jax_atvg.inference.redraw import FADE, Redrawer, Scene, Shot, scene_of
+from jax_atvg.inference.redraw import Redrawer, Scene, Shot, scene_of
 from jax_atvg.resources import DEFAULT_BUNDLE
 
 COMMENT = (
@@ -44,6 +45,7 @@ COMMENT = (
     "sound; the person shown did not speak these words on camera."
 )
 MOST_LOST = 5  # frames without the face that are interpolated
+FADE = 4  # frames in which new lips appear where the face does, and go
 
 
 def dub_file(
@@ -66,54 +68,48 @@ def dub_file(
 
     speaker: a video.  speech: a file, of which `track` is taken (audio.AudioReader).
     bundle, face (of the first frame that shows any), expressiveness: see animate.
-    rest: where the video is longer than the sound its lips "keep" moving as they were
-    filmed, or "close".  Where it is shorter, it runs to and fro.  label: every frame
-    says that it is synthetic.  landmarks_out: also writes this .npy, f32[frames,68,2],
-    crop coordinates in [-1,1], NaN where nothing was redrawn.  watch: called with
-    (frames written, frames in all).
-    Frames in which the face is not found stay as they are.  Memory does not grow with
-    the length, but for the points of the frames.  Each file appears complete or not at
-    all.
+    rest: where the video is longer than the sound, "keep" leaves its frames as they
+    were filmed, and with "close" the lips close.  Where it is shorter, it runs to and
+    fro.  label: every frame says that it is synthetic.  landmarks_out: also writes this
+    .npy, f32[frames,68,2], crop coordinates in [-1,1], NaN where nothing was redrawn.
+    watch: called with (frames written, frames in all).
+    Frames in which the face is not found for more than MOST_LOST frames, or those of
+    another person, stay as they are.  Memory does not grow with the length, but for the
+    points of the frames.  Each file appears complete or not at all.
     InputError: a file or option cannot be used; the message says why.
     """
     written = [pathlib.Path(out)]
     if landmarks_out is not None:
         written.append(pathlib.Path(landmarks_out))
         check_landmarks_out(written[1])
-    check([speaker, speech], written, rest)
-    checked_expressiveness(expressiveness)
+    check_dub([speaker, speech], written, rest, expressiveness)
     fps = video.frame_rate(speaker)
     reader = audio.AudioReader(speech, track)
     writer = video.VideoWriter(written[0], (reader.rate, reader.blocks()), COMMENT, fps)
     networks = as_networks(bundle)
     known = networks.bundle
-    if known.photo_landmarks is not None:
-        raise InputError(
-            "this bundle's networks know one face's landmarks for all photos, from "
-            "which a mouth cannot be told; dub with another bundle"
-        )
+    check_dubs(known)
     heard = read_speech(speech, None, track)
     template = align.Template(known.template, known.template_indices)
-    count, scenes = find_scenes(speaker, fps, face, template)
-    still = closed(resting(scenes))
+    footage = look_through(speaker, fps, face, template)
+    still = closed(resting(footage.scenes))
     movement = expressiveness * spoken_movement(networks, still, heard.windows)
     movement *= not heard.silent
-    spoken = -(-len(heard.windows) * fps // FRAME_RATE)  # frames with sound
-    total = max(int(spoken), count)
-    moves = over_frames(movement, fps, total)
+    spoken = int(-(-len(heard.windows) * fps // FRAME_RATE))  # frames with sound
+    total = max(spoken, footage.count)
+    moves, shares = over_frames(movement, fps, total), np.ones(total)
+    afterwards = 1 - rising(1 + np.arange(total - spoken))
     if rest == "close":
-        moves[int(spoken) :] *= fading(total - int(spoken))[:, None, None]
-    shares = np.ones(total)
-    if rest == "keep":
-        shares[int(spoken) :] = fading(total - int(spoken))
-    scene_at = {t: scene for scene in scenes for t in range(scene.first, scene.last)}
+        moves[spoken:] *= afterwards[:, None, None]
+    else:
+        shares[spoken:] = afterwards
 
     def shots() -> Iterator[Shot]:
-        frames = to_and_fro(speaker, count, total, fps)
+        scene_at = {t: x for x in footage.scenes for t in range(x.first, x.last)}
+        frames = to_and_fro(speaker, footage.count, total, fps)
         for number, (t, frame) in enumerate(frames):
-            scene = scene_at.get(t)
-            share = shares[number] * (scene.share(t) if scene else 0)
-            yield Shot(number, t, frame, scene if share else None, share)
+            share = float(shares[number] * footage.shares[t])
+            yield Shot(number, t, frame, scene_at[t] if share else None, share)
 
     redrawer = Redrawer(networks, still, moves)
     found = np.full((total, *still.shape), np.nan, np.float32)
@@ -127,38 +123,45 @@ def dub_file(
                 bar.update()
                 if watch is not None:
                     watch(bar.done, total)
-        for path in written[1:]:
-            save_array(path, found)
+            for path in written[1:]:  # before the video gets its name: all or nothing
+                save_array(path, found)
     except OSError as error:
-        raise InputError(
-            f"{out}: cannot be written ({error.strerror}); free some space or choose "
-            "another folder"
-        ) from error
+        raise unwritable(written[0], error) from error
     return written
 
 
-def check(
-    read: list[str | pathlib.Path], written: list[pathlib.Path], rest: str
-) -> None:
-    """InputError: an option is unknown, or a result would overwrite an input."""
-    if rest not in AFTERWARDS:
-        raise InputError(f"rest={rest}: choose one of {', '.join(AFTERWARDS)}")
-    check_mp4(written[0])
-    for path in written:
-        if any(same_place(source, path) for source in read):
-            raise InputError(f"{path} is read, too; choose another name for the result")
+def check_dubs(bundle: Bundle) -> None:
+    """InputError: the bundle's networks cannot dub."""
+    if bundle.photo_landmarks is not None:
+        raise InputError(
+            "this bundle's networks know one face's landmarks for all photos, from "
+            "which a mouth cannot be told; dub with another bundle"
+        )
 
 
 # --- the video ---
 
 
-def find_scenes(
+class Footage(NamedTuple):
+    """What was found in a video.
+
+    count: its frames.  scenes: those that show the speaker.  shares: f64[count], how
+    much of a frame is to be new: 0 outside the scenes, rising from there, but for cuts.
+    """
+
+    count: int
+    scenes: list[Scene]
+    shares: Float64[np.ndarray, "count"]
+
+
+def look_through(
     speaker: str | pathlib.Path,
     fps: Fraction,
     face: str = "largest",
     template: align.Template = align.DEFAULT_TEMPLATE,
-) -> tuple[int, list[Scene]]:
-    """(number of frames, scenes) of a video.  InputError: nowhere is a face seen."""
+) -> Footage:
+    """Follows a face through a video; after cuts and where it was lost, only that of
+    the same person.  InputError: nowhere is a face seen."""
     notes, name = Notes(count_faces=False), str(speaker)
     frames = notes.watch(video.read_frames(speaker, fps))
     points = list(detection.track(frames, face, name))
@@ -167,16 +170,55 @@ def find_scenes(
             f"{name}: no face found in its {len(points)} frames; give a video of a "
             "frontal face at least 80 pixels wide"
         )
-    parts = stretches(points, scene_cuts(notes, points), MOST_LOST)
+    cuts = scene_cuts(notes, points)
+    parts = stretches(points, cuts, MOST_LOST)
+    parts = of_one_person(parts, video.read_frames(speaker, fps))
     scenes = [scene_of(*part, template) for part in parts]
-    seen = {t for scene in scenes for t in range(scene.first, scene.last)}
-    return len(points), [
-        scene._replace(
-            appears=scene.first > 0 and scene.first - 1 not in seen,
-            goes=scene.last < len(points) and scene.last not in seen,
-        )
-        for scene in scenes
+    return Footage(len(points), scenes, shares_of(len(points), scenes, cuts))
+
+
+def of_one_person(
+    parts: list[tuple[int, int, Float64[np.ndarray, "_ 68 2"]]],
+    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
+) -> list[tuple[int, int, Float64[np.ndarray, "_ 68 2"]]]:
+    """The parts of a video (stretches) that show the person of the first one, as the
+    frame in the middle of each shows them.  frames: of the video, from the first on."""
+    if len(parts) < 2:
+        return parts
+    middles = {(first + last) // 2: i for i, (first, last, _) in enumerate(parts)}
+    descriptions = {}
+    for t, frame in enumerate(frames):
+        if t in middles:
+            first, _, points = parts[middles[t]]
+            descriptions[middles[t]] = detection.descriptor(frame, points[t - first])
+        if len(descriptions) == len(parts):
+            break
+    return [
+        part
+        for i, part in enumerate(parts)
+        if np.linalg.norm(descriptions[i] - descriptions[0]) < detection.SAME_PERSON
     ]
+
+
+def shares_of(
+    count: int, scenes: list[Scene], cuts: list[int]
+) -> Float64[np.ndarray, "{count}"]:
+    """See Footage."""
+    from scipy.ndimage import distance_transform_edt
+
+    shown = np.zeros(count, bool)
+    for scene in scenes:
+        shown[scene.first : scene.last] = True
+    shares = shown.astype(np.float64)
+    for begin, end in itertools.pairwise([0, *cuts, count]):
+        if not shown[begin:end].all():
+            shares[begin:end] = rising(distance_transform_edt(shown[begin:end]))
+    return shares
+
+
+def rising(frames: Real[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+    """From 0 to 1 within a few frames, given their numbers from 0 on."""
+    return np.clip(frames / (FADE + 1), 0, 1)
 
 
 def resting(scenes: list[Scene]) -> Float64[np.ndarray, "68 2"]:
@@ -193,8 +235,9 @@ def spoken_movement(
     windows: Float32[np.ndarray, "t 28 12"],
 ) -> Float64[np.ndarray, "t 68 2"]:
     """How a sound moves mouth and jaw away from rest, 25 times a second, in units of
-    the mouth's width.  windows: MFCC."""
+    the mouth's width.  windows: MFCC.  InputError: see check_dubs."""
     bundle = networks.bundle
+    check_dubs(bundle)
     p = align.transform(align.invert(bundle.landmark_to_crop), rest).reshape(1, -1)
     size = bundle.vg_net.image_size
     photo = Photo(np.zeros((1, size, size, 3), np.float32), *bundle.recognise(p))
@@ -213,8 +256,3 @@ def over_frames(
     columns = movement.reshape(len(movement), -1).T
     moves = np.stack([np.interp(times, known, one) for one in columns], -1)
     return moves.reshape(total, *movement.shape[1:])
-
-
-def fading(count: int) -> Float64[np.ndarray, "{count}"]:
-    """Shares that fall from nearly 1 to 0 within FADE frames."""
-    return np.clip(1 - np.arange(1, count + 1) / (FADE + 1), 0, 1)

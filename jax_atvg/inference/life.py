@@ -9,10 +9,7 @@ import functools
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from input_pipeline.clip import FRAME_RATE, InputError
-
-AFTERWARDS = ("keep", "close")  # what dubbed lips do when the sound has ended
-MOST_EXPRESSIVE = 3.0  # by which the movement of mouth and jaw may be multiplied
+from input_pipeline.clip import FRAME_RATE
 
 # How far the lids are down in the frames of a blink, which takes a fifth of a second.
 BLINK = (0.5, 1.0, 1.0, 0.6, 0.25)
@@ -28,16 +25,6 @@ TURN = 0.03  # largest, radians
 SHIFT = 0.02  # largest, widths of the face
 NEAR, FAR = 1.0, 2.2  # face widths from its middle: all of it moves, nothing does
 BORDER = 0.35  # face widths from the picture's edge, at which nothing moves
-
-
-def checked_expressiveness(value: float) -> float:
-    """InputError: it is out of range."""
-    if not 0 <= value <= MOST_EXPRESSIVE:
-        raise InputError(
-            f"expressiveness={value}: must be 0 to {MOST_EXPRESSIVE}; 1 is as the "
-            "networks learnt, 1.3 livelier"
-        )
-    return value
 
 
 def lids_down(seed: int, frame: int) -> float:

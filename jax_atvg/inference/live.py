@@ -22,9 +22,9 @@ from input_pipeline.media.audio import IntegerSound, Sound
 from input_pipeline.media.streaming import SoundStream
 from jax_atvg.inference.animate import Picture, read_subject
 from jax_atvg.inference.bundle import Bundle
-from jax_atvg.inference.life import checked_expressiveness
 from jax_atvg.inference.networks import Networks, as_networks, compiled_predict
-from jax_atvg.inference.painting import Look, Painter
+from jax_atvg.inference.options import Look, checked_expressiveness
+from jax_atvg.inference.painting import Painter
 from jax_atvg.inference.predict import Photo, State, first_state
 from jax_atvg.resources import DEFAULT_BUNDLE
 

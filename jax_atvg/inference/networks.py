@@ -69,8 +69,8 @@ class Rendered(NamedTuple):
     color: Any = None
 
 
-class Redrawn(NamedTuple):
-    """A frame that is drawn from a photo of its own.
+class ToDraw(NamedTuple):
+    """A frame that is to be drawn from a photo of its own.
 
     image: u8[S,S,3].  example: f32[136], the photo's landmarks.  landmarks: f32[136].
     """
@@ -180,13 +180,13 @@ class Networks:
         return np.concatenate(frames, axis=1), np.concatenate(attention, axis=1)
 
     def redraw(
-        self, batches: Iterable[tuple[bool, list[Redrawn]]], most: int = CHUNK
-    ) -> Iterator[UInt8[np.ndarray, "n S S 3"]]:
+        self, batches: Iterable[tuple[bool, list[ToDraw]]], most: int = CHUNK
+    ) -> Iterator[UInt8[np.ndarray, "n S S 3"] | None]:
         """Runs VG-net with a photo of its own for every frame; yields the frames of
         each batch while the devices compute those of the next.
 
-        batches: (whether no frame precedes, 1 to `most` consecutive frames).  Only a
-        batch of `most` frames hands the recurrence's state on.
+        batches: (whether no frame precedes, consecutive frames).  Of no frames, None is
+        yielded.  There are `most` at most; fewer do not hand the recurrence's state on.
         InputError: batch_size is not 1.
         """
         if self.batch_size != 1:
@@ -199,6 +199,9 @@ class Networks:
         def calls() -> Iterator[tuple[Any, int]]:
             state = None
             for fresh, frames in batches:
+                if not frames:
+                    yield None, 0
+                    continue
                 if fresh or state is None:
                     state = self._first_state().vg_net
                 rows = np.minimum(np.arange(most), len(frames) - 1)
@@ -209,7 +212,7 @@ class Networks:
                 yield made, len(frames)
 
         for made, count in one_call_later(calls()):
-            yield made[0, :count]
+            yield made[0, :count] if count else None
 
     def _first_state(self) -> State:
         zeros = first_state(*self.sizes, self.batch_size)

@@ -9,6 +9,7 @@ from input_pipeline.faces import align, eyelids
 from input_pipeline.faces.drawing import labelled
 from input_pipeline.faces.pasting import Paster
 from jax_atvg.inference.life import Head, head_pose, lids_down
+from jax_atvg.inference.options import PLAIN, Look
 from jax_atvg.inference.predict import Photo
 
 
@@ -25,25 +26,6 @@ class Subject:
     points: np.ndarray
     matrix: np.ndarray
     photo: Photo
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """How frames are shown.
-
-    full_frame: the face in the whole picture instead of the aligned crop.  label: every
-    frame says that it is synthetic.  blinks: the eyes are closed now and then; at which
-    times, `seed` determines.  head_movement: the head moves a little, in full frames.
-    """
-
-    full_frame: bool = False
-    label: bool = False
-    blinks: bool = True
-    head_movement: bool = False
-    seed: int = 0
-
-
-PLAIN = Look()
 
 
 class Painter:

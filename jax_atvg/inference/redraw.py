@@ -1,4 +1,4 @@
-"""Redraws the lips in the frames of a film.
+"""Redraws the lips in the frames of a video.
 
     p_t    the points that were found in frame t
     rest   the face with its lips closed
@@ -20,11 +20,10 @@ from jaxtyping import Float64, UInt8
 from input_pipeline.clip import CROP_SIZE
 from input_pipeline.faces import align, lips, mouth
 from input_pipeline.faces.pasting import paste
-from jax_atvg.inference.networks import Networks, Redrawn
+from jax_atvg.inference.networks import Networks, ToDraw
 
 SIGMA = 3.0  # frames: smoothing of the alignment, as in training
 STEADY = 1.0  # frames: smoothing of the points
-FADE = 4  # frames in which new lips appear where the face does, and go
 BATCH = 8  # frames that are drawn at a time
 
 
@@ -32,23 +31,13 @@ class Scene(NamedTuple):
     """Consecutive frames in which the face is seen.
 
     first, last: frames, last excluded.  matrices: f64[n,2,3], from crop pixels to the
-    video's.  points: f64[n,68,2], p_t.  appears, goes: whether the face is not seen
-    before, or not afterwards.
+    video's.  points: f64[n,68,2], p_t.
     """
 
     first: int
     last: int
     matrices: Float64[np.ndarray, "n 2 3"]
     points: Float64[np.ndarray, "n 68 2"]
-    appears: bool = False
-    goes: bool = False
-
-    def share(self, t: int) -> float:
-        """How much of frame t is new: less where the face has just appeared, or is
-        about to go, so that nothing jumps."""
-        begun = (t - self.first + 1) / (FADE + 1) if self.appears else 1.0
-        left = (self.last - t) / (FADE + 1) if self.goes else 1.0
-        return min(begun, left, 1.0)
 
 
 class Shot(NamedTuple):
@@ -84,9 +73,9 @@ def steadied(points: Float64[np.ndarray, "n 68 2"]) -> Float64[np.ndarray, "n 68
     return gaussian_filter1d(points, STEADY, axis=0, mode="nearest")
 
 
-class Drawn(NamedTuple):
-    """What a shot needs to be redrawn.  own: its crop, u8[128,128,3].  photo: the same
-    with closed lips.  base, q: b_t and q_t.  p: p_t."""
+class Prepared(NamedTuple):
+    """A shot that is ready to be redrawn.  own: its crop, u8[128,128,3].  photo: the
+    same with closed lips.  base, q: b_t and q_t.  p: p_t."""
 
     shot: Shot
     own: np.ndarray
@@ -119,55 +108,54 @@ class Redrawer:
         was."""
         waiting = collections.deque()  # groups that are being redrawn, or stay
 
-        def batches() -> Iterator[tuple[bool, list[Redrawn]]]:
+        def batches() -> Iterator[tuple[bool, list[ToDraw]]]:
             last = None
             for group in grouped(shots):
                 if group[0].scene is None:
                     waiting.append(group)
                     last = None
+                    yield False, []
                     continue
-                drawn = [self.prepare(shot) for shot in group]
-                waiting.append(drawn)
-                yield (
-                    last is None or not adjoin(last, group[0]),
-                    [self.redrawn(one) for one in drawn],
-                )
+                prepared = [self.prepare(shot) for shot in group]
+                waiting.append(prepared)
+                fresh = last is None or not adjoin(last, group[0])
+                yield fresh, [self.to_draw(one) for one in prepared]
                 last = group[-1]
 
-        def unchanged():
-            while waiting and isinstance(waiting[0][0], Shot):
-                for shot in waiting.popleft():
-                    yield shot, shot.frame, None
-
         for pictures in self.networks.redraw(batches(), BATCH):
-            yield from unchanged()
-            for one, picture in zip(waiting.popleft(), pictures, strict=True):
+            group = waiting.popleft()
+            if pictures is None:
+                for shot in group:
+                    yield shot, shot.frame, None
+                continue
+            for one, picture in zip(group, pictures, strict=True):
                 yield one.shot, self.pasted(one, picture), one.q
-        yield from unchanged()
 
-    def prepare(self, shot: Shot) -> Drawn:
+    def prepare(self, shot: Shot) -> Prepared:
         at = shot.t - shot.scene.first
         matrix, p = shot.scene.matrices[at], shot.scene.points[at]
         base = mouth.carried(self.rest, p)
         (q,) = lips.moved(base, self.moves[shot.number, None])
         fine = align.rescale(matrix, 1 / lips.ENLARGED)
         photo = mouth.closed_lips(align.warp(shot.frame, fine, lips.SIZE), p, base)
-        return Drawn(shot, align.warp(shot.frame, matrix), photo, base, q, p)
+        return Prepared(shot, align.warp(shot.frame, matrix), photo, base, q, p)
 
-    def redrawn(self, one: Drawn) -> Redrawn:
+    def to_draw(self, one: Prepared) -> ToDraw:
         example, spoken = (
             align.transform(self.to_landmarks, points).ravel().astype(np.float32)
             for points in (one.base, one.q)
         )
-        return Redrawn(resized(one.photo, self.size), example, spoken)
+        return ToDraw(resized(one.photo, self.size), example, spoken)
 
-    def pasted(self, one: Drawn, picture: UInt8[np.ndarray, "S S 3"]) -> np.ndarray:
+    def pasted(self, one: Prepared, picture: UInt8[np.ndarray, "S S 3"]) -> np.ndarray:
         """The whole frame with the lips that the networks drew."""
         crop = self.composed(one, picture)
         scene = one.shot.scene
         return paste(one.shot.frame, crop, scene.matrices[one.shot.t - scene.first])
 
-    def composed(self, one: Drawn, picture: UInt8[np.ndarray, "S S 3"]) -> np.ndarray:
+    def composed(
+        self, one: Prepared, picture: UInt8[np.ndarray, "S S 3"]
+    ) -> np.ndarray:
         """The crop: new around the mouth, as it was elsewhere."""
         own = one.own.astype(np.float32)
         share = one.shot.share * mouth.mask(one.p, one.base, one.q)

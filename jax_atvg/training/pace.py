@@ -55,7 +55,7 @@ class Pending:
                     raise InputError(
                         f"{name} is {value} at step {step}; lower the learning rate "
                         "or clip gradients (config.optimizer) and train in another "
-                        "--workdir; what this one has saved is from before"
+                        "--workdir; checkpoints of this one were saved before that"
                     )
                 self.values.setdefault(name, []).append(float(value))
         self.waiting.clear()

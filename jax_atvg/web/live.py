@@ -36,7 +36,7 @@ QUALITY = 90  # of the JPEGs
 MOST_TOKENS = 1000  # pages that were opened, of which the oldest are forgotten
 RATES = (8000, 96000)
 PATIENCE = 10.0  # seconds
-MOST_MESSAGES = 500  # that are taken and not yet heard
+MOST_BYTES = 4_000_000  # that are taken and not yet heard: 20 s of sound at 96 kHz
 
 Send = Callable[[dict[str, Any] | bytes], None]
 
@@ -104,8 +104,8 @@ async def receive(socket: WebSocket, received: queue.Queue) -> None:
             if message["type"] == "websocket.disconnect":
                 return
             received.put(message.get("bytes") or message.get("text") or b"")
-            while received.qsize() >= MOST_MESSAGES:  # the visitor's browser waits
-                await asyncio.sleep(0.05)
+            while sum(map(len, tuple(received.queue))) > MOST_BYTES:
+                await asyncio.sleep(0.05)  # the visitor's browser waits
     finally:
         received.put(None)
 

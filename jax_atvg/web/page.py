@@ -77,6 +77,7 @@ def build(studio: Studio) -> gr.Blocks:
                 )
                 head_movement = gr.Checkbox(
                     label="Move the head a little (in the whole photo)",
+                    interactive=False,
                     elem_id="head",
                 )
                 blinks = gr.Checkbox(label="Blink", value=True, elem_id="blinks")
@@ -118,6 +119,9 @@ def build(studio: Studio) -> gr.Blocks:
         def look(path: str | None) -> tuple[str, Any]:
             return "largest", shown_faces(studio, path)
 
+        def allow(whole: bool) -> Any:
+            return gr.Checkbox(interactive=whole, value=False)
+
         def choose(event: gr.SelectData) -> str:
             return str(event.index)
 
@@ -150,6 +154,7 @@ def build(studio: Studio) -> gr.Blocks:
         wishes = [face, full_frame, panels, blinks, head_movement, expressiveness]
         inputs = [photo, sound, text, *wishes]
         photo.change(look, photo, [face, faces], api_visibility="private")
+        full_frame.change(allow, full_frame, head_movement, api_visibility="private")
         faces.select(choose, None, face, api_visibility="private")
         go.click(
             animate,

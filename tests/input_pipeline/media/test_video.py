@@ -54,6 +54,26 @@ def test_another_rate_gives_the_frame_nearest_in_time(tmp_path, rate, suffix):
     assert (np.diff(got) >= 0).all()
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi", "mov", "flv"])
+@pytest.mark.parametrize("fps", [25, 30])
+def test_reading_may_begin_anywhere(tmp_path, suffix, fps):
+    path = make(tmp_path / f"a.{suffix}", numbered(160), 25)
+    whole = list(video.read_frames(path, fps))
+    for first in (1, 30, 77, len(whole) - 2):
+        part = list(video.read_frames(path, fps, first))
+        assert len(part) == len(whole) - first
+        for a, b in zip(part, whole[first:], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_rate_of_a_recording_whose_file_does_not_know_it(tmp_path, monkeypatch):
+    path = make(tmp_path / "a.mkv", numbered(40), 25)
+    assert video.frame_rate(path) == 25
+    monkeypatch.setattr(video, "FRAME_RATES", (26, 120))
+    with pytest.raises(InputError, match="25 frames a second; 26 to 120 can be kept"):
+        video.frame_rate(path)
+
+
 def test_of_two_equally_near_frames_the_earlier_is_shown():
     timed = [(0.02 * n, n) for n in range(-1, 10)]
     zero = [(time + 0.02, n) for time, n in timed]

@@ -39,7 +39,7 @@ def test_a_video_gets_another_voice(dubbing, files):
         ([*GOOD[:-1], "--out=x.avi"], "x.avi: the video is an MP4"),
         ([*GOOD[:-1], "--out=speaker.mp4"], "speaker.mp4 is read, too"),
         ([*GOOD, "--rest=open"], "rest=open: value should be one of <keep|close>"),
-        ([*GOOD, "--expressiveness=-1"], "expressiveness"),
+        ([*GOOD, "--expressiveness=9"], "expressiveness=9.0: must be 0 to 3.0"),
         ([*GOOD, "--face=4"], "face=4 asked for, but 1 face found"),
         ([*GOOD[:2], "--video=räde.wav", SOUND, GOOD[-1]], "no video in the file"),
         ([*GOOD[:2], "--video=list.txt", SOUND, GOOD[-1]], "list.txt: no such file"),

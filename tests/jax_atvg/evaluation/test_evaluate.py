@@ -199,6 +199,12 @@ def test_clips_are_dubbed_one_by_one_whatever_the_batch():
         np.testing.assert_array_equal(own[:, :40], take.frames[:, :40])
 
 
+def test_networks_that_know_one_face_alone_are_not_dubbed():
+    theirs = small_bundle(photo_landmarks=bundle().pca.mean)
+    with pytest.raises(InputError, match="one face's landmarks for all photos"):
+        Synthesis(theirs, 1, one_device(), dub=True)
+
+
 def test_a_recurrence_over_the_batch_sees_one_clip_at_a_time():
     networks = Synthesis(small_bundle(recurrence="batch"), 4, one_device(2))
     assert networks.batch_size == networks.networks.mesh.size == 1

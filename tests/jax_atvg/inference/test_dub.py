@@ -12,9 +12,17 @@ from input_pipeline.faces import lips
 from input_pipeline.faces.landmarks import opening
 from input_pipeline.media.video import VideoWriter, read_frames
 from jax_atvg.inference import dub
-from jax_atvg.inference.dub import dub_file, fading, over_frames, spoken_movement
+from jax_atvg.inference.dub import (
+    FADE,
+    dub_file,
+    look_through,
+    over_frames,
+    rising,
+    shares_of,
+    spoken_movement,
+)
 from jax_atvg.inference.networks import Networks
-from jax_atvg.inference.redraw import FADE
+from jax_atvg.inference.redraw import scene_of
 from tests.input_pipeline import face_videos
 from tests.small_bundle import small_bundle, speech
 
@@ -142,9 +150,9 @@ def test_movement_is_interpolated_at_the_times_of_frames():
     np.testing.assert_array_equal(over_frames(movement, Fraction(25), 6), movement)
 
 
-def test_fading_ends_after_its_frames():
-    np.testing.assert_allclose(fading(6), [0.8, 0.6, 0.4, 0.2, 0, 0])
-    assert len(fading(0)) == 0
+def test_what_is_new_comes_and_goes_within_a_few_frames():
+    np.testing.assert_allclose(rising(np.arange(7)), [0, 0.2, 0.4, 0.6, 0.8, 1, 1])
+    assert len(rising(np.arange(0))) == 0
 
 
 # --- movement ---
@@ -195,6 +203,51 @@ def test_frames_without_the_face_stay(folder, alone):
     assert found.tolist() == [not 10 <= t < 20 for t in range(30)]
     for t in range(11, 19):
         assert np.abs(after[t].astype(int) - before[t]).mean() < 1
+
+
+def scene(first, last):
+    return scene_of(first, last, np.repeat(face_videos.shape()[None], last - first, 0))
+
+
+def test_lips_fade_in_where_the_face_appears_but_not_at_cuts():
+    ramp = [0.2, 0.4, 0.6, 0.8]
+    lost = shares_of(40, [scene(0, 10), scene(20, 40)], [])
+    expected = [*[1] * 6, *ramp[::-1], *[0] * 10, *ramp, *[1] * 16]
+    np.testing.assert_allclose(lost, expected)
+    cut = shares_of(40, [scene(0, 20), scene(20, 40)], [20])
+    np.testing.assert_array_equal(cut, 1)
+    stranger = shares_of(40, [scene(0, 20)], [20])
+    np.testing.assert_array_equal(stranger, [1] * 20 + [0] * 20)
+    np.testing.assert_array_equal(shares_of(8, [scene(0, 8)], []), 1)
+
+
+def covered(gap):
+    frames = [face_videos.picture(60) for _ in range(30)]
+    for t in gap:
+        frames[t] = frames[t].copy()
+        frames[t][70:165, 100:200] = 128  # too little to be a cut
+    return frames
+
+
+def test_short_gaps_are_bridged_and_long_ones_left(folder):
+    for gap, left in ((range(10, 14), []), (range(10, 19), [*range(10, 19)])):
+        write(folder / "gap.mp4", covered(gap))
+        found = look_through(folder / "gap.mp4", Fraction(25))
+        assert found.count == 30
+        assert np.flatnonzero(found.shares == 0).tolist() == left
+
+
+def test_another_person_is_left_alone(folder, shared):
+    """Two speakers of GRID, one after the other, with a cut between them."""
+    clips = [
+        next(iter(sorted(shared("data", "grid", name).glob("*.mpg"))))
+        for name in ("s1", "s2")
+    ]
+    first, second = (list(read_frames(clip))[:12] for clip in clips)
+    write(folder / "cut.mp4", [*first, *second, *first])
+    found = look_through(folder / "cut.mp4", Fraction(25))
+    assert [(x.first, x.last) for x in found.scenes] == [(0, 12), (24, 36)]
+    np.testing.assert_array_equal(found.shares, [1] * 12 + [0] * 12 + [1] * 12)
 
 
 def test_of_several_faces_the_chosen_one_speaks(folder, alone):
@@ -285,5 +338,11 @@ def test_a_full_disk_leaves_nothing(folder, alone, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dub.video.VideoWriter, "write", full)
-    refused(folder, alone, r"cannot be written \(No space left on device\)")
+    with monkeypatch.context() as patch:
+        patch.setattr(dub.video.VideoWriter, "write", full)
+        refused(
+            folder, alone, r"bad.mp4: cannot be written \(No space left on device\)"
+        )
+    monkeypatch.setattr(np, "save", full)
+    places = folder / "bad.npy"
+    refused(folder, alone, "bad.npy: cannot be written", landmarks_out=places)

@@ -9,7 +9,8 @@ from input_pipeline.faces import align, eyelids
 from jax_atvg.inference import animate
 from jax_atvg.inference.life import BLINK_EVERY, lids_down
 from jax_atvg.inference.networks import Clip
-from jax_atvg.inference.painting import Look, Painter, Subject
+from jax_atvg.inference.options import Look
+from jax_atvg.inference.painting import Painter, Subject
 from jax_atvg.inference.predict import Photo
 from tests.small_bundle import photo, photo_points, speech
 

@@ -131,7 +131,7 @@ def test_those_ahead_are_told(client, studio, brought):
 
 
 def test_a_visitor_who_is_not_heard_yet_cannot_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(live, "MOST_MESSAGES", 5)
+    monkeypatch.setattr(live, "MOST_BYTES", 9)
     taken = []
 
     class Flood:
