@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from input_pipeline.clip import InputError
 from input_pipeline.files import same_place
 from input_pipeline.preparation.listing import PHOTOS
-from jax_atvg.cli.console import complain, say_what_runs, tell_compilations
+from jax_atvg.cli.console import complain, say_what_networks_run, tell_compilations
 from jax_atvg.cli.flags import Flags, Given, bundle_flag, precision_flag
 
 if TYPE_CHECKING:
@@ -188,12 +188,6 @@ def networks_for(bundle: "Bundle", count: int, precision: str) -> "Networks":
         return Networks(bundle, precision=precision)
     devices = devices[: -(-count // AT_ONCE)]
     return Networks(bundle, AT_ONCE * len(devices), data_mesh(devices), precision)
-
-
-def say_what_networks_run(networks: "Networks") -> None:
-    devices = list(networks.mesh.devices.flat)
-    weights = networks.weights._asdict()
-    say_what_runs(devices, networks=weights, precision=networks.precision)
 
 
 def read_jobs(path: str | os.PathLike) -> list[list[str]]:

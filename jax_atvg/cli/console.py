@@ -4,9 +4,12 @@ import functools
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from input_pipeline.progress import printable
+
+if TYPE_CHECKING:
+    from jax_atvg.inference.networks import Networks
 
 
 def complain(error: Exception | str) -> None:
@@ -42,6 +45,15 @@ def say_what_runs(
     say(text)
     if warning := machine.unused_gpu():
         warnings.warn(warning, stacklevel=2)
+
+
+def say_what_networks_run(networks: "Networks") -> None:
+    """The same, of networks that are on their devices."""
+    say_what_runs(
+        list(networks.mesh.devices.flat),
+        networks=networks.weights._asdict(),
+        precision=networks.precision,
+    )
 
 
 @functools.cache  # of a process: jax keeps every listener

@@ -6,7 +6,7 @@ Head, eyes, hands and background stay as they were filmed.  Where the sound is l
 than the video, the video runs to and fro.
 """
 
-from jax_atvg.cli.console import say_what_runs, tell_compilations
+from jax_atvg.cli.console import say_what_networks_run, tell_compilations
 from jax_atvg.cli.flags import Flags, Given, bundle_flag, precision_flag
 from jax_atvg.inference.options import AFTERWARDS, check_dub
 
@@ -62,11 +62,7 @@ def run(given: Given) -> int:
 
     tell_compilations()
     networks = Networks(load_bundle(given.bundle), precision=given.precision)
-    say_what_runs(
-        list(networks.mesh.devices.flat),
-        networks=networks.weights._asdict(),
-        precision=networks.precision,
-    )
+    say_what_networks_run(networks)
     written = dub_file(
         given.video,
         given.audio,

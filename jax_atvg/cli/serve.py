@@ -12,7 +12,7 @@ import os
 import tempfile
 
 from input_pipeline.clip import InputError
-from jax_atvg.cli.console import say, say_what_runs, tell_compilations
+from jax_atvg.cli.console import say, say_what_networks_run, tell_compilations
 from jax_atvg.cli.flags import Flags, Given, bundle_flag, precision_flag
 
 PASSWORD = "ATVG_PASSWORD"  # in the environment, where other users do not see it
@@ -60,11 +60,7 @@ def run(given: Given) -> int:
 
     tell_compilations()
     networks = Networks(load_bundle(given.bundle), precision=given.precision)
-    say_what_runs(
-        list(networks.mesh.devices.flat),
-        networks=networks.weights._asdict(),
-        precision=given.precision,
-    )
+    say_what_networks_run(networks)
     with tempfile.TemporaryDirectory(prefix="jax_atvg") as folder:
         studio = Studio(
             networks,
