@@ -1,11 +1,12 @@
-"""Draws the pictures that the README shows: docs/demo.webp, pipeline.png, talking.png.
+"""Draws the pictures of the README and of dub.md, into docs/.
 
 make readme                                         # demo.webp and pipeline.png
-python docs/make_figures.py --data_dir=DATA         # talking.png as well
+python docs/make_figures.py --data_dir=DATA         # talking.png and dub.png as well
 
 demo.webp is the sentence of `make demo`, spoken by the model that comes along.
 pipeline.png shows how a photo is prepared for the networks.  talking.png shows what the
-default model generates; DATA holds the datasets of docs/default_model.md.
+default model generates, dub.png how it dubs; DATA holds the datasets of
+docs/default_model.md.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from input_pipeline.faces import align, detection  # noqa: E402
 from input_pipeline.faces.drawing import draw_dots, draw_lines  # noqa: E402
 from input_pipeline.media.image import to_u8, write_image  # noqa: E402
 from input_pipeline.training_data import dataset  # noqa: E402
-from jax_atvg.evaluation.evaluate import read_take  # noqa: E402
+from jax_atvg.evaluation.evaluate import other_clips, read_take  # noqa: E402
+from jax_atvg.evaluation.report import DUBBED  # noqa: E402
 from jax_atvg.evaluation.synthesis import Synthesis  # noqa: E402
 from jax_atvg.inference.animate import (  # noqa: E402
     crop_points,
@@ -51,13 +53,27 @@ def main() -> None:
     )
     parser.add_argument(
         "--data_dir",
-        help="the datasets of docs/default_model.md; draws talking.png too",
+        help="the datasets of default_model.md; draws talking.png and dub.png, too",
     )
     data_dir = parser.parse_args().data_dir
     write_image(ROOT / "docs" / "pipeline.png", pipeline())
     write_moving(ROOT / "docs" / "demo.webp", speaking())
     if data_dir:
         write_image(ROOT / "docs" / "talking.png", talking(data_dir))
+        write_image(ROOT / "docs" / "dub.png", dubbing(data_dir))
+
+
+def dubbing(data_dir: str) -> np.ndarray:
+    """Strips of frames of two speakers who are not among the training clips: rows
+    filmed, dubbed with the own sound, dubbed with another clip's."""
+    synthesis, rows = Synthesis(load_bundle(DEFAULT_BUNDLE), dub=True), []
+    clips = dataset.open_clips(data_dir, "test")
+    for speaker in UNSEEN:
+        index = clips.speakers.index(speaker)
+        take = read_take(clips, index, other_clips(clips.speakers)[index])
+        (made,) = synthesis([take])
+        rows += strip(take.frames, *(made.frames[name] for name in DUBBED))
+    return np.concatenate(rows)
 
 
 def talking(data_dir: str) -> np.ndarray:
