@@ -239,7 +239,7 @@ def test_loss_that_is_not_finite_names_step_and_term_and_saves_nothing(tmp_path)
         return batch._replace(audio=batch.audio * np.nan)
 
     with pytest.raises(
-        InputError, match=r"at/loss is nan at step 5; the last checkpoint"
+        InputError, match=r"at/loss is nan at step 5; .* another --workdir"
     ):
         run(config, tmp_path, batches=Meddled(config, 5, poison))
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2", "4"}
