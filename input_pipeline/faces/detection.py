@@ -147,13 +147,17 @@ def descriptor(
 ) -> Float64[np.ndarray, "128"]:
     """dlib's description of a face: those of one person are less than SAME_PERSON
     apart.  points: of the face, in pixels of the image."""
+    shape = as_dlib(points, box_of(points.astype(np.float32)))
+    found = _recogniser().compute_face_descriptor(np.ascontiguousarray(image), shape)
+    return np.array(found)
+
+
+def as_dlib(points: Float[np.ndarray, "68 2"], box: Box):
+    """dlib's own object for a face with these points."""
     import dlib
 
     parts = [dlib.point(round(float(x)), round(float(y))) for x, y in points]
-    box = dlib.rectangle(*box_of(points.astype(np.float32)))
-    shape = dlib.full_object_detection(box, parts)
-    found = _recogniser().compute_face_descriptor(np.ascontiguousarray(image), shape)
-    return np.array(found)
+    return dlib.full_object_detection(dlib.rectangle(*box), parts)
 
 
 def choose_face(boxes: list[Box], policy: str = "largest", name: str = "photo") -> Box:

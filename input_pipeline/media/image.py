@@ -125,6 +125,16 @@ def write_image(path: str | pathlib.Path, picture: UInt8[np.ndarray, "H W 3"]) -
     cv2.imencode(path.suffix, picture[..., ::-1])[1].tofile(path)
 
 
+def to_size(
+    picture: UInt8[np.ndarray, "H W *channels"], size: int
+) -> UInt8[np.ndarray, "{size} {size} *channels"]:
+    """size x size pixels: averaged where the picture shrinks, else interpolated."""
+    import cv2
+
+    how = cv2.INTER_AREA if len(picture) > size else cv2.INTER_LINEAR
+    return cv2.resize(picture, (size, size), interpolation=how)
+
+
 def _on_white(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
     """RGB over a white background."""
     unit = rgba / np.float32(255)

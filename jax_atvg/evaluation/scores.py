@@ -173,8 +173,7 @@ def chip(
     """The face that has these points, upright and of one size."""
     import dlib
 
-    parts = [dlib.point(round(float(x)), round(float(y))) for x, y in points]
-    shape = dlib.full_object_detection(dlib.rectangle(*box), parts)
+    shape = detection.as_dlib(points, box)
     frame = np.ascontiguousarray(frame)
     return dlib.get_face_chip(frame, shape, CHIP_SIZE, CHIP_PADDING)
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from input_pipeline.clip import CROP_SIZE
 from input_pipeline.faces import align
 from input_pipeline.faces.landmarks import as_points
-from input_pipeline.media.image import to_float
+from input_pipeline.media.image import to_float, to_size
 from jax_atvg.evaluation.dubbing import dubbed
 from jax_atvg.evaluation.metrics import Frames, Points
 from jax_atvg.inference.bundle import Bundle
@@ -176,9 +176,6 @@ def flat(points: np.ndarray) -> np.ndarray:
 
 def resized(pictures: np.ndarray, size: int) -> np.ndarray:
     """Resizes pictures, u8[T,H,W] or u8[T,H,W,3], to size x size pixels."""
-    import cv2
-
     if pictures.shape[1] == size:
         return pictures
-    how = cv2.INTER_AREA if pictures.shape[1] > size else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(x, (size, size), interpolation=how) for x in pictures])
+    return np.stack([to_size(x, size) for x in pictures])

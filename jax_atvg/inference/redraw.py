@@ -20,6 +20,7 @@ from jaxtyping import Float64, UInt8
 from input_pipeline.clip import CROP_SIZE
 from input_pipeline.faces import align, lips, mouth
 from input_pipeline.faces.pasting import paste
+from input_pipeline.media.image import to_size
 from jax_atvg.inference.networks import Networks, ToDraw
 
 SIGMA = 3.0  # frames: smoothing of the alignment, as in training
@@ -145,7 +146,7 @@ class Redrawer:
             align.transform(self.to_landmarks, points).ravel().astype(np.float32)
             for points in (one.base, one.q)
         )
-        return ToDraw(resized(one.photo, self.size), example, spoken)
+        return ToDraw(to_size(one.photo, self.size), example, spoken)
 
     def pasted(self, one: Prepared, picture: UInt8[np.ndarray, "S S 3"]) -> np.ndarray:
         """The whole frame with the lips that the networks drew."""
@@ -159,7 +160,7 @@ class Redrawer:
         """The crop: new around the mouth, as it was elsewhere."""
         own = one.own.astype(np.float32)
         share = one.shot.share * mouth.mask(one.p, one.base, one.q)
-        new = resized(picture, CROP_SIZE).astype(np.float32)
+        new = to_size(picture, CROP_SIZE).astype(np.float32)
         return np.rint(own + share * (new - own)).astype(np.uint8)
 
 
@@ -178,12 +179,3 @@ def grouped(shots: Iterable[Shot]) -> Iterator[list[Shot]]:
 def adjoin(before: Shot, after: Shot) -> bool:
     """Whether a shot continues the one before: in its scene, to or fro."""
     return before.scene is after.scene and abs(after.t - before.t) <= 1
-
-
-def resized(
-    picture: UInt8[np.ndarray, "H W 3"], size: int
-) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    import cv2
-
-    how = cv2.INTER_AREA if len(picture) > size else cv2.INTER_LINEAR
-    return cv2.resize(picture, (size, size), interpolation=how)
