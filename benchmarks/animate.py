@@ -133,7 +133,8 @@ class Watch:
         from input_pipeline.media.video import VideoWriter
 
         networks = sys.modules["jax_atvg.inference.networks"]
-        compiled, write = networks.compiled_predict, VideoWriter.write
+        networks, write = networks.Networks, VideoWriter.write
+        speaking, drawing = networks.speaking, networks.drawing
         prepare, close = batch.Batch.prepare, batch.Batch.close
 
         def prepared(one, job):
@@ -145,19 +146,28 @@ class Watch:
             close(*arguments)
             self.finished.append(self.now())
 
-        def predict(*sizes):
-            program = compiled(*sizes)
+        def watched_speaking(one):
+            program = speaking(one)
 
-            def call(*arguments):
-                made, state = program(*arguments)  # returns when it is under way
-                # The state is donated to the next call.
-                inputs = arguments[:-1]
-                self.chunks.put((self.now(), made.frames, program, inputs))
-                self.state = state
-                self.fetched = sum(x.nbytes for x in jax.tree.leaves(made))
-                return made, state
+            def speak(*inputs):  # the last is the state, which is donated
+                self.speak = functools.partial(program, *inputs[:-1])
+                landmarks, self.spoken = program(*inputs)
+                return landmarks, self.spoken
 
-            return call
+            return speak
+
+        def watched_drawing(one, maps=()):
+            program = drawing(one, maps)
+
+            def draw(*inputs):  # the last but one are the landmarks
+                self.draw = functools.partial(program, *inputs[:-2])
+                made, self.drawn = program(*inputs)  # returns when it is under way
+                self.chunks.put((self.now(), made["frames"]))
+                shown = jax.tree.leaves((made, inputs[-2]))
+                self.fetched = sum(x.nbytes for x in shown)
+                return made, self.drawn
+
+            return draw
 
         def counted(writer, frame):
             self.frames.append(self.now())
@@ -169,7 +179,8 @@ class Watch:
 
         timed_prepare = self.timed(PREPARE, prepare)
         batch.Batch.prepare, batch.Batch.close = prepared, closed
-        networks.compiled_predict, VideoWriter.write = predict, counted
+        networks.speaking, networks.drawing = watched_speaking, watched_drawing
+        VideoWriter.write = counted
         jax.monitoring.register_event_duration_secs_listener(jax_stage)
 
     def follow(self) -> None:
@@ -177,7 +188,7 @@ class Watch:
         the one before it, whose state it needs, is done."""
         end = 0.0
         while True:
-            begin, frames, *self.last = self.chunks.get()
+            begin, frames = self.chunks.get()
             frames.block_until_ready()
             begin, end = max(begin, end), self.now()
             self.busy.append((begin, end))
@@ -188,10 +199,11 @@ class Watch:
         """Seconds that `count` chunks take when nothing else runs."""
         import jax
 
-        program, inputs = self.last
         begin = self.now()
         for _ in range(count):
-            _, self.state = jax.block_until_ready(program(*inputs, self.state))
+            landmarks, self.spoken = self.speak(self.spoken)
+            made, self.drawn = self.draw(landmarks, self.drawn)
+            jax.block_until_ready(made)
         return self.now() - begin
 
 

@@ -110,7 +110,6 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--exact", action="store_true", help="with animate's bits")
     parser.add_argument("--faster", action="store_true", help="do not wait")
     parser.add_argument("--bundle", default=str(DEFAULT_BUNDLE))
     parser.add_argument("--image", help="the demo's unless given")
@@ -132,7 +131,7 @@ def main() -> None:
     from input_pipeline.media.audio import read_audio
     from jax_atvg.inference.live import Talker
 
-    talker = Talker(given.image or astronaut(), given.bundle, exact=given.exact)
+    talker = Talker(given.image or astronaut(), given.bundle)
     sound = read_audio(given.audio)
     talker.push(np.zeros(talker.rate, np.float32))  # compiles
     talker.flush()

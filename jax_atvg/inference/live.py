@@ -22,16 +22,17 @@ from input_pipeline.media.audio import IntegerSound, Sound
 from input_pipeline.media.streaming import SoundStream
 from jax_atvg.inference.animate import Picture, read_subject
 from jax_atvg.inference.bundle import Bundle
-from jax_atvg.inference.networks import Networks, as_networks, compiled_predict
+from jax_atvg.inference.networks import Networks, as_networks
 from jax_atvg.inference.options import Look, checked_expressiveness
 from jax_atvg.inference.painting import Painter
-from jax_atvg.inference.predict import Photo, State, first_state
+from jax_atvg.inference.predict import Photo
+from jax_atvg.models.lstm import LstmState
 from jax_atvg.resources import DEFAULT_BUNDLE
 
-# Frames of a call of the networks that has the roundings of animate's calls: of fewer
-# frames XLA computes some products by other kernels.  A call that is not full is made
-# again with the frames that follow.
-CHUNK = 4
+# Windows of a call of AT-net that has the roundings of animate's calls: of fewer
+# windows XLA computes some products by other kernels.  A call that is not full is made
+# again with the windows that follow.
+HEARD = 4
 
 
 class Talker:
@@ -41,10 +42,9 @@ class Talker:
     share Networks.  rate: samples a second of the sound; at 16000 there is no
     resampler, which is late by up to 40 ms at 44100 and 115 ms at 8000.  The talker's
     memory does not grow.
-    exact: on a CPU the frames are, bit for bit, those of animate, however the sound is
-    divided.  Otherwise each is computed alone, three times as fast; of a million values
-    ten differ, by 1.  (Where a whole recording is silent animate lets the mouth rest,
-    which cannot be known in advance.)
+    On a CPU the frames are, bit for bit, those of animate, however the sound is
+    divided; elsewhere, but for roundings.  (Where a whole recording is silent animate
+    lets the mouth rest, which cannot be known in advance.)
     InputError: the photo, the bundle or the rate cannot be used.
     """
 
@@ -61,7 +61,6 @@ class Talker:
         head_movement: bool = False,
         seed: int = 0,
         expressiveness: float = 1.0,
-        exact: bool = True,
     ):
         self.networks, self.rate = as_networks(bundle), rate
         if self.networks.batch_size != 1:
@@ -70,7 +69,6 @@ class Talker:
                 "face; make Networks with batch_size=1"
             )
         self.subject = read_subject(photo, self.networks.bundle, face)
-        self.chunk = CHUNK if exact else 1
         look = Look(full_frame, label, blinks, head_movement, seed)
         self.show = Painter(self.subject, look)
         self.size = self.show.size
@@ -80,7 +78,8 @@ class Talker:
     def _begin(self) -> None:
         self.count = 0  # frames given
         self.sound = SoundStream(self.rate)
-        self.state = beginning(self.networks)
+        # Before the first window of `heard`; before the next frame.
+        self.spoken, self.drawn = self.networks.first_state()
         self.heard = np.zeros((0, WINDOW_ROWS, WINDOW_SIZE), np.float32)
 
     def push(
@@ -105,50 +104,62 @@ class Talker:
     def _frames(self, windows: Float32[np.ndarray, "n 28 12"]) -> np.ndarray:
         made = []
         while len(windows):
-            done, room = len(self.heard), self.chunk - len(self.heard)
+            done, room = len(self.heard), HEARD - len(self.heard)
             self.heard = np.concatenate([self.heard, windows[:room]])
             windows = windows[room:]
-            for frame in self._call()[done:]:
-                made.append(self.show(frame, self.count))
+            for landmarks in self._landmarks()[done:]:
+                frame, self.drawn = draw(
+                    self.networks, self.subject.photo, landmarks, self.drawn
+                )
+                made.append(self.show(np.asarray(frame), self.count))
                 self.count += 1
         return np.stack(made) if made else np.zeros((0, *self.size, 3), np.uint8)
 
-    def _call(self) -> UInt8[np.ndarray, "n S S 3"]:
-        """The frames of all windows of this call; the state after a full one."""
+    def _landmarks(self) -> Float32[np.ndarray, "n 136"]:
+        """Those of all windows of this call; the state is kept after a full one."""
         count = len(self.heard)
-        full = count == self.chunk
+        full = count == HEARD
         # The program takes the state's memory for the next one.
-        state = self.state if full else jax.tree.map(jnp.copy, self.state)
-        windows = self.heard[np.minimum(np.arange(self.chunk), count - 1)]
-        frames, state = call(
+        state = self.spoken if full else jax.tree.map(jnp.copy, self.spoken)
+        windows = self.heard[np.minimum(np.arange(HEARD), count - 1)]
+        landmarks, state = speak(
             self.networks, self.subject.photo, windows, state, self.expressiveness
         )
         if full:
-            self.state, self.heard = state, self.heard[:0]
-        return np.asarray(frames)[:count]
+            self.spoken, self.heard = state, self.heard[:0]
+        return np.asarray(landmarks)[:count]
 
 
-def call(
+def speak(
     networks: Networks,
     photo: Photo,
     windows: Float32[np.ndarray, "n 28 12"],
-    state: State,
+    state: LstmState,
     expressiveness: float = 1.0,
-) -> tuple[UInt8[jax.Array, "n S S 3"], State]:
-    """The frames of one photo, and the state after them; the given one is used up."""
-    step = compiled_predict(*networks.sizes, networks.mesh, networks.precision, False)
+) -> tuple[Float32[jax.Array, "n 136"], LstmState]:
+    """One face's landmarks, and the state after them; the given one is used up."""
     no, more = np.zeros(1, bool), np.full(1, expressiveness, np.float32)
-    made, state = step(networks.weights, photo, no, more, no, windows[None], state)
-    return made.frames[0], state
+    program = networks.speaking()
+    landmarks, state = program(photo, no, more, no, windows[None], state)
+    return landmarks[0], state
 
 
-def beginning(networks: Networks) -> State:
-    """The state before the first frame."""
-    return jax.tree.map(jnp.asarray, first_state(*networks.sizes))
+def draw(
+    networks: Networks,
+    photo: Photo,
+    landmarks: Float32[np.ndarray, "136"],
+    state: jax.Array,
+) -> tuple[UInt8[jax.Array, "S S 3"], jax.Array]:
+    """One face's next frame, and the state after it; the given one is used up."""
+    no, program = np.zeros(1, bool), networks.drawing()
+    marks = landmarks[None, None]
+    made, state = program(photo.image, photo.landmarks, no, marks, state)
+    return made["frames"][0, 0], state
 
 
 def warm_up(networks: Networks, photo: Photo) -> None:
-    """Compiles what a talker that is not exact calls, so that the first frame does not
-    wait for it."""
-    windows = np.zeros((1, WINDOW_ROWS, WINDOW_SIZE), np.float32)
-    jax.block_until_ready(call(networks, photo, windows, beginning(networks)))
+    """Compiles what a talker calls, so that the first frame does not wait for it."""
+    windows = np.zeros((HEARD, WINDOW_ROWS, WINDOW_SIZE), np.float32)
+    spoken, drawn = networks.first_state()
+    landmarks, _ = speak(networks, photo, windows, spoken)
+    draw(networks, photo, np.asarray(landmarks)[0], drawn)[0].block_until_ready()

@@ -21,16 +21,14 @@ from jaxtyping import Float32, UInt8
 
 from input_pipeline.clip import InputError
 from input_pipeline.media.image import to_u8
-from jax_atvg.arrays import Attention
 from jax_atvg.inference.bundle import Bundle, load_bundle
 from jax_atvg.inference.predict import (
     Photo,
     State,
     Weights,
     first_state,
-    predict,
     restarted,
-    spoken_landmarks,
+    speak,
 )
 from jax_atvg.inference.rows import Part, assign
 from jax_atvg.models.lstm import LstmState
@@ -103,7 +101,6 @@ class Networks:
         self.mesh, self.precision = mesh, precision
         self.batch_size = -(-max(batch_size, 1) // mesh.size) * mesh.size
         self.bundle = dataclasses.replace(bundle, variables={})
-        self.sizes = bundle.at_net, bundle.vg_net
         at_net, vg_net = (
             variables | {"params": cast(variables["params"], precision)}
             for variables in map(bundle.variables.get, ("at_net", "vg_net"))
@@ -121,10 +118,11 @@ class Networks:
         rows.assign; of each the results are those that it has alone, to rounding.
         maps: with attention and colour.
         """
-        step = compiled_predict(*self.sizes, self.mesh, self.precision, maps)
+        shown = ("attention", "color") if maps else ()
+        speak, draw = self.speaking(), self.drawing(shown)
 
         def calls() -> Iterator[tuple[Any, list[Part]]]:
-            state, held, rows = self._first_state(), [], None
+            (spoken, drawn), held, rows = self.first_state(), [], None
             idle = np.zeros((CHUNK, 28, 12), np.float32)
             parts_of_calls = assign(clips, frames_left, self.batch_size, CHUNK)
             for parts in parts_of_calls:
@@ -145,8 +143,12 @@ class Networks:
                     still = np.array([clip.still for clip in held])
                     more = np.array([c.expressiveness for c in held], np.float32)
                     rows = jax.device_put((photo, still, more), split(self.mesh))
-                made, state = step(self.weights, *rows, fresh, np.stack(windows), state)
-                yield made, parts
+                photo = rows[0]
+                landmarks, spoken = speak(*rows, fresh, np.stack(windows), spoken)
+                images, drawn = draw(
+                    photo.image, photo.landmarks, fresh, landmarks, drawn
+                )
+                yield Rendered(landmarks=landmarks, **images), parts
 
         for made, parts in one_call_later(calls()):
             yield [
@@ -158,9 +160,9 @@ class Networks:
         self, photo: Photo, windows: Float32[np.ndarray, "B T 28 12"]
     ) -> Float32[np.ndarray, "B T 136"]:
         """Runs AT-net alone; returns the landmarks of every frame.  windows: MFCC."""
-        step = compiled_speak(self.bundle.at_net, self.mesh, self.precision)
-        run = functools.partial(step, self.weights, photo)
-        parts = in_chunks(run, windows, self._first_state().at_net)
+        no, as_trained = self._no(), np.ones(self.batch_size, np.float32)
+        run = functools.partial(self.speaking(), photo, no, as_trained, no)
+        parts = in_chunks(run, windows, self.first_state().at_net)
         return np.concatenate(list(parts), axis=1)
 
     def draw(
@@ -173,11 +175,13 @@ class Networks:
 
         image: the photo, in [-1,1].  example: the photo's landmarks.
         """
-        step = compiled_draw(self.bundle.vg_net, self.mesh, self.precision)
-        run = functools.partial(step, self.weights.vg_net, image, example)
-        parts = list(in_chunks(run, landmarks, self._first_state().vg_net))
-        frames, attention = zip(*parts, strict=True)
-        return np.concatenate(frames, axis=1), np.concatenate(attention, axis=1)
+        run = functools.partial(
+            self.drawing(("attention",)), image, example, self._no()
+        )
+        parts = list(in_chunks(run, landmarks, self.first_state().vg_net))
+        names = "frames", "attention"
+        frames, attention = (np.concatenate([x[n] for x in parts], 1) for n in names)
+        return frames, attention
 
     def redraw(
         self, batches: Iterable[tuple[bool, list[ToDraw]]], most: int = CHUNK
@@ -203,7 +207,7 @@ class Networks:
                     yield None, 0
                     continue
                 if fresh or state is None:
-                    state = self._first_state().vg_net
+                    state = self.first_state().vg_net
                 rows = np.minimum(np.arange(most), len(frames) - 1)
                 arrays = (np.stack(x)[rows][None] for x in zip(*frames, strict=True))
                 made, state = step(self.weights.vg_net, *arrays, state)
@@ -214,8 +218,22 @@ class Networks:
         for made, count in one_call_later(calls()):
             yield made[0, :count] if count else None
 
-    def _first_state(self) -> State:
-        zeros = first_state(*self.sizes, self.batch_size)
+    def speaking(self) -> Callable[..., tuple[Any, LstmState]]:
+        """AT-net's program, see compiled_speak, with the weights."""
+        step = compiled_speak(self.bundle.at_net, self.mesh, self.precision)
+        return functools.partial(step, self.weights._replace(vg_net=None))
+
+    def drawing(self, maps: tuple[str, ...] = ()) -> Callable[..., tuple[Any, Any]]:
+        """VG-net's program, see compiled_draw, with the weights."""
+        step = compiled_draw(self.bundle.vg_net, self.mesh, self.precision, maps)
+        return functools.partial(step, self.weights.vg_net)
+
+    def _no(self) -> np.ndarray:
+        return np.zeros(self.batch_size, bool)
+
+    def first_state(self) -> State:
+        """The state before the first frame."""
+        zeros = first_state(self.bundle.at_net, self.bundle.vg_net, self.batch_size)
         return jax.device_put(zeros, state_sharding(self.mesh))
 
 
@@ -282,11 +300,6 @@ def state_sharding(mesh: Mesh) -> State:
     return State(LstmState(second_axis, second_axis), split(mesh))
 
 
-def attention_u8(attention: Attention) -> UInt8[jax.Array, "B T S S"]:
-    """(0,1) -> 0..255."""
-    return to_u8(2 * attention[..., 0] - 1)
-
-
 def compiler_options(mesh: Mesh) -> dict[str, str] | None:
     """On a CPU, the schedule that transforms each kernel (models/cpu/winograd.py) just
     before it is used.  XLA's default schedule transforms all of them first and holds
@@ -297,25 +310,17 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
 
 
 @functools.cache
-def compiled_predict(at_net, vg_net, mesh: Mesh, precision: str, maps: bool):
-    """(weights, photo, still, expressiveness, fresh, windows, state) -> (Rendered, with
-    the clips as its first axis, and the next state), compiled at the first call.
+def compiled_speak(at_net, mesh: Mesh, precision: str):
+    """(weights, photo, still, expressiveness, fresh, windows, state) -> (landmarks,
+    state), compiled at the first call.  fresh: bool[B], the clips that begin."""
+    whole, rows, state = replicated(mesh), split(mesh), state_sharding(mesh).at_net
 
-    fresh: bool[B], the clips that begin.  maps: with attention and colour.
-    """
-    whole, rows, state = replicated(mesh), split(mesh), state_sharding(mesh)
-
-    def render(weights: Weights, photo: Photo, still, more, fresh, windows, state):
-        state = restarted(state, fresh)
-        made = predict(at_net, vg_net, still, weights, photo, windows, state, more)
-        shown = Rendered(to_u8(made.frames), made.landmarks)
-        if maps:
-            attention = attention_u8(made.attention)
-            shown = shown._replace(attention=attention, color=to_u8(made.color))
-        return shown, made.state
+    def run(weights: Weights, photo: Photo, still, more, fresh, windows, state):
+        state = restarted(state, fresh, axis=1)
+        return speak(at_net, still, weights, photo, windows, state, more)
 
     return jax.jit(
-        traced(mesh, precision, render),
+        traced(mesh, precision, run),
         in_shardings=(whole, rows, rows, rows, rows, rows, state),
         out_shardings=(rows, state),
         donate_argnames="state",
@@ -324,39 +329,26 @@ def compiled_predict(at_net, vg_net, mesh: Mesh, precision: str, maps: bool):
 
 
 @functools.cache
-def compiled_speak(at_net, mesh: Mesh, precision: str):
-    """(weights, photo, windows, state) -> (landmarks, state)."""
-    whole, rows, state = replicated(mesh), split(mesh), state_sharding(mesh).at_net
+def compiled_draw(vg_net, mesh: Mesh, precision: str, maps: tuple[str, ...]):
+    """(variables, image, example, fresh, landmarks, state) -> (pictures, state).
 
-    def speak(weights: Weights, photo: Photo, audio, state):
-        spoken = at_net.apply(weights.at_net, photo.coefficients, audio, state=state)
-        landmarks = spoken_landmarks(
-            weights.pca, weights.boost, spoken.coefficients, photo
-        )
-        return landmarks, spoken.state
-
-    return jax.jit(
-        traced(mesh, precision, speak),
-        in_shardings=(whole, rows, rows, state),
-        out_shardings=(rows, state),
-        donate_argnames="state",
-        compiler_options=compiler_options(mesh),
-    )
-
-
-@functools.cache
-def compiled_draw(vg_net, mesh: Mesh, precision: str):
-    """(variables, image, example, landmarks, state) -> ((frames, attention), state)."""
+    It is a program of its own, and AT-net's another, because XLA rounds otherwise in a
+    program of both: so a talker, whose programs are of other numbers of frames, makes
+    the same frames.  maps: names of Rendered's that pictures has beside "frames".
+    """
     whole, rows = replicated(mesh), split(mesh)
 
-    def draw(variables, image, example, landmarks, state):
+    def draw(variables, image, example, fresh, landmarks, state):
+        state = restarted(state, fresh, axis=0)
         drawn = vg_net.apply(variables, image, landmarks, example, state=state)
-        return (to_u8(drawn.frames), attention_u8(drawn.attention)), drawn.state
+        attention = 2 * drawn.attention[..., 0] - 1  # (0,1) -> (-1,1)
+        shown = drawn._replace(attention=attention)._asdict()
+        return {name: to_u8(shown[name]) for name in ("frames", *maps)}, drawn.state
 
     return jax.jit(
         traced(mesh, precision, draw),
-        in_shardings=(whole, rows, rows, rows, rows),
-        out_shardings=((rows, rows), rows),
+        in_shardings=(whole, rows, rows, rows, rows, rows),
+        out_shardings=(rows, rows),
         donate_argnames="state",
         compiler_options=compiler_options(mesh),
     )

@@ -90,12 +90,9 @@ def predict(
     the photo is multiplied.  at_net and vg_net are static under jit.
     """
     at_state, vg_state = state or (None, None)
-    spoken = at_net.apply(weights.at_net, photo.coefficients, audio, state=at_state)
-    landmarks = spoken_landmarks(
-        weights.pca, weights.boost, spoken.coefficients, photo, expressiveness
+    landmarks, at_state = speak(
+        at_net, still, weights, photo, audio, at_state, expressiveness
     )
-    still = jnp.reshape(still, (-1, 1, 1))
-    landmarks = jnp.where(still, photo.landmarks[:, None], landmarks)
     drawn = vg_net.apply(
         weights.vg_net, photo.image, landmarks, photo.landmarks, state=vg_state
     )
@@ -104,8 +101,29 @@ def predict(
         drawn.attention,
         drawn.color,
         landmarks,
-        State(spoken.state, drawn.state),
+        State(at_state, drawn.state),
     )
+
+
+def speak(
+    at_net: ATNet,
+    still: bool | Bool[Array, "B"],
+    weights: Weights,
+    photo: Photo,
+    audio: Audio,
+    state: LstmState | None = None,
+    expressiveness: float | Float[Array, "B"] = 1.0,
+) -> tuple[Landmarks, LstmState]:
+    """Predicts the landmarks alone, equations 1 and 2; also returns the next state.
+
+    Arguments: see predict; VG-net's weights are not looked at.
+    """
+    spoken = at_net.apply(weights.at_net, photo.coefficients, audio, state=state)
+    landmarks = spoken_landmarks(
+        weights.pca, weights.boost, spoken.coefficients, photo, expressiveness
+    )
+    still = jnp.reshape(still, (-1, 1, 1))
+    return jnp.where(still, photo.landmarks[:, None], landmarks), spoken.state
 
 
 def spoken_landmarks(
@@ -137,15 +155,12 @@ def first_state(at_net: ATNet, vg_net: VGNet, batch_size: int = 1) -> State:
     return State(lstm, features)
 
 
-def restarted(state: State, fresh: Bool[Array, "B"]) -> State:
-    """The state in which the clips that are `fresh` have no preceding frames."""
+def restarted(state: Any, fresh: Bool[Array, "B"], axis: int) -> Any:
+    """The state of a recurrence in which the clips that are `fresh` have no preceding
+    frames.  axis: that of the clips."""
 
-    def zeros_at(axis: int):
-        def choose(x: Array) -> Array:
-            others = [i for i in range(x.ndim) if i != axis]
-            return jnp.where(jnp.expand_dims(fresh, others), 0, x)
+    def choose(x: Array) -> Array:
+        others = [i for i in range(x.ndim) if i != axis]
+        return jnp.where(jnp.expand_dims(fresh, others), 0, x)
 
-        return choose
-
-    lstm = jax.tree.map(zeros_at(1), state.at_net)
-    return State(lstm, zeros_at(0)(state.vg_net))
+    return jax.tree.map(choose, state)

@@ -128,9 +128,7 @@ def talk(studio: Studio, received: queue.Queue, send: Send) -> None:
     try:
         path.write_bytes(photo)
         with studio.turns.turn(lambda ahead: send({"waiting": ahead})), named(path):
-            talker = Talker(
-                path, studio.networks, label=studio.label, exact=False, **wishes
-            )
+            talker = Talker(path, studio.networks, label=studio.label, **wishes)
             height, width = talker.size
             send({"ready": True, "width": width, "height": height})
             number, heard = 0, 0

@@ -18,6 +18,7 @@ from jax import lax
 from jax_atvg.arrays import Array
 from jax_atvg.models.cpu import winograd
 from jax_atvg.models.cpu.form import Form
+from jax_atvg.models.cpu.rows import matmul
 
 NARROW = 16  # Winograd's transforms cost more than they save on fewer channels
 FEW = 8  # input channels: with fewer XLA is slow, unless outputs are a multiple of 16
@@ -191,7 +192,7 @@ def up_by_products(x: Array, kernel: Array) -> Array:
     """The transposed convolution as one matrix product C -> 9 D, whose taps are then
     shifted, added and interleaved."""
     c, d = kernel.shape[2:]
-    taps = x @ kernel.transpose(2, 0, 1, 3).reshape(c, 9 * d)
+    taps = matmul(x, kernel.transpose(2, 0, 1, 3).reshape(c, 9 * d))
     taps = taps.reshape(*x.shape[:-1], 3, 3, d)
 
     def double(taps: Array, axis: int) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from jax_atvg.arrays import Array
+from jax_atvg.models.cpu.rows import matmul
 
 Points = Sequence[Array] | Array  # one matrix per point of a tile: 16 of them
 
@@ -36,10 +37,9 @@ def prepare(kernel: Array) -> Array:
 def apply(x: Array, prepared: Array) -> Array:
     """The convolution f[N,H,W,C] -> f[N,H,W,D] with a padding of one zero.
 
-    prepared: see prepare.
+    prepared: see prepare.  A picture has the same bits among any number of them.
     """
-    products = multiply(jnp.matmul, take_tiles(x), prepared)
-    return put_tiles(products, x.shape[:3])
+    return put_tiles(multiply(matmul, take_tiles(x), prepared), x.shape[:3])
 
 
 def multiply(

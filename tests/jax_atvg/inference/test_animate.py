@@ -181,11 +181,14 @@ def over_the_batch():
 
 
 def test_one_program_serves_all_lengths(over_the_batch):
-    for seconds in (0.3, 0.64, 1.1, 2.0):
-        animate.animate(photo(), (speech(seconds), 16000), over_the_batch)
     made = networks.Networks(over_the_batch)
-    program = networks.compiled_predict(*made.sizes, made.mesh, "default", False)
-    assert program._cache_size() == 1
+    speak = networks.compiled_speak(made.bundle.at_net, made.mesh, "default")
+    draw = networks.compiled_draw(made.bundle.vg_net, made.mesh, "default", ())
+    counts = []
+    for seconds in (0.3, 0.64, 1.1, 2.0):
+        animate.animate(photo(), (speech(seconds), 16000), made)
+        counts.append((speak._cache_size(), draw._cache_size()))
+    assert set(counts) == {counts[0]} and 0 not in counts[0]
 
 
 def test_nor_does_it_where_the_recurrence_is_over_the_batch(

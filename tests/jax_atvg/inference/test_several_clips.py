@@ -6,7 +6,7 @@ import pytest
 
 from input_pipeline.media.image import to_u8
 from jax_atvg.inference import animate
-from jax_atvg.inference.networks import CHUNK, Clip, Networks, compiled_predict
+from jax_atvg.inference.networks import CHUNK, Clip, Networks, compiled_draw
 from jax_atvg.inference.predict import Photo, predict
 from jax_atvg.sharding import data_mesh
 from tests.small_bundle import photo, small_bundle
@@ -84,38 +84,34 @@ def test_a_device_makes_the_bytes_that_the_host_makes():
     np.testing.assert_array_equal(jax.jit(to_u8)(floats), to_u8(floats))
 
 
-def program(networks, maps):
-    return compiled_predict(*networks.sizes, networks.mesh, "default", maps)
+def drawing(networks, maps=()):
+    """VG-net's program, lowered."""
+    rows, size = networks.batch_size, networks.bundle.vg_net.image_size
+    image = np.zeros((rows, size, size, 3), np.float32)
+    landmarks = np.zeros((rows, CHUNK, 136), np.float32)
+    inputs = image, landmarks[:, 0], np.zeros(rows, bool), landmarks
+    program = compiled_draw(networks.bundle.vg_net, networks.mesh, "default", maps)
+    state = networks.first_state().vg_net
+    return program.lower(networks.weights.vg_net, *inputs, state)
 
 
-def lowered(networks, clip, maps):
-    batch = jax.tree.map(lambda x: np.repeat(x, networks.batch_size, 0), clip.photo)
-    flags = np.zeros(networks.batch_size, bool)
-    windows = np.zeros((networks.batch_size, CHUNK, 28, 12), np.float32)
-    ones = np.ones(networks.batch_size, np.float32)
-    arguments = (batch, flags, ones, flags, windows, networks._first_state())
-    return program(networks, maps).lower(networks.weights, *arguments)
-
-
-def test_no_picture_is_computed_that_nobody_asked_for(three, clips):
+def test_no_picture_is_computed_that_nobody_asked_for(three):
     """What one call hands over, in bytes: 3 clips of 16 frames of 32 x 32 pixels."""
 
-    def handed_over(maps):
-        made, _ = lowered(three, clips()[0], maps).out_info
+    def handed_over(*maps):
+        made, _ = drawing(three, maps).out_info
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(made))
 
-    pixels, points = 3 * 16 * 32 * 32, 3 * 16 * 136
-    assert handed_over(maps=False) == 3 * pixels + 4 * points
-    assert handed_over(maps=True) == (3 + 3 + 1) * pixels + 4 * points
+    pixels = 3 * 16 * 32 * 32
+    assert handed_over() == 3 * pixels
+    assert handed_over("attention") == (3 + 1) * pixels
+    assert handed_over("attention", "color") == (3 + 1 + 3) * pixels
 
 
-def test_the_state_is_donated(three, clips):
+def test_the_state_is_donated(three):
     """Its memory becomes that of the next state."""
-    compiled = lowered(three, clips()[0], False).compile()
-    state = jax.tree.leaves(three._first_state())
-    assert compiled.memory_analysis().alias_size_in_bytes == sum(
-        x.nbytes for x in state
-    )
+    donated = drawing(three).compile().memory_analysis().alias_size_in_bytes
+    assert donated == three.first_state().vg_net.nbytes
 
 
 def test_a_recurrence_over_the_batch_plays_one_clip_at_a_time(clips):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jax_atvg.models import convolutions
+from jax_atvg.models.cpu import rows as cpu_rows
 from jax_atvg.models.cpu import winograd
 
 CONVS = {  # kernel size, strides, padding
@@ -181,3 +182,20 @@ def test_an_unknown_form_is_an_error():
         convolutions.form("fast"),
     ):
         pass
+
+
+@pytest.mark.parametrize("width", [5, 32, 136, 700])
+@pytest.mark.parametrize("rows", [1, 2, 3, 17, 63, 64])
+def test_a_row_has_the_same_bits_among_any_number(rows, width):
+    """The rows of a product that models/cpu computes, alone and among 256."""
+    random = np.random.default_rng(width)
+    x = random.normal(size=(256, width)).astype(np.float32)
+    matrix = random.normal(size=(width, 48)).astype(np.float32)
+    product = jax.jit(cpu_rows.matmul)
+    np.testing.assert_array_equal(product(x[:rows], matrix), product(x, matrix)[:rows])
+    assert product(x[:rows].reshape(1, rows, 1, width), matrix).shape == (
+        1,
+        rows,
+        1,
+        48,
+    )

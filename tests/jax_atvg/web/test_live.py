@@ -47,7 +47,7 @@ def samples(seconds=0.6):
 def test_frames_come_while_one_speaks(client, studio, brought):
     """They are those of a talker, in their order."""
     sound = samples()
-    expected = Talker(brought / "face.png", studio.networks, exact=False).push(sound)
+    expected = Talker(brought / "face.png", studio.networks).push(sound)
     with connect(client) as socket:
         socket.send_text(json.dumps({"rate": RATE}))
         socket.send_bytes((brought / "face.png").read_bytes())
