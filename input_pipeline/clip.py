@@ -22,6 +22,7 @@ WINDOW_SIZE = MFCC_SIZE - 1  # a window has columns 1..12, without the log energ
 CROP_SIZE = 128  # pixels, both sides of the aligned face
 NUM_POINTS = 68  # points of a face, in the order of 300-W
 NOSE = slice(27, 36)
+RIGHT_EYE, LEFT_EYE = slice(36, 42), slice(42, 48)  # of the person
 MOUTH = slice(48, 68)
 INNER_LIPS = slice(60, 68)
 UPPER_RIM, LOWER_RIM = (61, 62, 63), (67, 66, 65)  # facing points of the inner lips

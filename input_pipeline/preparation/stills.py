@@ -1,10 +1,11 @@
-"""Makes a clip of a photo: its lips move as those of a speaker of other clips did.
+"""Makes a clip of a photo: its lips move as those of a speaker of other clips did, and
+it blinks.
 
 The first frame is the photo itself, with its own landmarks.  In the others its lips
 follow a *driver*: a training clip of videos that were prepared before, whose sound
 comes along.  A photo whose lips are closed borrows what is behind them from another
-photo that shows its teeth.  Which driver and which lender a photo gets depends on its
-name alone.
+photo that shows its teeth.  Which driver and which lender a photo gets, and when it
+blinks, depends on its name alone.
 """
 
 import functools
@@ -15,16 +16,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
 
 from input_pipeline.clip import (
     CONTEXT_FRAMES,
+    CROP_SIZE,
     NUM_POINTS,
     ROWS_PER_FRAME,
     Clip,
     InputError,
 )
-from input_pipeline.faces import align, detection, landmarks, lips
+from input_pipeline.faces import align, detection, eyelids, landmarks, lips
 from input_pipeline.faces.rest import closed
 from input_pipeline.faces.scenes import jaw_width
 from input_pipeline.media import image
@@ -39,6 +41,9 @@ from input_pipeline.preparation.recording import (
 from input_pipeline.training_data import dataset, sampling
 
 MOST_LENDERS = 256  # photos that others may borrow teeth from
+# Frames that a blink takes, and frames until the next: more than people blink, so that
+# a network sees enough closed eyes.
+BLINKS, BETWEEN_BLINKS = (4, 8), (6, 24)
 
 
 class StillOptions(NamedTuple):
@@ -46,7 +51,8 @@ class StillOptions(NamedTuple):
 
     several_faces: "reject" such photos, or take the "largest" face.  template: where
     the face lies in the crop.  num_frames: of a clip, at most.  least_gain, most_gain:
-    by which the driver's movement is multiplied.  min_face: least width of the jaw,
+    by which the driver's movement is multiplied.  blinks: whether the eyes close now
+    and then, where they are open in the photo.  min_face: least width of the jaw,
     pixels of the photo.  most_turned: how far the tip of the nose may be off the middle
     of the jaw, in units of its width.  least_colour: mean difference between the
     largest and the smallest of red, green and blue, 0..255.
@@ -57,6 +63,7 @@ class StillOptions(NamedTuple):
     num_frames: int = 75
     least_gain: float = 0.75
     most_gain: float = 1.35
+    blinks: bool = True
     min_face: float = 80.0
     most_turned: float = 0.13
     least_colour: float = 8.0
@@ -102,8 +109,13 @@ class Stills(NamedTuple):
         shapes = landmarks.to_pixels(sampling.flat_landmarks(driver)).astype(np.float64)
         q = lips.moved(closed(photo.p), gain * lips.movement(lips.to_enlarged(shapes)))
         still = lips.Still(photo.crop, photo.p, self._behind(source, photo))
-        pictures = [lips.reduced(photo.crop), *(still.frame(one) for one in q[1:])]
         points = lips.to_crop(np.concatenate([photo.p[None], q[1:]]))
+        pictures = [lips.reduced(photo.crop), *(still.frame(one) for one in q[1:])]
+        lids = eyelids.Eyelids(points[0], (CROP_SIZE, CROP_SIZE))
+        if self.options.blinks and lids.able:
+            down = lids_down(_random(source.name, 2), len(pictures))
+            pictures = list(map(lids, pictures, down))
+            points = np.stack(list(map(eyelids.closed, points, down)))
         marks = landmarks.normalise(points).reshape(-1, NUM_POINTS, 2)
         matrix = photo.matrix.astype(np.float32)
         return Clip(
@@ -145,6 +157,18 @@ class Stills(NamedTuple):
             if lent is not None:
                 return lips.borrowed(lent, photo.crop, photo.p)
         return lips.nothing_behind(photo.crop, photo.p)
+
+
+def lids_down(random: np.random.Generator, count: int) -> Float64[np.ndarray, "count"]:
+    """How far the eyelids are down in each frame: 0 open, as in the first; 1 closed."""
+    share, at = np.zeros(count), 1 + int(random.integers(BETWEEN_BLINKS[1]))
+    while at < count:
+        length = int(random.integers(BLINKS[0], BLINKS[1] + 1))
+        down_and_up = np.sin(np.pi * (np.arange(length) + 1) / (length + 1))
+        blink = np.minimum(1.3 * down_and_up, 1)
+        share[at : at + length] = blink[: count - at]
+        at += length + int(random.integers(BETWEEN_BLINKS[0], BETWEEN_BLINKS[1] + 1))
+    return share
 
 
 def choose_lenders(sources: Sequence[Source]) -> tuple[tuple[str, str], ...]:

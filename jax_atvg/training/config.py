@@ -42,10 +42,10 @@ class GanLoss:
     """pixel_weight: lambda.  dynamic: weigh the pixel loss by attention + beta; else
     plain L1.  score, landmark: the terms of D_s and D_p.
     landmark_on_generated: train D_p on generated frames as well, as the authors' code
-    does; the paper trains it on real ones.  mouth_weight: of the mouth's pixels in the
-    pixel loss.  mouth_score, mouth_features: weights of the hinge loss and of
-    feature matching, both of the discriminator of mouths; 0 and 0: there is none.
-    pixel_steps: so many first steps train on the pixel loss alone."""
+    does; the paper trains it on real ones.  mouth_weight, eyes_weight: of the pixels
+    around them in the pixel loss.  mouth_score, mouth_features: weights of the hinge
+    loss and of feature matching, both of the discriminator of mouths; 0 and 0: there is
+    none.  pixel_steps: so many first steps train on the pixel loss alone."""
 
     pixel_weight: float = 10.0
     beta: float = 0.5
@@ -54,6 +54,7 @@ class GanLoss:
     landmark: bool = True
     landmark_on_generated: bool = False
     mouth_weight: float = 1.0
+    eyes_weight: float = 1.0
     mouth_score: float = 0.0
     mouth_features: float = 0.0
     pixel_steps: int = 0

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from input_pipeline.clip import VgBatch
+from input_pipeline.clip import LEFT_EYE, MOUTH, RIGHT_EYE, VgBatch
 from jax_atvg.arrays import Array, Attention, Video
 from jax_atvg.models.mouth_discriminator import mouth_crops
 from jax_atvg.training.losses import (
@@ -28,8 +28,8 @@ from jax_atvg.training.losses import (
     hinge_loss,
     landmark_loss,
     mouth_mask,
-    mouth_pixels,
     pixel_loss,
+    pixels_around,
     score_loss,
 )
 from jax_atvg.training.pictures import with_float_pictures
@@ -233,10 +233,14 @@ def vg_loss(nets: VgNets, state: VgState, fake: Fake, batch: VgBatch):
 def weighted_pixel_loss(nets: VgNets, fake: Fake, batch: VgBatch):
     """(the weighted loss of pictures, its terms unweighted); L_pix is dynamic or plain
     L1."""
-    weight = 1.0
-    if nets.loss.mouth_weight != 1.0:
-        size = fake.frames.shape[2]
-        weight = mouth_pixels(batch.landmarks, size, nets.loss.mouth_weight)
+    weight, size = 1.0, fake.frames.shape[2]
+    for part, share in (
+        (MOUTH, nets.loss.mouth_weight),
+        (RIGHT_EYE, nets.loss.eyes_weight),
+        (LEFT_EYE, nets.loss.eyes_weight),
+    ):
+        if share != 1.0:
+            weight *= pixels_around(part, batch.landmarks, size, share)
     pictures = fake.frames, batch.frames
     if nets.loss.dynamic:
         pixel = dynamic_pixel_loss(

@@ -84,7 +84,7 @@ def dynamic_pixel_loss(
     """L_pix = mean(|fake - real| * (sg(attention) + beta)).  Dynamic pixel-wise loss.
 
     No gradient flows into the attention: else alpha -> 0 would be a trivial solution.
-    weight: of each pixel, see mouth_pixels.
+    weight: of each pixel, see pixels_around.
     """
     dynamic = lax.stop_gradient(attention) + beta
     return jnp.mean(weight * jnp.abs(fake - real) * dynamic)
@@ -95,11 +95,14 @@ def pixel_loss(fake: Video, real: Video, *, weight: Attention | float = 1.0) -> 
     return jnp.mean(weight * jnp.abs(fake - real))
 
 
-def mouth_pixels(landmarks: Landmarks, size: int, weight: float) -> Attention:
-    """`weight` in the box around the mouth's points, a quarter of its width larger on
-    all sides; 1 elsewhere.  landmarks: crop coordinates in [-1,1].  Not in the paper.
+def pixels_around(
+    part: slice, landmarks: Landmarks, size: int, weight: float
+) -> Attention:
+    """`weight` in the box around the points of a part of the face, a quarter of its
+    width larger on all sides; 1 elsewhere.  landmarks: crop coordinates in [-1,1].  Not
+    in the paper.
     """
-    points = landmarks.reshape(*landmarks.shape[:2], NUM_POINTS, 2)[..., MOUTH, :]
+    points = landmarks.reshape(*landmarks.shape[:2], NUM_POINTS, 2)[..., part, :]
     low, high = points.min(2), points.max(2)  # [B,T,2]
     margin = 0.25 * (high - low)[..., :1]
     low, high = low - margin, high + margin

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from input_pipeline import workers
-from input_pipeline.clip import CROP_SIZE, InputError
-from input_pipeline.faces import align
+from input_pipeline.clip import CROP_SIZE, RIGHT_EYE, InputError
+from input_pipeline.faces import align, eyelids
 from input_pipeline.faces.landmarks import opening, to_pixels
 from input_pipeline.media import image
 from input_pipeline.preparation import prepare as job
 from input_pipeline.preparation import stills
+from input_pipeline.preparation.corpora import Source
 from input_pipeline.preparation.prepare import prepare
 from input_pipeline.preparation.recording import Options
 from input_pipeline.training_data import dataset, sampling
@@ -92,8 +93,46 @@ def test_the_first_frame_is_the_photo_as_it_is(talking, album):
     assert np.abs(first.astype(int) - crop).mean() < 4
     assert opening(clip.landmarks[:1])[0] * CROP_SIZE / 2 > 3  # her smile
     points = to_pixels(sampling.flat_landmarks(clip))
-    fixed = sorted(set(range(36, 48)))  # eyes
+    fixed = slice(17, 36)  # brows and nose
     assert np.ptp(points[:, fixed], axis=0).max() < 0.01
+
+
+def test_it_blinks(talking):
+    """Where the points of the eyes meet they are covered with skin."""
+    clip = dataset.open_clips(talking, "train")[0]
+    points = to_pixels(sampling.flat_landmarks(clip)).astype(np.float64)
+    height = np.array([eyelids.openness(face) for face in points])
+    shut = int(height.argmin())
+    assert height[shut] < 0.1 * height[0] and (height > 0.99 * height[0]).mean() > 0.4
+    before, after = (x.astype(float) for x in sampling.decode(clip, [0, shut]))
+    eye = points[0][RIGHT_EYE]
+    (left, top), (right, bottom) = np.round(eye.min(0)), np.round(eye.max(0))
+    box = slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
+    assert before[box].mean(2).std() > 1.5 * after[box].mean(2).std()
+
+
+def test_lids_come_down_and_up_again():
+    """Nothing in the first frame; every blink shuts the eyes and opens them."""
+    for seed in range(20):
+        down = stills.lids_down(np.random.default_rng(seed), 75)
+        assert len(down) == 75 and down[0] == 0 and down.min() == 0
+        moving = np.flatnonzero(down)
+        blinks = np.split(moving, np.flatnonzero(np.diff(moving) > 1) + 1)
+        assert 2 <= len(blinks) <= 8
+        for blink in blinks[:-1]:  # the end may cut the last one
+            low, high = stills.BLINKS
+            assert low <= len(blink) <= high and down[blink].max() == 1
+            assert down[blink[0]] < 1 and down[blink[-1]] < 1
+
+
+def test_without_blinks_eyes_stay(album, data_dir):
+    options = stills.StillOptions("reject", align.DEFAULT_TEMPLATE, blinks=False)
+    make = stills.Stills(options, stills.find_drivers(data_dir), ())
+    source = Source(
+        str(album / "ann.png"), "ann.png", "portraits", "ann.png", "ann", "train"
+    )
+    (clip,) = make(source).clips
+    assert np.ptp(clip.landmarks[:, 36:48], axis=0).max() < 1e-4
 
 
 def test_who_is_left_out_and_why(talking):

@@ -69,7 +69,7 @@ def assert_same(a, b, limit=0.0):
 
 
 def test_mouth_pixels_are_those_of_the_box_around_the_mouth(batch):
-    weights = np.asarray(losses.mouth_pixels(batch.landmarks, SIZE, 4.0))
+    weights = np.asarray(losses.pixels_around(MOUTH, batch.landmarks, SIZE, 4.0))
     expected = np.ones_like(weights)
     points = batch.landmarks.reshape(BATCH, FRAMES, 68, 2)[:, :, MOUTH]
     for b, t, y, x in np.ndindex(BATCH, FRAMES, SIZE, SIZE):
@@ -80,6 +80,20 @@ def test_mouth_pixels_are_those_of_the_box_around_the_mouth(batch):
             expected[b, t, y, x] = 4.0
     np.testing.assert_array_equal(weights, expected)
     assert 1 < weights.mean() < 4
+
+
+def test_eyes_and_mouth_weigh_as_they_are_told(batch):
+    """Each in its own box, with a loss of 1 in every pixel."""
+    eyes, mouth = (slice(36, 42), slice(42, 48)), MOUTH
+    boxes = [losses.pixels_around(x, batch.landmarks, SIZE, 3.0) for x in eyes]
+    boxes += [losses.pixels_around(mouth, batch.landmarks, SIZE, 5.0)]
+    chosen = GanLoss(dynamic=False, eyes_weight=3.0, mouth_weight=5.0, pixel_weight=1.0)
+    nets = small_gan(loss=chosen)
+    frames = batch.frames + 1
+    fake = gan.Fake(frames, np.ones((*frames.shape[:-1], 1), np.float32))
+    loss, _ = gan.weighted_pixel_loss(nets, fake, batch)
+    np.testing.assert_allclose(loss, np.prod(boxes, axis=0).mean(), rtol=1e-5)
+    assert loss > 1
 
 
 def test_weighted_pixel_losses_reduce_to_plain_ones(batch):
