@@ -55,6 +55,7 @@ def evaluate(
     speakers: Collection[str] = (),
     limit: int = 0,
     landmarks_only: bool = False,
+    end_to_end_only: bool = False,
     dub: bool = False,
     title: str = "evaluation",
     batch_size: int = 0,
@@ -70,15 +71,15 @@ def evaluate(
     authors' definitions of the metrics.  speakers: only their clips are scored (the
     shuffled sound may come from any clip of the split); () for all.  limit: how many
     clips, spread evenly; 0 for all.  landmarks_only: only the modes of AT-net, without
-    frames: seconds instead of minutes.  dub: also the modes of dubbed clips.
-    batch_size: clips the networks process at once,
-    raised to a multiple of the mesh's devices (this process's own unless given); 0 for
-    one on a CPU and 16 on each GPU or TPU.  It changes landmarks by 0.002 pixels and
-    frames by one grey level at most (checked on CPUs, with the highest matmul
-    precision).  workers: processes that score frames beside this one, which changes no
-    score; 0: this one does.  (A program that has workers must start under
-    `if __name__ == "__main__":`, as always with Python's processes.)  precision: see
-    models/precision.py.
+    frames: seconds instead of minutes.  end_to_end_only: of the modes of frames those
+    of the clip's own sound alone: two fifths of the time.  dub: also the modes of
+    dubbed clips.  batch_size: clips the networks process at once, raised to a multiple
+    of the mesh's devices (this process's own unless given); 0 for one on a CPU and 16
+    on each GPU or TPU.  It changes landmarks by 0.002 pixels and frames by one grey
+    level at most (checked on CPUs, with the highest matmul precision).  workers:
+    processes that score frames beside this one, which changes no score; 0: this one
+    does.  (A program that has workers must start under `if __name__ == "__main__":`, as
+    always with Python's processes.)  precision: see models/precision.py.
     InputError: no clips, a damaged clip, an unknown speaker or protocol, a negative
     limit or number of workers, an `out` that exists and is no report, or a worker that
     was killed.
@@ -94,7 +95,7 @@ def evaluate(
     find_protocol(protocol)
     chosen, other = choose(clips.speakers, speakers, limit), other_clips(clips.speakers)
     check_out(out)
-    synthesis = Synthesis(bundle, batch_size, mesh, precision, dub)
+    synthesis = Synthesis(bundle, batch_size, mesh, precision, dub, end_to_end_only)
 
     def cases() -> Iterator[tuple[dict[str, Any], Case]]:
         pairs = [(i, other[i]) for i in chosen]
@@ -237,10 +238,10 @@ def best_median_worst(rows: list[dict]) -> list[tuple[str, int]]:
 def strip(take: Take, made: Made) -> np.ndarray:
     """A picture, u8[H,W,3], of STRIP frames spread evenly over the clip.
 
-    Its rows are real, end_to_end, teacher and attention, and those of dubbed clips.
+    Its rows are real, end_to_end, attention, and what there is of teacher and dub.
     """
     which = np.linspace(1, len(take.frames) - 1, STRIP).round().astype(int)
     attention = np.repeat(made.attention[..., None], 3, axis=-1)
-    rows = [take.frames, made.frames["end_to_end"], made.frames["teacher"], attention]
-    rows += [made.frames["dub"]] if "dub" in made.frames else []
+    rows = [take.frames, made.frames["end_to_end"], attention]
+    rows += [made.frames[name] for name in ("teacher", "dub") if name in made.frames]
     return np.concatenate([np.concatenate(x[which], axis=1) for x in rows])

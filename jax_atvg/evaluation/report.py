@@ -66,7 +66,7 @@ TABLES = {  # heading -> modes, metrics
     ),
     "The authors' definitions (compare with theirs only)": (FRAME_MODES, COMPAT),
 }
-STRIP_ROWS = "rows real, end_to_end, teacher, attention (and dub)"
+STRIP_ROWS = "rows real, end_to_end, attention (and teacher, dub)"
 HOW_TO_READ = (
     "The photo is each clip's first frame and is not scored. static: the photo, "
     "repeated; at_mean: the mean face, repeated; shuffled: made with the sound of "

@@ -58,6 +58,7 @@ class Synthesis:
     batch_size: clips at a time, raised to a multiple of the mesh's devices; 0 for
     CPU_CLIPS or CLIPS on each of them.  mesh: all devices of this process unless given.
     precision: see models/precision.py.  dub: every clip is dubbed, too.
+    end_to_end_only: of the modes of frames, none but this (and dub).
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Synthesis:
         mesh: Mesh | None = None,
         precision: str = "default",
         dub: bool = False,
+        end_to_end_only: bool = False,
     ):
+        self.end_to_end_only = end_to_end_only
         mesh = mesh or data_mesh(jax.local_devices())
         self.device = mesh.devices.flat[0]
         each = CPU_CLIPS if self.device.platform == "cpu" else CLIPS
@@ -115,7 +118,7 @@ class Synthesis:
         self.made += spoken[""].shape[1] * self.batch_size
         if all(take.other_sound is not None for take in takes):
             spoken["_shuffled"] = speak([take.other_sound for take in takes])
-        if not landmarks_only:
+        if not (landmarks_only or self.end_to_end_only):
             drawn["teacher"] = networks.draw(image, truth[:, 0], truth)
             if "_shuffled" in spoken:
                 drawn["end_to_end_shuffled"] = draw(spoken["_shuffled"])

@@ -315,12 +315,14 @@ def compiled_speak(at_net, mesh: Mesh, precision: str):
     state), compiled at the first call.  fresh: bool[B], the clips that begin."""
     whole, rows, state = replicated(mesh), split(mesh), state_sharding(mesh).at_net
 
-    def run(weights: Weights, photo: Photo, still, more, fresh, windows, state):
+    def sound_to_landmarks(
+        weights: Weights, photo: Photo, still, more, fresh, windows, state
+    ):
         state = restarted(state, fresh, axis=1)
         return speak(at_net, still, weights, photo, windows, state, more)
 
     return jax.jit(
-        traced(mesh, precision, run),
+        traced(mesh, precision, sound_to_landmarks),
         in_shardings=(whole, rows, rows, rows, rows, rows, state),
         out_shardings=(rows, state),
         donate_argnames="state",
@@ -338,7 +340,7 @@ def compiled_draw(vg_net, mesh: Mesh, precision: str, maps: tuple[str, ...]):
     """
     whole, rows = replicated(mesh), split(mesh)
 
-    def draw(variables, image, example, fresh, landmarks, state):
+    def landmarks_to_frames(variables, image, example, fresh, landmarks, state):
         state = restarted(state, fresh, axis=0)
         drawn = vg_net.apply(variables, image, landmarks, example, state=state)
         attention = 2 * drawn.attention[..., 0] - 1  # (0,1) -> (-1,1)
@@ -346,7 +348,7 @@ def compiled_draw(vg_net, mesh: Mesh, precision: str, maps: tuple[str, ...]):
         return {name: to_u8(shown[name]) for name in ("frames", *maps)}, drawn.state
 
     return jax.jit(
-        traced(mesh, precision, draw),
+        traced(mesh, precision, landmarks_to_frames),
         in_shardings=(whole, rows, rows, rows, rows, rows),
         out_shardings=(rows, rows),
         donate_argnames="state",

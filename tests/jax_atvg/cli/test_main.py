@@ -175,8 +175,12 @@ WRONG = {
         *GOOD,
         "--blinks=often",
     ],
-    "dub: is scored on frames, of which --landmarks_only makes none": [
+    "dub: is of frames, of which --landmarks_only makes none": [
         *("evaluate", "--data_dir=d", "--out=new", "--dub", "--landmarks_only"),
+    ],
+    "end_to_end_only: is of frames, of which --landmarks_only makes none": [
+        *("evaluate", "--data_dir=d", "--out=new", "--end_to_end_only"),
+        "--landmarks_only",
     ],
     "--config missing": ["train", "--workdir=new"],
     "config=nothing: no such config; choose one of ablation, at_default": [
@@ -326,7 +330,8 @@ def test_a_second_start_compiles_nothing(start, files, tmp_path):
         assert line.startswith("größe.mp4: 12 of 12 frames, ")
         if not number:
             first = cached()
-            assert any("render" in name for name in first)
+            for program in ("sound_to_landmarks", "landmarks_to_frames"):
+                assert any(program in name for name in first)
     assert cached() == first
 
 

@@ -346,6 +346,17 @@ def test_a_speakers_scores_are_those_of_the_whole_report(done, tmp_path):
     )
 
 
+def test_end_to_end_alone_scores_as_beside_the_others(done, tmp_path):
+    left_out = "teacher", "end_to_end_shuffled"
+    whole = [row for row in done[0].rows if row["mode"] not in left_out]
+    options = {"protocol": "atvg-compat", "mesh": one_device(), "dub": True}
+    alone = evaluate(bundle(), clips(), tmp_path / "r", end_to_end_only=True, **options)
+    np.testing.assert_equal(alone.rows, whole)
+    for (_, fewer), (_, more) in zip(alone.strips, done[0].strips, strict=True):
+        assert len(more) - len(fewer) == 128
+    assert (tmp_path / "r" / "report.html").is_file()
+
+
 def test_landmarks_alone_score_as_beside_frames(done, tmp_path):
     whole = [row for row in done[0].rows if row["mode"].startswith("at")]
     options = {"mesh": one_device(), "landmarks_only": True}
