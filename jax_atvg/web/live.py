@@ -2,7 +2,7 @@
 
 The browser sends, on the socket /api/live:
 
-    {"rate": 16000, "full_frame": false, "face": "largest"}, as text
+    {"rate": 16000, "full_frame": false, ...}, as text: WISHES
     the photo, as bytes
     samples, as bytes of 16-bit whole numbers, whenever there are some
 
@@ -35,6 +35,15 @@ PAGE = pathlib.Path(__file__).with_name("live.html")
 QUALITY = 90  # of the JPEGs
 MOST_TOKENS = 1000  # pages that were opened, of which the oldest are forgotten
 RATES = (8000, 96000)
+# What a visitor may ask for, and what they get otherwise: arguments of the talker.
+WISHES = {
+    "rate": 16000,
+    "face": "largest",
+    "full_frame": False,
+    "blinks": True,
+    "head_movement": False,
+    "expressiveness": 1.0,
+}
 PATIENCE = 10.0  # seconds
 MOST_BYTES = 4_000_000  # that are taken and not yet heard: 20 s of sound at 96 kHz
 
@@ -150,18 +159,20 @@ def talk(studio: Studio, received: queue.Queue, send: Send) -> None:
 def asked_for(text: Any) -> dict[str, Any]:
     """The talker's arguments.  InputError: it is not what the page sends."""
     try:
-        given = json.loads(text)
-        rate = given.get("rate", 16000)
-        right = isinstance(rate, int) and RATES[0] <= rate <= RATES[1]
-        face, whole = given.get("face", "largest"), given.get("full_frame", False)
-    except (TypeError, ValueError, AttributeError):
-        right = False
-    if not right or not isinstance(face, str) or not isinstance(whole, bool):
+        given = WISHES | json.loads(text)
+    except (TypeError, ValueError):
+        given = {}
+    if type(given.get("expressiveness")) is int:  # JavaScript writes 1 for 1.0
+        given["expressiveness"] = float(given["expressiveness"])
+    right = given.keys() == WISHES.keys() and all(
+        type(given[name]) is type(usual) for name, usual in WISHES.items()
+    )
+    if not right or not RATES[0] <= given["rate"] <= RATES[1]:
         raise InputError(
-            'the first message is {"rate": 16000, "full_frame": false, '
-            f'"face": "largest"}}, with a rate of {RATES[0]} to {RATES[1]}'
+            f"the first message has some of {json.dumps(WISHES)}, with a rate of "
+            f"{RATES[0]} to {RATES[1]}"
         )
-    return {"rate": rate, "face": face, "full_frame": whole}
+    return given
 
 
 def next_of(received: queue.Queue) -> Any:

@@ -47,9 +47,16 @@ def samples(seconds=0.6):
 def test_frames_come_while_one_speaks(client, studio, brought):
     """They are those of a talker, in their order."""
     sound = samples()
-    expected = Talker(brought / "face.png", studio.networks).push(sound)
+    wishes = {"rate": RATE, "expressiveness": 2, "blinks": False}
+    expected = Talker(
+        brought / "face.png",
+        studio.networks,
+        rate=RATE,
+        expressiveness=2.0,
+        blinks=False,
+    ).push(sound)
     with connect(client) as socket:
-        socket.send_text(json.dumps({"rate": RATE}))
+        socket.send_text(json.dumps(wishes))
         socket.send_bytes((brought / "face.png").read_bytes())
         assert socket.receive_json() == {"ready": True, "width": 32, "height": 32}
         for start in range(0, len(sound), 320):
@@ -67,7 +74,12 @@ def test_frames_come_while_one_speaks(client, studio, brought):
     ("messages", "error"),
     [
         (["{}", b"no picture"], "the photo: not a readable picture"),
-        (["rate", b""], 'the first message is {"rate": 16000'),
+        (["rate", b""], 'the first message has some of {"rate": 16000'),
+        (["[]", b""], 'the first message has some of {"rate": 16000'),
+        (['{"blinks": 1}', b""], 'the first message has some of {"rate": 16000'),
+        (['{"photo": "x"}', b""], 'the first message has some of {"rate": 16000'),
+        (['{"expressiveness": 9}', "PHOTO"], "expressiveness=9.0: must be 0 to 3.0"),
+        (['{"head_movement": true}', "PHOTO"], "head_movement: the crop shows no more"),
         (['{"rate": 3}', b""], "with a rate of 8000 to 96000"),
         (["{}", "text"], "the photo comes second, as bytes"),
         (["{}", "FACE", b"abc"], "samples come as bytes, two for each"),
@@ -77,9 +89,10 @@ def test_frames_come_while_one_speaks(client, studio, brought):
 def test_errors_are_told(client, studio, brought, messages, error):
     with connect(client) as socket:
         for message in messages:
-            if message == "FACE":
+            if message in ("PHOTO", "FACE"):
                 socket.send_bytes((brought / "face.png").read_bytes())
-                assert socket.receive_json()["ready"]
+                if message == "FACE":
+                    assert socket.receive_json()["ready"]
             elif isinstance(message, str):
                 socket.send_text(message)
             else:

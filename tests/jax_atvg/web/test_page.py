@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from input_pipeline.media.image import read_image
 from jax_atvg.web.studio import Limits, Studio
 
 pytest.importorskip("gradio", reason="requirements/web.txt")
@@ -163,13 +164,20 @@ def test_the_face_speaks_with_the_visitor(open_page, brought):
         "document.querySelector('#error').textContent.startsWith('there is no photo')"
     )
     page.set_input_files("#photo", str(brought / "face.png"))
+    assert page.is_disabled("#head")
+    page.check("#whole")
+    page.check("#head")
+    page.uncheck("#blinks")
+    page.fill("#expressiveness", "1.5")
+    assert page.text_content("#amount") == "1.5"
     page.click("#go")
     page.wait_for_function(
         "/^frame \\d+; the face is \\d+ ms behind/.test("
         "document.querySelector('#state').textContent)"
     )
     drawn = "document.querySelector('#face').toDataURL()"
-    assert page.evaluate("document.querySelector('#face').width") == 32
+    whole = read_image(brought / "face.png").shape[1]
+    assert page.evaluate("document.querySelector('#face').width") == whole
     before = page.evaluate(drawn)
     page.wait_for_function(f"{drawn} !== {before!r}")
     page.click("#go")
