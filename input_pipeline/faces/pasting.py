@@ -6,7 +6,7 @@ bit for bit, and with them all its detail.
 """
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 
 from input_pipeline.clip import CROP_SIZE
 from input_pipeline.faces import align
@@ -15,6 +15,7 @@ FEATHER = 10.0  # crop pixels over which a pasted crop fades in
 # Where a pixel of the crop has changed by this much, 0..255, the picture's own detail
 # there begins to go, and is gone.
 DETAIL_STAYS, DETAIL_GONE = 4.0, 20.0
+REACH = 8  # crop pixels around a changed one beyond which it has no say
 
 
 class Paster:
@@ -22,9 +23,11 @@ class Paster:
 
     matrix: from crop pixels to the picture's.  feather: crop pixels over which the crop
     fades in from its edge, where its weight is 0.  Pixels outside the crop are returned
-    unchanged.  With o the crop as it is cut out of the picture i, v the one to be
-    pasted, and both enlarged, the result is i + weight (v - o - changed (i - o)), where
-    changed is 0 for small differences of v and o, and 1 for large ones.
+    unchanged.  part: (x, y) of the first and the last crop pixels between which the
+    crops will have changed, if not anywhere.  With o the crop as it is cut out of the
+    picture i, v the one to be pasted, and both enlarged, the result is
+    i + weight (v - o - changed (i - o)), where changed is 0 for small differences of v
+    and o, and 1 for large ones.
     """
 
     def __init__(
@@ -33,10 +36,13 @@ class Paster:
         matrix: Float[np.ndarray, "2 3"],
         size: int = CROP_SIZE,
         feather: float = FEATHER,
+        part: Int[np.ndarray, "2 2"] | None = None,
     ):
         height, width = picture.shape[:2]
-        edge = np.array([-0.5, size - 0.5])
-        corners = np.array([(x, y) for x in edge for y in edge])
+        first, last = ((0, 0), (size - 1, size - 1)) if part is None else part
+        low, high = (np.clip(pixel, 0, size - 1) for pixel in (first, last))
+        edges = np.array([low - 0.5, high + 0.5])
+        corners = np.array([(x, y) for x in edges[:, 0] for y in edges[:, 1]])
         outline = align.transform(matrix, corners)
         low = np.floor(outline.min(0)).astype(int)
         high = np.ceil(outline.max(0)).astype(int) + 1
@@ -96,5 +102,13 @@ def paste(
     matrix: Float[np.ndarray, "2 3"],
     feather: float = FEATHER,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A copy of the picture with the crop pasted in at `matrix`; see Paster."""
-    return Paster(picture, matrix, len(crop), feather)(crop)
+    """A copy of the picture with the crop pasted in at `matrix`; see Paster.
+
+    Only where the crop has changed is there anything to do: in a large picture that is
+    much less than all of it.
+    """
+    changed = np.argwhere((crop != align.warp(picture, matrix, len(crop))).any(-1))
+    if not len(changed):
+        return picture.copy()
+    part = np.array([changed.min(0) - REACH, changed.max(0) + REACH])[:, ::-1]
+    return Paster(picture, matrix, len(crop), feather, part)(crop)
