@@ -10,6 +10,7 @@ from jaxtyping import Float, Float64, UInt8
 
 # Of each eye: its corners with what lies between them on the upper and lower lid.
 EYES = (((36, 37, 38, 39), (36, 41, 40, 39)), ((42, 43, 44, 45), (42, 47, 46, 45)))
+UPPER, LOWER = [37, 38, 43, 44], [41, 40, 47, 46]  # points of the lids that move
 BROWS = ((17, 18, 19, 20, 21), (22, 23, 24, 25, 26))
 MEETING = 0.75  # lids meet so far down from the upper one towards the lower one
 LID = 0.75  # of the way from the eye up to the brow: the skin that stretches
@@ -35,11 +36,9 @@ def closed(
     share: 0 leaves them where they are, with 1 the lids meet.
     """
     result = points.astype(np.float64)
-    for upper, lower in EYES:
-        upper, lower = list(upper[1:3]), list(lower[1:3])
-        gap = result[..., lower, :] - result[..., upper, :]
-        result[..., upper, :] += share * MEETING * gap
-        result[..., lower, :] -= share * (1 - MEETING) * gap
+    gap = result[..., LOWER, :] - result[..., UPPER, :]
+    result[..., UPPER, :] += share * MEETING * gap
+    result[..., LOWER, :] -= share * (1 - MEETING) * gap
     return result
 
 

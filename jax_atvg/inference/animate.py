@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-from jaxtyping import Float, Real, UInt8
+from jaxtyping import Float, Float32, Real, UInt8
 
 from input_pipeline.clip import CROP_SIZE, NUM_POINTS, InputError
 from input_pipeline.faces import align, detection, landmarks
@@ -75,8 +75,12 @@ def animate(
     networks = as_networks(bundle)
     subject = read_subject(photo, networks.bundle, face)
     heard = read_speech(speech)
-    show = Painter(subject, Look(full_frame, label, blinks, head_movement, seed))
-    made = talk(networks, subject.photo, heard, expressiveness=expressiveness)
+    look = Look(full_frame, label, blinks, head_movement, seed)
+    show = Painter(subject, look, networks.bundle.vg_net.closes_eyes)
+    lids = show.lids(len(heard.windows))
+    made = talk(
+        networks, subject.photo, heard, expressiveness=expressiveness, lids=lids
+    )
     return np.stack([show(one.frames, number) for number, one in enumerate(made)])
 
 
@@ -185,8 +189,11 @@ class Film:
         subject = read_subject(self.photo, bundle, self.face, points_px)
         heard = read_speech(self.speech, heard, self.track)
         self.bundle, self.length = bundle, len(heard.windows)
-        self.show = Painter(subject, self.look)
-        return Clip(subject.photo, heard.windows, heard.silent, self.expressiveness)
+        self.show = Painter(subject, self.look, bundle.vg_net.closes_eyes)
+        lids = self.show.lids(self.length)
+        return Clip(
+            subject.photo, heard.windows, heard.silent, self.expressiveness, lids
+        )
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[Callable[[Rendered], None]]:
@@ -319,17 +326,18 @@ def talk(
     *,
     maps: bool = False,
     expressiveness: float = 1.0,
+    lids: Float32[np.ndarray, "T"] | None = None,
 ) -> Iterator[Rendered]:
     """Runs the networks; yields what they make of each video frame, one at a time.
 
     Its arrays are numpy's and have no time axis.  speech: mono 16 kHz samples, or what
     audio.hear returns for them.  maps: with attention and colour.  expressiveness: see
-    animate.  The devices compute the next chunk while the caller draws and encodes this
-    one.
+    animate.  lids: see Clip.  The devices compute the next chunk while the caller draws
+    and encodes this one.
     """
     networks = as_networks(bundle)
     heard = speech if isinstance(speech, audio.Heard) else audio.hear([speech])
-    clip = Clip(photo, heard.windows, heard.silent, expressiveness)
+    clip = Clip(photo, heard.windows, heard.silent, expressiveness, lids)
     for made in networks.predict([clip], maps):
         for part, rendered in made:
             for i in range(part.count):

@@ -70,13 +70,15 @@ class Talker:
             )
         self.subject = read_subject(photo, self.networks.bundle, face)
         look = Look(full_frame, label, blinks, head_movement, seed)
-        self.show = Painter(self.subject, look)
+        closes_eyes = self.networks.bundle.vg_net.closes_eyes
+        self.show = Painter(self.subject, look, closes_eyes)
         self.size = self.show.size
         self.expressiveness = checked_expressiveness(expressiveness)
         self._begin()
 
     def _begin(self) -> None:
         self.count = 0  # frames given
+        self.first = 0  # number of the frame to which the first window heard belongs
         self.sound = SoundStream(self.rate)
         # Before the first window of `heard`; before the next frame.
         self.spoken, self.drawn = self.networks.first_state()
@@ -119,14 +121,16 @@ class Talker:
         """Those of all windows of this call; the state is kept after a full one."""
         count = len(self.heard)
         full = count == HEARD
+        lids = self.show.lids(HEARD, self.first)
         # The program takes the state's memory for the next one.
         state = self.spoken if full else jax.tree.map(jnp.copy, self.spoken)
         windows = self.heard[np.minimum(np.arange(HEARD), count - 1)]
         landmarks, state = speak(
-            self.networks, self.subject.photo, windows, state, self.expressiveness
+            self.networks, self.subject.photo, windows, state, self.expressiveness, lids
         )
         if full:
             self.spoken, self.heard = state, self.heard[:0]
+            self.first += HEARD
         return np.asarray(landmarks)[:count]
 
 
@@ -136,11 +140,13 @@ def speak(
     windows: Float32[np.ndarray, "n 28 12"],
     state: LstmState,
     expressiveness: float = 1.0,
+    lids: Float32[np.ndarray, "n"] | None = None,
 ) -> tuple[Float32[jax.Array, "n 136"], LstmState]:
     """One face's landmarks, and the state after them; the given one is used up."""
     no, more = np.zeros(1, bool), np.full(1, expressiveness, np.float32)
+    lids = np.zeros(len(windows), np.float32) if lids is None else lids
     program = networks.speaking()
-    landmarks, state = program(photo, no, more, no, windows[None], state)
+    landmarks, state = program(photo, no, more, no, lids[None], windows[None], state)
     return landmarks[0], state
 
 

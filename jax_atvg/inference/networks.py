@@ -44,6 +44,7 @@ class Clip:
 
     photo: with B = 1.  windows: MFCC, f32[T,28,12].  still: the face keeps the photo's
     landmarks, whatever the sound.  expressiveness: by which its movement is multiplied.
+    lids: how far the eyelids are down in each frame, f32[T], 0 to 1; None: nowhere.
     given_up: may be set at any time; no further frames are computed.
     """
 
@@ -51,6 +52,7 @@ class Clip:
     windows: np.ndarray
     still: bool = False
     expressiveness: float = 1.0
+    lids: np.ndarray | None = None
     given_up: bool = False
 
 
@@ -124,6 +126,7 @@ class Networks:
         def calls() -> Iterator[tuple[Any, list[Part]]]:
             (spoken, drawn), held, rows = self.first_state(), [], None
             idle = np.zeros((CHUNK, 28, 12), np.float32)
+            eyes_open = np.zeros(CHUNK, np.float32)
             parts_of_calls = assign(clips, frames_left, self.batch_size, CHUNK)
             for parts in parts_of_calls:
                 if not parts:
@@ -131,9 +134,13 @@ class Networks:
                     continue
                 fresh = np.zeros(self.batch_size, bool)
                 windows = [idle] * self.batch_size
+                lids = [eyes_open] * self.batch_size
                 for row, clip, start, _, _ in parts:
                     fresh[row] = start == 0
-                    windows[row] = clip.windows[chunk_at(start, len(clip.windows))]
+                    frames = chunk_at(start, len(clip.windows))
+                    windows[row] = clip.windows[frames]
+                    if clip.lids is not None:
+                        lids[row] = clip.lids[frames]
                     # A row in which nothing plays yet computes the first clip's photo.
                     held = held or [clip] * self.batch_size
                     held[row] = clip
@@ -144,7 +151,8 @@ class Networks:
                     more = np.array([c.expressiveness for c in held], np.float32)
                     rows = jax.device_put((photo, still, more), split(self.mesh))
                 photo = rows[0]
-                landmarks, spoken = speak(*rows, fresh, np.stack(windows), spoken)
+                sequences = np.stack(lids), np.stack(windows)
+                landmarks, spoken = speak(*rows, fresh, *sequences, spoken)
                 images, drawn = draw(
                     photo.image, photo.landmarks, fresh, landmarks, drawn
                 )
@@ -161,7 +169,8 @@ class Networks:
     ) -> Float32[np.ndarray, "B T 136"]:
         """Runs AT-net alone; returns the landmarks of every frame.  windows: MFCC."""
         no, as_trained = self._no(), np.ones(self.batch_size, np.float32)
-        run = functools.partial(self.speaking(), photo, no, as_trained, no)
+        lids = np.zeros((self.batch_size, CHUNK), np.float32)
+        run = functools.partial(self.speaking(), photo, no, as_trained, no, lids)
         parts = in_chunks(run, windows, self.first_state().at_net)
         return np.concatenate(list(parts), axis=1)
 
@@ -311,19 +320,20 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
 
 @functools.cache
 def compiled_speak(at_net, mesh: Mesh, precision: str):
-    """(weights, photo, still, expressiveness, fresh, windows, state) -> (landmarks,
-    state), compiled at the first call.  fresh: bool[B], the clips that begin."""
+    """(weights, photo, still, expressiveness, fresh, lids, windows, state) ->
+    (landmarks, state), compiled at the first call.  fresh: bool[B], the clips that
+    begin."""
     whole, rows, state = replicated(mesh), split(mesh), state_sharding(mesh).at_net
 
     def sound_to_landmarks(
-        weights: Weights, photo: Photo, still, more, fresh, windows, state
+        weights: Weights, photo: Photo, still, more, fresh, lids, windows, state
     ):
         state = restarted(state, fresh, axis=1)
-        return speak(at_net, still, weights, photo, windows, state, more)
+        return speak(at_net, still, weights, photo, windows, state, more, lids)
 
     return jax.jit(
         traced(mesh, precision, sound_to_landmarks),
-        in_shardings=(whole, rows, rows, rows, rows, rows, state),
+        in_shardings=(whole, rows, rows, rows, rows, rows, rows, state),
         out_shardings=(rows, state),
         donate_argnames="state",
         compiler_options=compiler_options(mesh),

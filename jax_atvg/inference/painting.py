@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float32, Float64, UInt8
 
 from input_pipeline.faces import align, eyelids
 from input_pipeline.faces.drawing import labelled
@@ -31,10 +31,12 @@ class Subject:
 class Painter:
     """Makes the picture to show of every frame of one subject.
 
-    size: (height, width) of these pictures.
+    size: (height, width) of these pictures.  closes_eyes: whether the networks do it,
+    where `lids` says so; else the eyelids of their frames are moved by geometry.
     """
 
-    def __init__(self, subject: Subject, look: Look = PLAIN):
+    def __init__(self, subject: Subject, look: Look = PLAIN, closes_eyes: bool = False):
+        self.closes_eyes = closes_eyes
         self.look, side = look, subject.photo.image.shape[1]
         in_crop = align.transform(align.invert(subject.matrix), subject.points)
         self.eyelids = eyelids.Eyelids(in_crop, (side, side))
@@ -56,17 +58,26 @@ class Painter:
             shown = self.head(shown, head_pose(self.look.seed, number))
         return labelled(shown) if self.look.label else shown
 
+    def lids(self, count: int, first: int = 0) -> Float32[np.ndarray, "{count}"]:
+        """How far the networks are to have the eyelids down in `count` frames from
+        number `first` on."""
+        down = [self._lids_down(first + i) for i in range(count)]
+        return np.array(down, np.float32) * self.closes_eyes
+
     def face(
         self, frame: UInt8[np.ndarray, "S S 3"], number: int
     ) -> UInt8[np.ndarray, "S S 3"]:
         """The frame with its eyelids where they are in frame `number`."""
-        return self.eyelids(frame, self._lids_down(number))
+        return self.eyelids(frame, self._yet_to_move(number))
 
     def points(
         self, points: Float[np.ndarray, "68 2"], number: int
     ) -> Float64[np.ndarray, "68 2"]:
         """A face's points, in any unit, with those of the eyelids likewise."""
-        return eyelids.closed(points, self._lids_down(number))
+        return eyelids.closed(points, self._yet_to_move(number))
+
+    def _yet_to_move(self, number: int) -> float:
+        return 0.0 if self.closes_eyes else self._lids_down(number)
 
     def _lids_down(self, number: int) -> float:
         blinking = self.look.blinks and self.eyelids.able

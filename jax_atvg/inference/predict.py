@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from input_pipeline.clip import Pca
+from input_pipeline.clip import NUM_POINTS, Pca
+from input_pipeline.faces import eyelids
 from jax_atvg.arrays import (
     Array,
     Attention,
@@ -81,17 +82,19 @@ def predict(
     audio: Audio,
     state: State | None = None,
     expressiveness: float | Float[Array, "B"] = 1.0,
+    lids: float | Float[Array, "B T"] = 0.0,
 ) -> Prediction:
     """Predicts landmarks p^_t and from them frames v^_t.  CVPR 2019, equations 1 to 5.
 
     audio: MFCC windows f32[B,T,28,12].  state: that after the preceding frames; None:
     there are none.  still: the face keeps the photo's landmarks, whatever the sound;
     of all clips or of each.  expressiveness: likewise, by which the movement away from
-    the photo is multiplied.  at_net and vg_net are static under jit.
+    the photo is multiplied.  lids: see with_lids.  at_net and vg_net are static under
+    jit.
     """
     at_state, vg_state = state or (None, None)
     landmarks, at_state = speak(
-        at_net, still, weights, photo, audio, at_state, expressiveness
+        at_net, still, weights, photo, audio, at_state, expressiveness, lids
     )
     drawn = vg_net.apply(
         weights.vg_net, photo.image, landmarks, photo.landmarks, state=vg_state
@@ -113,6 +116,7 @@ def speak(
     audio: Audio,
     state: LstmState | None = None,
     expressiveness: float | Float[Array, "B"] = 1.0,
+    lids: float | Float[Array, "B T"] = 0.0,
 ) -> tuple[Landmarks, LstmState]:
     """Predicts the landmarks alone, equations 1 and 2; also returns the next state.
 
@@ -123,7 +127,23 @@ def speak(
         weights.pca, weights.boost, spoken.coefficients, photo, expressiveness
     )
     still = jnp.reshape(still, (-1, 1, 1))
-    return jnp.where(still, photo.landmarks[:, None], landmarks), spoken.state
+    landmarks = jnp.where(still, photo.landmarks[:, None], landmarks)
+    return with_lids(landmarks, lids), spoken.state
+
+
+def with_lids(
+    landmarks: Landmarks, lids: float | Float[Array, "B T"] = 0.0
+) -> Landmarks:
+    """The landmarks with their eyelids moved, as eyelids.closed does.
+
+    lids: of all frames or of each: 0 leaves the eyes as they are, with 1 they are shut.
+    """
+    points = landmarks.reshape(*landmarks.shape[:2], NUM_POINTS, 2)
+    gap = points[:, :, eyelids.LOWER] - points[:, :, eyelids.UPPER]
+    down = jnp.expand_dims(jnp.asarray(lids, points.dtype), (-2, -1)) * gap
+    points = points.at[:, :, eyelids.UPPER].add(eyelids.MEETING * down)
+    points = points.at[:, :, eyelids.LOWER].add((eyelids.MEETING - 1) * down)
+    return points.reshape(landmarks.shape)
 
 
 def spoken_landmarks(

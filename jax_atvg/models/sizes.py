@@ -50,7 +50,8 @@ class VgNetSizes:
     num_blocks: number of residual blocks.  dropout: rate of the dropout in them, in
     training.  compose: the attention map blends colour map and photo; with False the
     colour map is the frame (ablation).  remat: the backward pass recomputes the large
-    layers instead of keeping their activations: less memory, more time.
+    layers instead of keeping their activations: less memory, more time.  closes_eyes:
+    it has learnt to close the eyes of photos as the landmarks do (not in the paper).
     """
 
     recurrence: str = "time"
@@ -59,6 +60,7 @@ class VgNetSizes:
     dropout: float = 0.5
     compose: bool = True
     remat: bool = False
+    closes_eyes: bool = False
 
 
 @dataclasses.dataclass

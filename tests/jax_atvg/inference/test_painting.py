@@ -4,11 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import soundfile
 
 from input_pipeline.faces import align, eyelids
+from input_pipeline.media.image import write_image
 from jax_atvg.inference import animate
 from jax_atvg.inference.life import BLINK_EVERY, lids_down
-from jax_atvg.inference.networks import Clip
+from jax_atvg.inference.live import Talker
+from jax_atvg.inference.networks import Clip, Networks
 from jax_atvg.inference.options import Look
 from jax_atvg.inference.painting import Painter, Subject
 from jax_atvg.inference.predict import Photo
@@ -82,6 +85,67 @@ def test_seeds_blink_at_other_times(alone):
 
     assert blinking(first) == [t for t in range(100) if lids_down(0, t)]
     assert blinking(other) == [t for t in range(100) if lids_down(1, t)]
+
+
+# --- networks that close the eyes ---
+
+
+@pytest.fixture(scope="module")
+def blinking(bundle):
+    """Networks whose eyelids are left to them."""
+    closes_eyes = bundle.vg_net.clone(closes_eyes=True)
+    return Networks(dataclasses.replace(bundle, vg_net=closes_eyes))
+
+
+def test_networks_that_close_eyes_are_told_by_the_landmarks(alone, blinking):
+    """Those of eyelids.closed, from which VG-net draws; nothing else is moved."""
+    subject = animate.read_subject(photo(), alone.bundle)
+    heard, count = animate.read_speech(SOUND), 100
+    lids = np.array([lids_down(0, t) for t in range(count)], np.float32)
+    paint = Painter(subject, closes_eyes=True)
+    np.testing.assert_array_equal(paint.lids(count), lids)
+    np.testing.assert_array_equal(paint.lids(30, 50), lids[50:80])
+    open_eyes = np.concatenate(
+        [one.landmarks[None] for one in animate.talk(alone, subject.photo, heard)]
+    )
+    made = list(animate.talk(blinking, subject.photo, heard, lids=lids))
+    told = np.stack([one.landmarks for one in made])
+    np.testing.assert_array_equal(told[lids == 0], open_eyes[lids == 0])
+    points = open_eyes.reshape(-1, 68, 2)
+    shut = [eyelids.closed(p, float(s)) for p, s in zip(points, lids, strict=True)]
+    np.testing.assert_allclose(told.reshape(-1, 68, 2), shut, atol=1e-6)
+    drawn, _ = blinking.draw(subject.photo.image, subject.photo.landmarks, told[None])
+    frames = animate.animate(photo(), SOUND, blinking)
+    np.testing.assert_array_equal(frames, drawn[0])
+    assert (frames != animate.animate(photo(), SOUND, blinking, blinks=False)).any()
+
+
+def test_a_talkers_networks_close_eyes_at_the_same_time(blinking):
+    expected = animate.animate(photo(), SOUND, blinking)
+    talker, sound = Talker(photo(), blinking), SOUND[0]
+    frames = [talker.push(sound[i : i + 5000]) for i in range(0, len(sound), 5000)]
+    np.testing.assert_array_equal(np.concatenate([*frames, talker.flush()]), expected)
+
+
+def test_a_films_landmarks_blink_once(blinking, tmp_path):
+    """Not by geometry again."""
+    soundfile.write(tmp_path / "a.wav", *SOUND)
+    write_image(tmp_path / "a.png", photo())
+    found = {}
+    for blinks in (True, False):
+        animate.animate_file(
+            tmp_path / "a.png",
+            tmp_path / "a.wav",
+            tmp_path / "a.mp4",
+            blinking,
+            blinks=blinks,
+            landmarks_out=tmp_path / "a.npy",
+        )
+        found[blinks] = np.load(tmp_path / "a.npy").astype(np.float64)
+    lids = [lids_down(0, t) for t in range(100)]
+    shut = [eyelids.closed(p, s) for p, s in zip(found[False], lids, strict=True)]
+    np.testing.assert_allclose(found[True], shut, atol=1e-5)
+    assert np.abs(found[True] - found[False]).max() > 0.01
 
 
 # --- expressiveness ---
