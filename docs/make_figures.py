@@ -92,25 +92,29 @@ def talking(data_dir: str) -> np.ndarray:
     for i in PORTRAITS:
         (made,) = synthesis([read_take(clips, i, None)])
         rows += strip(made.frames["end_to_end"])
-    _, made = demo(bundle)
+    *_, made = demo(bundle)
     frames = np.stack([p.frames for p in made])
     attention = np.stack([p.attention for p in made])
     return np.concatenate(rows + strip(frames, gray(attention)))
 
 
-def demo(bundle: Bundle) -> tuple[Subject, list[Rendered]]:
-    """The photo of `make demo`, and what the networks make of its sentence."""
+def demo(bundle: Bundle) -> tuple[Subject, Painter, list[Rendered]]:
+    """The photo of `make demo`, who paints it, and what the networks make of its
+    sentence."""
     subject = read_subject(astronaut(), bundle, "largest")
+    paint = Painter(subject, closes_eyes=bundle.vg_net.closes_eyes)
     speech = read_speech(ROOT / "demo" / "speech.flac")
-    return subject, list(talk(Networks(bundle), subject.photo, speech, maps=True))
+    lids = paint.lids(len(speech.windows))
+    made = talk(Networks(bundle), subject.photo, speech, maps=True, lids=lids)
+    return subject, paint, list(made)
 
 
 def speaking() -> list[np.ndarray]:
     """The frames of demo.webp: the photo's crop, landmarks, attention, colour, result,
     side by side."""
     bundle = load_bundle(DEFAULT_BUNDLE)
-    subject, made = demo(bundle)
-    crop, paint = to_u8(subject.photo.image[0]), Painter(subject)
+    subject, paint, made = demo(bundle)
+    crop = to_u8(subject.photo.image[0])
     shown = []
     for t, one in enumerate(made):
         points = paint.points(crop_points(bundle, one.landmarks), t)
