@@ -216,6 +216,7 @@ def first_steps(name: str, config) -> str:
         dynamic=loss.dynamic,
         beta=loss.beta,
         mouth_weight=loss.mouth_weight,
+        eyes_weight=loss.eyes_weight,
         pixel_steps=loss.pixel_steps,
     )
     own = name if AUTHORS.get(name) == "pixels" else ""

@@ -134,7 +134,7 @@ class Watch:
 
         networks = sys.modules["jax_atvg.inference.networks"]
         networks, write = networks.Networks, VideoWriter.write
-        speaking, drawing = networks.speaking, networks.drawing
+        speak_program, draw_program = networks.speak_program, networks.draw_program
         prepare, close = batch.Batch.prepare, batch.Batch.close
 
         def prepared(one, job):
@@ -146,23 +146,24 @@ class Watch:
             close(*arguments)
             self.finished.append(self.now())
 
-        def watched_speaking(one):
-            program = speaking(one)
+        def watched_speak_program(one):
+            program = speak_program(one)
 
             def speak(*inputs):  # the last is the state, which is donated
                 self.speak = functools.partial(program, *inputs[:-1])
+                self.requested = self.now()
                 landmarks, self.spoken = program(*inputs)
                 return landmarks, self.spoken
 
             return speak
 
-        def watched_drawing(one, maps=()):
-            program = drawing(one, maps)
+        def watched_draw_program(one, maps=()):
+            program = draw_program(one, maps)
 
             def draw(*inputs):  # the last but one are the landmarks
                 self.draw = functools.partial(program, *inputs[:-2])
                 made, self.drawn = program(*inputs)  # returns when it is under way
-                self.chunks.put((self.now(), made["frames"]))
+                self.chunks.put((self.requested, made["frames"]))
                 shown = jax.tree.leaves((made, inputs[-2]))
                 self.fetched = sum(x.nbytes for x in shown)
                 return made, self.drawn
@@ -179,7 +180,10 @@ class Watch:
 
         timed_prepare = self.timed(PREPARE, prepare)
         batch.Batch.prepare, batch.Batch.close = prepared, closed
-        networks.speaking, networks.drawing = watched_speaking, watched_drawing
+        networks.speak_program, networks.draw_program = (
+            watched_speak_program,
+            watched_draw_program,
+        )
         VideoWriter.write = counted
         jax.monitoring.register_event_duration_secs_listener(jax_stage)
 

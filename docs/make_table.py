@@ -67,14 +67,16 @@ def main(folders: Sequence[pathlib.Path]) -> None:
         print_row("---", ["---"] * len(heads))
         for words, metric, modes, decimals in groups:
             for mode in modes:
-                cells = [cell(score[mode][metric], decimals) for score in scores]
+                # Reports of --end_to_end_only lack some.
+                found = [score.get(mode, {}).get(metric) for score in scores]
+                cells = ["" if x is None else cell(x, decimals) for x in found]
                 print_row(f"{words}: {NAMES[mode]}", cells)
         print()
     print("**Mouth LMD, relative to that of the still photo**\n")
     print_row("", heads)
     print_row("---", ["---"] * len(heads))
     for words, (mode, still) in CHANGES.items():
-        print_row(words, [f"{change(score, mode, still):+.0%}" for score in scores])
+        print_row(words, [change(score, mode, still) for score in scores])
 
 
 def print_row(name: str, cells: Sequence[str]) -> None:
@@ -87,9 +89,11 @@ def cell(score: dict[str, float], decimals: int) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def change(scores: dict[str, Any], mode: str, still: str) -> float:
+def change(scores: dict[str, Any], mode: str, still: str) -> str:
     """By how much the mean error of a mode differs from that of doing nothing."""
-    return scores[mode]["lmd"]["mean"] / scores[still]["lmd"]["mean"] - 1
+    if mode not in scores:
+        return ""
+    return f"{scores[mode]['lmd']['mean'] / scores[still]['lmd']['mean'] - 1:+.0%}"
 
 
 if __name__ == "__main__":

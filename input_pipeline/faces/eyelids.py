@@ -10,7 +10,8 @@ from jaxtyping import Float, Float64, UInt8
 
 # Of each eye: its corners with what lies between them on the upper and lower lid.
 EYES = (((36, 37, 38, 39), (36, 41, 40, 39)), ((42, 43, 44, 45), (42, 47, 46, 45)))
-UPPER, LOWER = [37, 38, 43, 44], [41, 40, 47, 46]  # points of the lids that move
+# The points that move, of both eyes.
+UPPER, LOWER = ([i for eye in EYES for i in eye[lid][1:3]] for lid in (0, 1))
 BROWS = ((17, 18, 19, 20, 21), (22, 23, 24, 25, 26))
 MEETING = 0.75  # lids meet so far down from the upper one towards the lower one
 LID = 0.75  # of the way from the eye up to the brow: the skin that stretches
@@ -46,16 +47,16 @@ class Eyelids:
     """The eyelids of one face, in pictures in which it stays at one place.
 
     points: the face's, in pixels of these pictures.  size: their height and width.
-    able: whether the eyes are open, so that they can be closed.
+    able: whether both eyes are open and within the picture, so that they can be closed.
     """
 
     def __init__(self, points: Float[np.ndarray, "68 2"], size: tuple[int, int]):
-        self.able = openness(points) > OPEN
         self.eyes = [
             eye
             for (upper, lower), brow in zip(EYES, BROWS, strict=True)
             if (eye := Eye.of(points, upper, lower, brow, size)) is not None
         ]
+        self.able = openness(points) > OPEN and len(self.eyes) == len(EYES)
 
     def __call__(
         self, picture: UInt8[np.ndarray, "H W 3"], share: float

@@ -23,11 +23,11 @@ class Paster:
 
     matrix: from crop pixels to the picture's.  feather: crop pixels over which the crop
     fades in from its edge, where its weight is 0.  Pixels outside the crop are returned
-    unchanged.  part: (x, y) of the first and the last crop pixels between which the
-    crops will have changed, if not anywhere.  With o the crop as it is cut out of the
-    picture i, v the one to be pasted, and both enlarged, the result is
-    i + weight (v - o - changed (i - o)), where changed is 0 for small differences of v
-    and o, and 1 for large ones.
+    unchanged.  part: (x, y) of the first and the last pixel of the crops that may have
+    changed; None: all may have.  own: o below, where it has been cut out before.
+    With o the crop as it is cut out of the picture i, v the one to be pasted, and both
+    enlarged, the result is i + weight (v - o - changed (i - o)), where changed is 0 for
+    small differences of v and o, and 1 for large ones.
     """
 
     def __init__(
@@ -37,11 +37,12 @@ class Paster:
         size: int = CROP_SIZE,
         feather: float = FEATHER,
         part: Int[np.ndarray, "2 2"] | None = None,
+        own: UInt8[np.ndarray, "size size 3"] | None = None,
     ):
         height, width = picture.shape[:2]
-        first, last = ((0, 0), (size - 1, size - 1)) if part is None else part
-        low, high = (np.clip(pixel, 0, size - 1) for pixel in (first, last))
-        edges = np.array([low - 0.5, high + 0.5])
+        part = np.array([(0, 0), (size - 1, size - 1)]) if part is None else part
+        reached = part + np.array([[-REACH], [REACH]])
+        edges = np.clip(reached, 0, size - 1) + np.array([[-0.5], [0.5]])
         corners = np.array([(x, y) for x in edges[:, 0] for y in edges[:, 1]])
         outline = align.transform(matrix, corners)
         low = np.floor(outline.min(0)).astype(int)
@@ -57,7 +58,8 @@ class Paster:
         inside = np.minimum(np.minimum(x, size - 1 - x), np.minimum(y, size - 1 - y))
         ramp = np.clip((inside + 0.5) / feather, 0, 1)
         self.weight = (ramp * ramp * (3 - 2 * ramp))[..., None]  # smooth at both ends
-        self.own = align.warp(picture, matrix, size).astype(np.float32)
+        own = align.warp(picture, matrix, size) if own is None else own
+        self.own = own.astype(np.float32)
         if self.weight.size:
             self.below = picture[self.box].astype(np.float32)
             self.detail = self.below - self._enlarged(self.own)
@@ -101,14 +103,16 @@ def paste(
     crop: UInt8[np.ndarray, "size size 3"],
     matrix: Float[np.ndarray, "2 3"],
     feather: float = FEATHER,
+    own: UInt8[np.ndarray, "size size 3"] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """A copy of the picture with the crop pasted in at `matrix`; see Paster.
 
     Only where the crop has changed is there anything to do: in a large picture that is
     much less than all of it.
     """
-    changed = np.argwhere((crop != align.warp(picture, matrix, len(crop))).any(-1))
+    own = align.warp(picture, matrix, len(crop)) if own is None else own
+    changed = np.argwhere((crop != own).any(-1))
     if not len(changed):
         return picture.copy()
-    part = np.array([changed.min(0) - REACH, changed.max(0) + REACH])[:, ::-1]
-    return Paster(picture, matrix, len(crop), feather, part)(crop)
+    part = np.array([changed.min(0), changed.max(0)])[:, ::-1]  # (x, y)
+    return Paster(picture, matrix, len(crop), feather, part, own)(crop)

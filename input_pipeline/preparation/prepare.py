@@ -188,9 +188,8 @@ def _compare(settings: dict, folder: pathlib.Path, keys: Sequence[str]) -> None:
         if isinstance(old, str):
             old, new = {key: old}, {key: new}
         # What is missing was not yet known, or is left out because it does nothing.
-        old, new = (
-            {"sync": "off"} | one if key == "options" else one for one in (old, new)
-        )
+        unknown = {"sync": "off", "blinks": False} if key == "options" else {}
+        old, new = (unknown | one for one in (old, new))
         differences += [
             f"another {name}"
             if isinstance(new.get(name), dict)

@@ -51,8 +51,7 @@ class StillOptions(NamedTuple):
 
     several_faces: "reject" such photos, or take the "largest" face.  template: where
     the face lies in the crop.  num_frames: of a clip, at most.  least_gain, most_gain:
-    by which the driver's movement is multiplied.  blinks: whether the eyes close now
-    and then, where they are open in the photo.  min_face: least width of the jaw,
+    by which the driver's movement is multiplied.  min_face: least width of the jaw,
     pixels of the photo.  most_turned: how far the tip of the nose may be off the middle
     of the jaw, in units of its width.  least_colour: mean difference between the
     largest and the smallest of red, green and blue, 0..255.
@@ -63,7 +62,6 @@ class StillOptions(NamedTuple):
     num_frames: int = 75
     least_gain: float = 0.75
     most_gain: float = 1.35
-    blinks: bool = True
     min_face: float = 80.0
     most_turned: float = 0.13
     least_colour: float = 8.0
@@ -84,7 +82,8 @@ class Stills(NamedTuple):
         """The options, and what the drivers are, as plain values."""
         template = align.template_as_json(self.options.template)
         drivers = _fingerprint(self.drivers)
-        return self.options._asdict() | {"template": template, "drivers": drivers}
+        more = {"template": template, "drivers": drivers, "blinks": True}
+        return self.options._asdict() | more
 
     def key(self) -> str:
         """A hash of all that the result depends on beside the photo."""
@@ -112,8 +111,8 @@ class Stills(NamedTuple):
         points = lips.to_crop(np.concatenate([photo.p[None], q[1:]]))
         pictures = [lips.reduced(photo.crop), *(still.frame(one) for one in q[1:])]
         lids = eyelids.Eyelids(points[0], (CROP_SIZE, CROP_SIZE))
-        if self.options.blinks and lids.able:
-            down = lids_down(_random(source.name, 2), len(pictures))
+        if lids.able:
+            down = blinking(_random(source.name, 2), len(pictures))
             pictures = list(map(lids, pictures, down))
             points = np.stack(list(map(eyelids.closed, points, down)))
         marks = landmarks.normalise(points).reshape(-1, NUM_POINTS, 2)
@@ -159,7 +158,7 @@ class Stills(NamedTuple):
         return lips.nothing_behind(photo.crop, photo.p)
 
 
-def lids_down(random: np.random.Generator, count: int) -> Float64[np.ndarray, "count"]:
+def blinking(random: np.random.Generator, count: int) -> Float64[np.ndarray, "count"]:
     """How far the eyelids are down in each frame: 0 open, as in the first; 1 closed."""
     share, at = np.zeros(count), 1 + int(random.integers(BETWEEN_BLINKS[1]))
     while at < count:

@@ -145,7 +145,7 @@ def speak(
     """One face's landmarks, and the state after them; the given one is used up."""
     no, more = np.zeros(1, bool), np.full(1, expressiveness, np.float32)
     lids = np.zeros(len(windows), np.float32) if lids is None else lids
-    program = networks.speaking()
+    program = networks.speak_program()
     landmarks, state = program(photo, no, more, no, lids[None], windows[None], state)
     return landmarks[0], state
 
@@ -157,7 +157,7 @@ def draw(
     state: jax.Array,
 ) -> tuple[UInt8[jax.Array, "S S 3"], jax.Array]:
     """One face's next frame, and the state after it; the given one is used up."""
-    no, program = np.zeros(1, bool), networks.drawing()
+    no, program = np.zeros(1, bool), networks.draw_program()
     marks = landmarks[None, None]
     made, state = program(photo.image, photo.landmarks, no, marks, state)
     return made["frames"][0, 0], state

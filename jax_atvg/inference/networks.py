@@ -2,8 +2,8 @@
 
 Frames are processed in chunks of one fixed length, each beginning with the recurrences'
 state after the one before: memory on the devices does not grow with the recording, and
-one compiled program serves every length.  What crosses from the devices are bytes, and
-only the pictures that were asked for.
+one compiled program of each network serves every length.  What crosses from the devices
+are bytes, and only the pictures that were asked for.
 
 Letters: B clips, T frames, K coefficients, S the networks' picture size.
 """
@@ -121,7 +121,7 @@ class Networks:
         maps: with attention and colour.
         """
         shown = ("attention", "color") if maps else ()
-        speak, draw = self.speaking(), self.drawing(shown)
+        speak, draw = self.speak_program(), self.draw_program(shown)
 
         def calls() -> Iterator[tuple[Any, list[Part]]]:
             (spoken, drawn), held, rows = self.first_state(), [], None
@@ -170,7 +170,7 @@ class Networks:
         """Runs AT-net alone; returns the landmarks of every frame.  windows: MFCC."""
         no, as_trained = self._no(), np.ones(self.batch_size, np.float32)
         lids = np.zeros((self.batch_size, CHUNK), np.float32)
-        run = functools.partial(self.speaking(), photo, no, as_trained, no, lids)
+        run = functools.partial(self.speak_program(), photo, no, as_trained, no, lids)
         parts = in_chunks(run, windows, self.first_state().at_net)
         return np.concatenate(list(parts), axis=1)
 
@@ -185,7 +185,7 @@ class Networks:
         image: the photo, in [-1,1].  example: the photo's landmarks.
         """
         run = functools.partial(
-            self.drawing(("attention",)), image, example, self._no()
+            self.draw_program(("attention",)), image, example, self._no()
         )
         parts = list(in_chunks(run, landmarks, self.first_state().vg_net))
         names = "frames", "attention"
@@ -227,12 +227,14 @@ class Networks:
         for made, count in one_call_later(calls()):
             yield made[0, :count] if count else None
 
-    def speaking(self) -> Callable[..., tuple[Any, LstmState]]:
+    def speak_program(self) -> Callable[..., tuple[Any, LstmState]]:
         """AT-net's program, see compiled_speak, with the weights."""
         step = compiled_speak(self.bundle.at_net, self.mesh, self.precision)
         return functools.partial(step, self.weights._replace(vg_net=None))
 
-    def drawing(self, maps: tuple[str, ...] = ()) -> Callable[..., tuple[Any, Any]]:
+    def draw_program(
+        self, maps: tuple[str, ...] = ()
+    ) -> Callable[..., tuple[Any, Any]]:
         """VG-net's program, see compiled_draw, with the weights."""
         step = compiled_draw(self.bundle.vg_net, self.mesh, self.precision, maps)
         return functools.partial(step, self.weights.vg_net)

@@ -86,6 +86,9 @@ def predict(
 ) -> Prediction:
     """Predicts landmarks p^_t and from them frames v^_t.  CVPR 2019, equations 1 to 5.
 
+    (Networks runs its two halves as programs of their own, which on a CPU differ from
+    this one by rounding.)
+
     audio: MFCC windows f32[B,T,28,12].  state: that after the preceding frames; None:
     there are none.  still: the face keeps the photo's landmarks, whatever the sound;
     of all clips or of each.  expressiveness: likewise, by which the movement away from

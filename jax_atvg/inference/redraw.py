@@ -151,8 +151,9 @@ class Redrawer:
     def pasted(self, one: Prepared, picture: UInt8[np.ndarray, "S S 3"]) -> np.ndarray:
         """The whole frame with the lips that the networks drew."""
         crop = self.composed(one, picture)
-        scene = one.shot.scene
-        return paste(one.shot.frame, crop, scene.matrices[one.shot.t - scene.first])
+        scene, frame = one.shot.scene, one.shot.frame
+        matrix = scene.matrices[one.shot.t - scene.first]
+        return paste(frame, crop, matrix, own=one.own)
 
     def composed(
         self, one: Prepared, picture: UInt8[np.ndarray, "S S 3"]

@@ -66,6 +66,12 @@ can be processed in pieces.
     coefficients, *at_state = at_net.call(rest, audio, *at_zeros)
     landmarks = (s["boost"] * coefficients) @ s["components"].T + s["mean"]
     landmarks += own[:, None]
+    # Blinks, if vg_net.closes_eyes is true in bundle.json: down is f32[b,t], 1: shut.
+    points = landmarks.reshape(*landmarks.shape[:2], 68, 2)
+    upper, lower = [37, 38, 43, 44], [41, 40, 47, 46]
+    step = down[..., None, None] * (points[:, :, lower] - points[:, :, upper])
+    points[:, :, upper] += 0.75 * step
+    points[:, :, lower] -= 0.25 * step
     frames, attention, color, *vg_state = vg_net.call(
         image, landmarks, example, *vg_zeros
     )

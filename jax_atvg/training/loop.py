@@ -261,7 +261,9 @@ def fitting_bundle(
     bundle = load_bundle(os.path.expanduser(experiment.init))
     at = isinstance(nets, AtNets)
     name, net = ("at_net", nets.net) if at else ("vg_net", nets.vg_net)
-    if other := differences(sizes(getattr(bundle, name)), sizes(net)):
+    theirs, ours = sizes(getattr(bundle, name)), sizes(net)
+    theirs.pop("closes_eyes", None)  # it can learn that
+    if other := differences(theirs, {k: ours[k] for k in theirs}):
         raise InputError(
             f"config.init: the bundle's {name} has {', '.join(other)}; take its sizes "
             "in the config, or another bundle"

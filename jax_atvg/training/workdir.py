@@ -38,6 +38,7 @@ FREE = (
     "data.num_workers",
     "data.validation_clips",
     "optimizer.shard",
+    "vg_net.closes_eyes",
 )
 
 

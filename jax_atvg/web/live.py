@@ -89,9 +89,11 @@ def routes(studio: Studio, dependencies: list[Any]) -> APIRouter:
                 raise Gone from error
 
         def converse() -> None:
-            with contextlib.suppress(Gone):
-                conversation(studio, received, send)
-            loop.call_soon_threadsafe(ended.set)
+            try:
+                with contextlib.suppress(Gone):
+                    conversation(studio, received, send)
+            finally:
+                loop.call_soon_threadsafe(ended.set)
 
         ended = asyncio.Event()
         thread = threading.Thread(target=converse, daemon=True)
@@ -160,10 +162,10 @@ def asked_for(text: Any) -> dict[str, Any]:
     """The talker's arguments.  InputError: it is not what the page sends."""
     try:
         given = WISHES | json.loads(text)
-    except (TypeError, ValueError):
+        if type(given["expressiveness"]) is int:  # JavaScript writes 1 for 1.0
+            given["expressiveness"] = float(given["expressiveness"])
+    except (TypeError, ValueError, OverflowError, RecursionError):
         given = {}
-    if type(given.get("expressiveness")) is int:  # JavaScript writes 1 for 1.0
-        given["expressiveness"] = float(given["expressiveness"])
     right = given.keys() == WISHES.keys() and all(
         type(given[name]) is type(usual) for name, usual in WISHES.items()
     )

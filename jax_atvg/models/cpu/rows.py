@@ -19,5 +19,6 @@ def matmul(x: Array, matrix: Array) -> Array:
     rows = math.prod(x.shape[:-1])  # symbolic under jax.export
     if not isinstance(rows, int) or rows >= ENOUGH:
         return x @ matrix
-    x_and_zeros = jnp.pad(x.reshape(rows, -1), ((0, ENOUGH - rows), (0, 0)))
-    return (x_and_zeros @ matrix)[:rows].reshape(*x.shape[:-1], -1)
+    flat = x.reshape(rows, x.shape[-1])
+    product = jnp.pad(flat, ((0, ENOUGH - rows), (0, 0))) @ matrix
+    return product[:rows].reshape(*x.shape[:-1], matrix.shape[-1])

@@ -102,8 +102,16 @@ def test_closed_eyes_stay_as_they_are(face):
 
 
 @pytest.mark.parametrize("shift", [(-90, 0), (0, -75), (400, 400), (150, 0)])
-def test_eyes_outside_the_picture_are_left_out(face, shift):
+def test_a_face_with_an_eye_outside_the_picture_does_not_blink(face, shift):
+    """Nor does the other eye: their points would say so of both."""
     crop, points = face
     lids = Eyelids(points + shift, SIZE)
-    assert len(lids.eyes) < 2
-    assert lids(crop, 1.0).shape == crop.shape
+    assert len(lids.eyes) < 2 and not lids.able
+    assert lids(crop, 1.0) is crop
+
+
+def test_nor_does_one_whose_lids_points_are_out_of_order(face):
+    points = face[1]
+    crossed = points.copy()
+    crossed[[37, 38]] = points[[38, 37]]
+    assert not Eyelids(crossed, SIZE).able

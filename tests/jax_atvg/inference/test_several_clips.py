@@ -14,7 +14,8 @@ from tests.small_bundle import photo, small_bundle
 
 @pytest.fixture(scope="module")
 def clips(bundle):
-    """Makes five clips of different lengths and photos, of which one is still."""
+    """Makes five clips of different lengths and photos, of which one is still and two
+    are told to close the eyes."""
     subject = animate.read_subject(photo(), bundle).photo
 
     def make():
@@ -22,7 +23,8 @@ def clips(bundle):
         for still, frames in ((0, 37), (0, 5), (1, 16), (0, 20), (0, 1)):
             other = Photo(*(x + np.float32(0.1 * random.normal()) for x in subject))
             windows = random.normal(size=(frames, 28, 12)).astype(np.float32)
-            yield Clip(other, windows, bool(still))
+            lids = random.uniform(0, 1, frames).astype(np.float32)
+            yield Clip(other, windows, bool(still), lids=lids if frames > 16 else None)
 
     return lambda: list(make())
 
@@ -63,7 +65,8 @@ def test_what_is_shown_are_the_bytes_of_the_networks_floats(bundle, alone, clips
     (got,) = made_of(alone, [clip])
     sizes, weights = (bundle.at_net, bundle.vg_net), alone.weights
     networks = jax.jit(predict, static_argnums=(0, 1, 2))
-    floats = networks(*sizes, False, weights, clip.photo, clip.windows[None])
+    inputs = clip.photo, clip.windows[None]
+    floats = networks(*sizes, False, weights, *inputs, lids=clip.lids[None])
     for name, expected in (
         ("frames", floats.frames[0]),
         ("color", floats.color[0]),

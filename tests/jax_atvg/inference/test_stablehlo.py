@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export as jax_export
@@ -14,6 +15,7 @@ from jax import export as jax_export
 from input_pipeline.clip import InputError
 from jax_atvg.inference import stablehlo
 from jax_atvg.inference.bundle import SeenFaces, load_bundle
+from jax_atvg.inference.predict import with_lids
 from jax_atvg.models.at_net import ATNet
 from tests.random_variables import random_variables
 from tests.small_bundle import small_bundle
@@ -149,13 +151,15 @@ def test_the_lines_in_the_readme_compute_what_animate_gives_the_networks(
     code = stablehlo.README.split('np.load("settings.npz")\n')[1]
     scope = {"np": np, "p": p, "s": np.load(tmp_path / "settings.npz")}
     scope |= {name: Program(name) for name in ("at_net", "vg_net")}
+    scope["down"] = down = random.uniform(0, 1, (3, 2))
     scope |= {"audio": None, "image": None, "at_zeros": (), "vg_zeros": ()}
     exec(textwrap.dedent(code), scope)
     h, example, own = bundle.recognise(p)
     np.testing.assert_allclose(given["at_net"][0], h, atol=1e-5)
     np.testing.assert_allclose(given["vg_net"][2], example, atol=1e-5)
     landmarks = bundle.pca.mean + own[:, None] + np.zeros((1, 2, 1))
-    np.testing.assert_allclose(given["vg_net"][1], landmarks, atol=1e-5)
+    blinking = with_lids(jnp.asarray(landmarks, np.float32), down.astype(np.float32))
+    np.testing.assert_allclose(given["vg_net"][1], blinking, atol=1e-5)
     plain = dataclasses.replace(bundle, at_net=bundle.at_net.clone(from_rest=False))
     assert np.allclose(h, plain.recognise(p)[0]) != from_rest
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jax_atvg.models import convolutions
+from jax_atvg.models import convolutions, layers
 from jax_atvg.models.cpu import rows as cpu_rows
 from jax_atvg.models.cpu import winograd
 
@@ -199,3 +199,22 @@ def test_a_row_has_the_same_bits_among_any_number(rows, width):
         1,
         48,
     )
+
+
+@pytest.mark.parametrize("side", [2, 5, 8])
+@pytest.mark.parametrize("name", ["conv", "conv_transpose"])
+def test_a_picture_has_the_same_bits_among_any_number(name, side):
+    """Where a batched product of Winograd's 16 points becomes 16 of them, too."""
+    random = np.random.default_rng(side)
+    x = random.normal(size=(17, side, side, 96)).astype(np.float32)
+    kernel = random.normal(size=(3, 3, 96, 32)).astype(np.float32)
+    options = {"padding": 1} if name == "conv" else {}
+
+    @jax.jit
+    def run(x):
+        with convolutions.form("cpu"):
+            return getattr(layers, name)(x, kernel, **options)
+
+    among = run(x)
+    for count in (1, 2, 3, 16):
+        np.testing.assert_array_equal(run(x[:count]), among[:count])

@@ -70,6 +70,20 @@ def test_a_run_that_goes_on_needs_the_bundle_no_more(bundle, tmp_path):
     assert run(config, tmp_path / "run").step == 4
 
 
+def test_the_bundles_network_may_learn_to_close_eyes(bundle, tmp_path):
+    """A run that says so, or comes to say so, is the same run."""
+    made, path = bundle
+    for step, closes_eyes in ((1, True), (2, False)):
+        config = fine_tuning("vg", path, steps=step)
+        config.vg_net.closes_eyes = closes_eyes
+        state = run(config, tmp_path / "run")
+        assert state.step == step
+        assert_bit_for_bit(state.vg.params, made.variables["vg_net"]["params"])
+        assert read_run(tmp_path / "run", "vg").experiment.vg_net.closes_eyes is (
+            closes_eyes
+        )
+
+
 def test_a_bundle_of_other_sizes_is_refused(bundle, tmp_path):
     config = fine_tuning("at", bundle[1])
     config.at_net.lstm_width = 5

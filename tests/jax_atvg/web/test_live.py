@@ -76,6 +76,8 @@ def test_frames_come_while_one_speaks(client, studio, brought):
         (["{}", b"no picture"], "the photo: not a readable picture"),
         (["rate", b""], 'the first message has some of {"rate": 16000'),
         (["[]", b""], 'the first message has some of {"rate": 16000'),
+        ([f'{{"expressiveness": {10**400}}}', b""], "the first message has some of"),
+        (["[" * 200_000, b""], "the first message has some of"),
         (['{"blinks": 1}', b""], 'the first message has some of {"rate": 16000'),
         (['{"photo": "x"}', b""], 'the first message has some of {"rate": 16000'),
         (['{"expressiveness": 9}', "PHOTO"], "expressiveness=9.0: must be 0 to 3.0"),

@@ -171,6 +171,7 @@ def test_the_face_speaks_with_the_visitor(open_page, brought):
     page.fill("#expressiveness", "1.5")
     assert page.text_content("#amount") == "1.5"
     page.click("#go")
+    assert page.is_disabled("#blinks")  # what is asked for holds from the start on
     page.wait_for_function(
         "/^frame \\d+; the face is \\d+ ms behind/.test("
         "document.querySelector('#state').textContent)"
