@@ -105,7 +105,8 @@ def recur(from_input: Array, kernel: Array, bias: Array, start: Array) -> Array:
     def cpu(from_input, kernel, bias, start):
         steps, pictures = from_input.shape[0], start.shape[-3:]
         folded = start.reshape(-1, *pictures)
-        form = cpu_form(folded.shape, kernel.shape, start.dtype, 1, len(kernel) // 2)
+        sizes = folded.shape, kernel.shape, start.dtype
+        form = cpu_form(*sizes, 1, len(kernel) // 2, stepwise=True)
         hidden = cpu_recurrence.recur(
             gates,
             form,

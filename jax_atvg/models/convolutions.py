@@ -149,11 +149,18 @@ def by_windows(x: Array, kernel: Array) -> Array:
 # Cached, so that equal sizes give by_form equal arguments.
 @functools.cache
 def cpu_form(
-    shape: tuple, kernel: tuple, dtype: Any, strides: int, padding: int
+    shape: tuple,
+    kernel: tuple,
+    dtype: Any,
+    strides: int,
+    padding: int,
+    stepwise: bool = False,
 ) -> Form:
-    """A convolution's form for CPUs.  shape, kernel: the shapes of x and the kernel."""
-    native = functools.partial(conv_native, strides=strides, padding=padding)
-    return products.conv_form(derived(native), shape, kernel, dtype, strides, padding)
+    """A convolution's form for CPUs.  shape, kernel: the shapes of x and the kernel.
+    stepwise: see products.conv_form."""
+    native = derived(functools.partial(conv_native, strides=strides, padding=padding))
+    sizes = shape, kernel, dtype, strides, padding
+    return products.conv_form(native, *sizes, stepwise)
 
 
 UP_BY_PRODUCTS = products.conv_transpose_form(derived(conv_transpose_native))

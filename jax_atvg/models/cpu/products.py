@@ -32,16 +32,19 @@ def conv_form(
     dtype,
     strides: int,
     padding: int,
+    stepwise: bool = False,
 ) -> Form:
     """Chooses the form of a convolution that is fastest on a CPU, by its sizes.
 
     native: XLA's own form.  shape: that of x, (N, H, W, C).  kernel: (k, k, C, D).
+    stepwise: it is one step of a recurrence, which has as many rows in a program of few
+    frames as in one of many: none are added (see rows.py).
     """
     size, wide = kernel[0], min(kernel[2:]) >= NARROW
     even = not any(side % strides for side in shape[1:3])
     exact = jnp.finfo(dtype).bits >= 32  # Winograd's transforms lose some bits
     if size == 3 and padding == strides == 1 and wide and exact:
-        return winograd_form(native)
+        return winograd_form(native, jnp.matmul if stepwise else matmul)
     changes = {
         "kernel_gradient": functools.partial(
             kernel_gradient_by_taps, strides=strides, padding=padding
@@ -68,12 +71,15 @@ def conv_transpose_form(native: Form) -> Form:
     )
 
 
-def winograd_form(native: Form) -> Form:
-    """The form of a 3x3 convolution of stride 1 by Winograd's method."""
+def winograd_form(native: Form, product: Callable = matmul) -> Form:
+    """The form of a 3x3 convolution of stride 1 by Winograd's method.
+
+    product: of matrices, in the convolution itself.
+    """
     return dataclasses.replace(
         native,
         prepare=winograd.prepare,
-        apply=winograd.apply,
+        apply=functools.partial(winograd.apply, product=product),
         input_gradient=lambda dy, prepared, _: winograd.input_gradient(dy, prepared),
         kernel_gradient=lambda x, dy, _: winograd.kernel_gradient(x, dy),
     )

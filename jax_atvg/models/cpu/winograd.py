@@ -34,12 +34,13 @@ def prepare(kernel: Array) -> Array:
     return (G_SQUARED.astype(kernel.dtype) @ taps).reshape(16, *kernel.shape[2:])
 
 
-def apply(x: Array, prepared: Array) -> Array:
+def apply(x: Array, prepared: Array, product: Callable = matmul) -> Array:
     """The convolution f[N,H,W,C] -> f[N,H,W,D] with a padding of one zero.
 
-    prepared: see prepare.  A picture has the same bits among any number of them.
+    prepared: see prepare.  product: of matrices; with the usual one a picture has the
+    same bits among any number of them.
     """
-    return put_tiles(multiply(matmul, take_tiles(x), prepared), x.shape[:3])
+    return put_tiles(multiply(product, take_tiles(x), prepared), x.shape[:3])
 
 
 def multiply(

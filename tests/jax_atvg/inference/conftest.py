@@ -2,7 +2,9 @@
 
 import pytest
 
+from jax_atvg.inference import networks
 from jax_atvg.inference.networks import Networks
+from tests.conftest import optimised
 from tests.small_bundle import small_bundle
 
 
@@ -19,3 +21,16 @@ def alone(bundle):
 @pytest.fixture(scope="module")
 def three(bundle):
     return Networks(bundle, 3)
+
+
+@pytest.fixture(scope="module")
+def as_users_run_it():
+    """Compiles the networks' programs anew, optimised: which roundings there are
+    depends on what XLA makes of them."""
+    programs = networks.compiled_speak, networks.compiled_draw
+    for program in programs:
+        program.cache_clear()
+    with optimised():
+        yield
+    for program in programs:
+        program.cache_clear()

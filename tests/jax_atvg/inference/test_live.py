@@ -14,6 +14,7 @@ from jax_atvg.inference.networks import as_networks
 from jax_atvg.resources import DEFAULT_BUNDLE
 from tests.small_bundle import photo, small_bundle, speech
 
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 SECONDS, RATE = 1.4, 44100
 RESAMPLER_MS = 42  # by which the resampler is late, at most, at this rate
 
@@ -24,7 +25,7 @@ def sound():
 
 
 @pytest.fixture(scope="module")
-def whole(alone, sound):
+def whole(as_users_run_it, alone, sound):
     return animate.animate(photo(), (sound, RATE), alone)
 
 

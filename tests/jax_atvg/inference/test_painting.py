@@ -120,7 +120,7 @@ def test_networks_that_close_eyes_are_told_by_the_landmarks(alone, blinking):
     assert (frames != animate.animate(photo(), SOUND, blinking, blinks=False)).any()
 
 
-def test_a_talkers_networks_close_eyes_at_the_same_time(blinking):
+def test_a_talkers_networks_close_eyes_at_the_same_time(as_users_run_it, blinking):
     expected = animate.animate(photo(), SOUND, blinking)
     talker, sound = Talker(photo(), blinking), SOUND[0]
     frames = [talker.push(sound[i : i + 5000]) for i in range(0, len(sound), 5000)]

@@ -6,6 +6,7 @@ import json
 import queue
 import re
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -66,8 +67,11 @@ def test_frames_come_while_one_speaks(client, studio, brought):
             assert struct.unpack(">I", data[:4]) == (number,)
             shown = np.asarray(Image.open(io.BytesIO(data[4:])))
             assert np.abs(shown.astype(int) - frame).mean() < 12  # JPEG, of noise
-    with studio.turns.turn():  # the visitor has left, and so has their photo
-        assert not [path for path in studio.folder.iterdir() if path.name != "gradio"]
+    # The visitor has left, and so does their photo, in a thread of its own.
+    deadline = time.monotonic() + 10
+    while kept := [path for path in studio.folder.iterdir() if path.name != "gradio"]:
+        assert time.monotonic() < deadline, kept
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
