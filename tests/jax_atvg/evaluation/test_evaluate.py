@@ -273,7 +273,7 @@ def test_the_page_holds_its_pictures_and_needs_no_other_file(done):
     page = (done[1] / "report.html").read_text()
     assert "a &lt;test&gt;" in page and "<test>" not in page
     sources = re.findall(r'src="([^"]*)"', page)
-    assert len(sources) == 2 + 3 and "href" not in page
+    assert len(sources) == 2 + 3 and 'href="' not in page
     for source in sources:
         data = base64.b64decode(source.removeprefix("data:image/png;base64,"))
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
