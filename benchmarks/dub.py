@@ -11,7 +11,6 @@ more than the rest.
 """
 
 import argparse
-import json
 import pathlib
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measuring import machine, table  # noqa: E402
+from benchmarks.measuring import show  # noqa: E402
 
 CHANGED = 6.0  # grey levels by which redrawn pixels differ on average
 RING = 15
@@ -114,10 +113,7 @@ def main() -> None:
     from jax_atvg.inference.networks import as_networks
 
     found = measure(given, as_networks(given.bundle))
-    print(table([found], COLUMNS))
-    if given.json:
-        figures = {"machine": machine(), "run": found}
-        given.json.write_text(json.dumps(figures, indent=1) + "\n")
+    show(found, COLUMNS, given.json)
 
 
 if __name__ == "__main__":

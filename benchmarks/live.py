@@ -15,7 +15,6 @@ MiB: the process's memory after a tenth of the time and at the end.
 """
 
 import argparse
-import json
 import pathlib
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measuring import check_flags, machine, table  # noqa: E402
+from benchmarks.measuring import check_flags, show  # noqa: E402
 
 STEP = 0.01  # seconds
 STEP_OF_FRAME = 0.04  # seconds from a frame to the next
@@ -136,10 +135,7 @@ def main() -> None:
     talker.push(np.zeros(talker.rate, np.float32))  # compiles
     talker.flush()
     found = measure(talker, sound, given)
-    print(table([found], COLUMNS))
-    if given.json:
-        figures = {"machine": machine(), "run": found}
-        given.json.write_text(json.dumps(figures, indent=1) + "\n")
+    show(found, COLUMNS, given.json)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ its parent held when the child was started.
 import argparse
 import importlib.metadata
 import itertools
+import json
 import os
 import pathlib
 import platform
@@ -169,6 +170,14 @@ def others_seconds() -> float:
 
 
 # --- what is printed ---
+
+
+def show(found: dict[str, Any], columns: dict, path: pathlib.Path | None) -> None:
+    """Prints a run's figures as a table; with a path, keeps them there as JSON."""
+    print(table([found], columns))
+    if path:
+        figures = {"machine": machine(), "run": found}
+        path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def table(

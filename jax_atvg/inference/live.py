@@ -78,7 +78,6 @@ class Talker:
 
     def _begin(self) -> None:
         self.count = 0  # frames given
-        self.first = 0  # number of the frame to which the first window heard belongs
         self.sound = SoundStream(self.rate)
         # Before the first window of `heard`; before the next frame.
         self.spoken, self.drawn = self.networks.first_state()
@@ -121,7 +120,8 @@ class Talker:
         """Those of all windows of this call; the state is kept after a full one."""
         count = len(self.heard)
         full = count == HEARD
-        lids = self.show.lids(HEARD, self.first)
+        # Every full call gave HEARD frames, so that this one begins at a multiple.
+        lids = self.show.lids(HEARD, self.count - self.count % HEARD)
         # The program takes the state's memory for the next one.
         state = self.spoken if full else jax.tree.map(jnp.copy, self.spoken)
         windows = self.heard[np.minimum(np.arange(HEARD), count - 1)]
@@ -130,7 +130,6 @@ class Talker:
         )
         if full:
             self.spoken, self.heard = state, self.heard[:0]
-            self.first += HEARD
         return np.asarray(landmarks)[:count]
 
 
