@@ -8,22 +8,26 @@ Needs jax with the machine's backend, flax, optax and jaxtyping, and of this rep
 benchmarks/, configs/, input_pipeline/, jax_atvg/ and tests/; no network.  `feeding`
 also needs grain, tensorflow-datasets, importlib-resources, orbax-checkpoint,
 opencv-python-headless and python-speech-features.  A part whose libraries are missing
-is left out, and so is one that would begin after --budget seconds; one that has begun
-goes on to its end.  Every figure is printed and written to --out when it is measured:
-who is cut off loses the rest alone.  Compilation is timed: let jax keep no cache of it.
+is left out, and so is one that would begin after --budget seconds; 15 seconds later
+the process ends, whatever it does.  Every figure is printed and written to --out when
+it is measured: who is cut off loses the rest alone.
 
 The parts, in this order, on one device:
 
     matmul          products of 8192 x 8192 matrices
+    vg_net          VG-net in inference, 1 clip x 75 frames
     gan_bfloat16, gan_default    VG-net's step with its discriminator, the original's
                     width, 10 clips x 16 frames; on noise
-    vg_net          VG-net in inference, 1 clip x 75 frames
-    parity          the largest differences from what the authors' code computed
-    at_step         AT-net's step, 16 clips x 16 frames; on noise
     default_step    the default model's step, 16 clips x 8 frames, bfloat16; on noise
     feeding         the same, fed from drawn clips on disk, with full augmentation, by
                     the default number of worker processes; then on one of its batches
-    learning        the same step's loss on the same pictures, in every precision
+    parity          the largest differences from what the authors' code computed
+    at_step         AT-net's step, 16 clips x 16 frames; on noise
+    learning        the default model's loss on the same pictures, in every precision
+
+Compilation is timed: let jax keep no cache of it.  The first three parts compile one
+program after the other, with nothing beside; those from gan_default to at_step compile
+theirs side by side before the first is measured, which takes each of them longer.
 
 precision: see jax_atvg/models/precision.py.  back to back: groups of calls are begun
 before any is waited for; waited for: each begins when the last has ended; medians.
@@ -36,16 +40,15 @@ the device since the program began.  authors: their PyTorch code, PyTorch 2.11, 
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import itertools
-import json
 import pathlib
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,48 +58,27 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import measuring  # noqa: E402
+from benchmarks.accelerator_programs import (  # noqa: E402
+    TRAINING,
+    authors,
+    cases,
+    compared,
+    compile_side_by_side,
+    inference,
+    start_of,
+    step_of,
+)
+from benchmarks.accelerator_report import TOGETHER, Report, Row, Rows  # noqa: E402
 from benchmarks.measuring import Compiled, compiled, noise, timed_together  # noqa: E402
-from configs import at_grid, smoke, vg_default, vg_grid  # noqa: E402
 from input_pipeline.clip import first_line  # noqa: E402
-from jax_atvg.inference.torch_import import convert  # noqa: E402
-from jax_atvg.models.at_net import ATNet  # noqa: E402
-from jax_atvg.models.discriminator import Discriminator  # noqa: E402
-from jax_atvg.models.precision import cast, traced  # noqa: E402
+from jax_atvg.models.precision import cast, cast_variables  # noqa: E402
 from jax_atvg.models.sizes import PRECISIONS  # noqa: E402
 from jax_atvg.models.vg_net import VGNet  # noqa: E402
 from jax_atvg.programs.chips import peak  # noqa: E402
 from jax_atvg.sharding import data_mesh  # noqa: E402
-from jax_atvg.training.config import Experiment, Mix  # noqa: E402
-from jax_atvg.training.train_step import TrainStep  # noqa: E402
-from tests import formula  # noqa: E402
 from tests.random_variables import random_variables  # noqa: E402
 
-TOGETHER = "back to back"
-# (part, figure, precision) -> (the authors', before), see above.
-ON_H100 = {
-    ("matmul", TOGETHER, "highest"): ("51", "50"),
-    ("matmul", TOGETHER, "default"): ("378", "356"),
-    ("matmul", TOGETHER, "bfloat16"): ("783", "623"),
-    ("gan_bfloat16", TOGETHER, "bfloat16"): ("497 (autocast)", "28.8"),
-    ("gan_bfloat16", "compiling", "bfloat16"): ("", "85 (with lowering)"),
-    ("gan_default", TOGETHER, "default"): ("375 (float32: 417)", ""),
-    ("vg_net", TOGETHER, "default"): ("232 (float32: 257)", "8,796"),
-    ("vg_net", TOGETHER, "bfloat16"): ("319 (autocast)", "15,890"),
-}
-COLUMNS = {  # heading: (key of a line, format)
-    name: (name, "")
-    for name in ("part", "precision", "what", "figure", "unit", "authors", "before")
-}
-
-
-class Row(NamedTuple):  # one measured figure
-    what: str
-    figure: float
-    unit: str
-    precision: str = ""
-
-
-Rows = Iterator[Row]
+GRACE = 15  # seconds after the budget until the process ends
 
 
 # --- the parts ---
@@ -151,45 +133,9 @@ def program(
     measuring.check_finite(result)
 
 
-def experiments(small: bool) -> dict[str, Experiment]:
-    """The training runs whose steps are measured."""
-    change, default = dataclasses.replace, vg_default.get_config()
-    if small:
-        vg, augment = smoke.get_config("vg"), default.data.augment
-        data = change(vg.data, augment=augment, num_frames=2, num_workers=2)
-        vg = change(vg, data=data)
-        return {"gan": vg, "at": smoke.get_config("at"), "default": vg}
-    data = change(default.data, num_frames=8, mix=Mix())
-    default = change(default, batch_size=16, data=data)
-    return {"gan": vg_grid.get_config(), "at": at_grid.get_config(), "default": default}
-
-
-class Step(NamedTuple):
-    """A compiled training step.  batch: of noise."""
-
-    experiment: Experiment
-    built: TrainStep
-    batch: Any
-    made: Compiled
-
-
-STEPS: dict[str, Step] = {}  # several parts take the same
-
-
-def step_of(name: str, precision: str, small: bool) -> Step:
-    experiment = dataclasses.replace(experiments(small)[name], precision=precision)
-    if repr(experiment) not in STEPS:
-        built, batch = measuring.training_step(experiment)
-        state = jax.eval_shape(built.init, experiment.seed)
-        made = compiled(built.step, state, batch, experiment.seed)
-        STEPS[repr(experiment)] = Step(experiment, built, batch, made)
-    return STEPS[repr(experiment)]
-
-
 def training(name: str, precision: str, small: bool) -> Rows:
     """A training step on noise."""
-    step = step_of(name, precision, small)
-    state = step.built.init(step.experiment.seed)
+    step, state = step_of(name, precision, small), start_of(name, small)
 
     def call():
         nonlocal state
@@ -204,45 +150,18 @@ def vg_net(small: bool) -> Rows:
     inputs = noise((1, 128, 128, 3)), noise((1, frames, 136)), noise((1, 136))
     variables = jax.device_put(random_variables(net, *inputs))
     for precision in ("bfloat16", "default"):
-        args = cast_in(variables, precision), *inputs
+        args = cast_variables(variables, precision), *inputs
         made = compiled(inference(net, precision), *args)
         call = functools.partial(made.run, *args)
         yield from program(made, call, precision, small, frames)
 
 
-def cast_in(variables: dict[str, Any], precision: str) -> dict[str, Any]:
-    return variables | {"params": cast(variables["params"], precision)}
-
-
-def inference(net, precision: str):
-    """A network, jitted, whose parameters are cast already."""
-    return jax.jit(traced(data_mesh(jax.devices()[:1]), precision, net.apply))
-
-
-def cases() -> dict[str, tuple]:
-    """(network, its inputs, {our output: theirs in tests/data}), by the names of
-    torch_import.  VG-net's recurrence is over time."""
-    x = formula.inputs()
-    image, frames = (np.moveaxis(p, -3, -1) for p in (x.vg_image, x.disc_frames))
-    drawn = "frames", "attention", "color", "landmark_attention"
-    at, vg = {"coefficients": "at/output"}, {name: f"vg_time/{name}" for name in drawn}
-    disc = {name: f"disc/{name}" for name in ("score", "landmarks")}
-    return {
-        "at_net": (ATNet(), (x.at_example, x.at_audio), at),
-        "vg_net": (VGNet(), (image, x.vg_landmarks, x.vg_example), vg),
-        "discriminator": (Discriminator(), (frames, x.disc_example), disc),
-    }
-
-
 def parity(small: bool) -> Rows:
-    """Of AT-net alone where it is to be quick: the authors' networks are large."""
     stored = dict(np.load(ROOT / "tests" / "data" / "parity_seed3.npz"))
-    chosen = {n: case for n, case in cases().items() if n == "at_net" or not small}
-    variables = {name: convert(name, formula.state_dict(name)) for name in chosen}
-    for precision, name in itertools.product(PRECISIONS, chosen):
-        net, inputs, outputs = chosen[name]
-        output = inference(net, precision)(cast_in(variables[name], precision), *inputs)
-        for ours, theirs in outputs.items():
+    for precision, name in compared(small):
+        made, args = authors(precision, name)
+        output = made.run(*args)
+        for ours, theirs in cases()[name][2].items():
             expected, actual = stored[theirs], np.float64(getattr(output, ours))
             if name == "vg_net" and ours != "landmark_attention":
                 actual = actual[:, :, ::4, ::4]  # every fourth pixel is stored
@@ -260,7 +179,7 @@ def feeding(small: bool) -> Rows:
     workers = usable_workers(step.experiment.data.num_workers)
 
     def pace(batches: Iterator[Any]) -> dict[str, float]:
-        state, steps = step.built.init(step.experiment.seed), 3 if small else 200
+        state, steps = start_of("default", small), 3 if small else 200
         return measuring.pace(step.made.run, state, batches, step.experiment, steps)
 
     mesh, clips = data_mesh(jax.devices()[:1]), (4, 8) if small else (32, 40)
@@ -285,12 +204,11 @@ def feeding(small: bool) -> Rows:
 
 
 def learning(small: bool) -> Rows:
-    steps, begin = 2 if small else 100, None
+    steps = 2 if small else 100
     for precision in PRECISIONS[:0:-1] if small else PRECISIONS[::-1]:
         step = step_of("default", precision, small)
-        begin = begin or step.built.init(step.experiment.seed)
         batches = [brightening(step.batch, seed) for seed in range(4)]
-        state, found = jax.tree.map(jnp.copy, begin), []
+        state, found = start_of("default", small), []
         for batch in itertools.islice(itertools.cycle(batches), steps):
             state, losses = step.made.run(state, batch, step.experiment.seed)
             found.append(losses["vg/pixel"])
@@ -312,28 +230,34 @@ def brightening(like, seed: int):
     return jax.device_put(batch, jax.tree.map(lambda x: x.sharding, like))
 
 
+STEPS = {part: functools.partial(training, *which) for part, which in TRAINING.items()}
 PARTS: dict[str, Callable[[bool], Rows]] = {
     "matmul": matmul,
-    "gan_bfloat16": functools.partial(training, "gan", "bfloat16"),
-    "gan_default": functools.partial(training, "gan", "default"),
     "vg_net": vg_net,
-    "parity": parity,
-    "at_step": functools.partial(training, "at", "default"),
-    "default_step": functools.partial(training, "default", "bfloat16"),
+    "gan_bfloat16": STEPS["gan_bfloat16"],
+    "gan_default": STEPS["gan_default"],
+    "default_step": STEPS["default_step"],
     "feeding": feeding,
+    "parity": parity,
+    "at_step": STEPS["at_step"],
     "learning": learning,
 }
+SIDE_BY_SIDE = "gan_default", "default_step", "feeding", "parity", "at_step"
 
 
-# --- what is printed ---
+# --- the command ---
 
 
-def line(part: str, row: Row, small: bool) -> dict[str, str]:
-    """A row as a line of the table: "15,890", "28.8", "0.000123"."""
-    beside = () if small else ON_H100.get((part, row.what, row.precision), ())
-    digits = ",.0f" if abs(row.figure) >= 1000 else ".3g"
-    texts = part, row.precision, row.what, format(row.figure, digits), row.unit
-    return dict(zip(COLUMNS, (*texts, *beside), strict=False))
+def measure(part: str, report: Report) -> None:
+    """All figures of a part, or why there are none."""
+    try:
+        for row in PARTS[part](report.small):
+            report.measured(part, row)
+    except ModuleNotFoundError as error:
+        report.left_out(part, f"left out: {first_line(error)}")
+    except (Exception, SystemExit) as error:  # others may do all the same
+        report.left_out(part, f"failed: {first_line(error)}")
+        report.failed = True
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -345,47 +269,40 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--small", action="store_true", help="tiny sizes")
     given = parser.parse_args(words)
     measuring.check_folder(parser, "out", given.out)
+    if jax.default_backend() == "cpu" and not given.small:
+        parser.error(
+            "jax finds no GPU or TPU, and a CPU would take hours; install jax for the "
+            "device and look at its driver, or give --small"
+        )
     return given
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Returns the exit code: 1 if a part failed."""
-    given, began, failed = arguments(words), time.perf_counter(), False
+    given = arguments(words)
     if given.small:
         jax.config.update("jax_disable_most_optimizations", True)
     device, about = jax.devices()[0], measuring.machine()
     about["device"] = f"{device.platform} {device.device_kind}"
     about["backend"] = " ".join(device.client.platform_version.split())
     print(*(f"{key}: {value}" for key, value in about.items()), sep="\n")
-    report = {"machine": about, "small": given.small, "rows": [], "left_out": {}}
-    lines = []
-
-    def keep(one: dict[str, str]) -> None:
-        lines.append(dict.fromkeys(COLUMNS, "") | one)
-        print(measuring.table(lines[-1:], COLUMNS).splitlines()[-1], flush=True)
-        report["seconds"] = time.perf_counter() - began
-        given.out.write_text(json.dumps(report, indent=1) + "\n")
-
-    def leave_out(reason: str) -> None:
-        report["left_out"][part] = reason
-        keep({"part": part, "what": reason})
-
-    for part in [name for name in PARTS if name in (given.part or PARTS)]:
-        spent = time.perf_counter() - began
-        if spent >= given.budget:
-            leave_out(f"left out: {spent:.0f} of {given.budget:.0f} s are over")
-            continue
-        try:
-            for row in PARTS[part](given.small):
-                report["rows"].append({"part": part} | row._asdict())
-                keep(line(part, row, given.small))
-        except ModuleNotFoundError as error:
-            leave_out(f"left out: {first_line(error)}")
-        except (Exception, SystemExit) as error:  # others may do all the same
-            leave_out(f"failed: {first_line(error)}")
-            failed = True
-    print(measuring.table(lines, COLUMNS))
-    return 1 if failed else 0
+    report = Report(given.out, given.small, about)
+    parts = [name for name in PARTS if name in (given.part or PARTS)]
+    end = threading.Timer(given.budget + GRACE, report.cut_off, [parts])
+    end.daemon = True
+    end.start()
+    together = [part for part in parts if part in SIDE_BY_SIDE]
+    while parts:
+        if report.seconds() >= given.budget:
+            spent = f"{report.seconds():.0f} of {given.budget:.0f} s are over"
+            report.left_out(parts[0], f"left out: {spent}")
+        else:
+            if parts[0] in together[:1]:
+                compile_side_by_side(together, given.small)
+            measure(parts[0], report)
+        parts.pop(0)
+    end.cancel()
+    return report.end()
 
 
 if __name__ == "__main__":

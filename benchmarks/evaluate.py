@@ -2,6 +2,7 @@
 
     python benchmarks/evaluate.py --data_dir=DATA
     python benchmarks/evaluate.py --data_dir=DATA --workers=0,2,4 --against=../older
+    python benchmarks/evaluate.py --data_dir=DATA --parts
 
 Every run is a process of its own that evaluates few or more clips; what a clip costs is
 the difference, and the rest is the start (imports, the bundle, worker processes, the
@@ -11,17 +12,26 @@ run before, that is not counted, fills the cache of compiled programs.
 core s: processor seconds, user and system, of the process and its workers.
 of the first: core s a clip, divided by those of the first row.
 against: another checkout of this project, with its defaults; the first row then.
+
+With --parts the parts of an evaluation run one after the other in this process instead,
+each to its end before the next begins, and the table says what each costs.  The first
+clip is not counted.  on a device: JAX computes it, so that where there is a GPU or TPU
+it takes that one's time, but for what the host spends on starting it and on fetching
+the result; on the host: what processors compute everywhere.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
+import pickle
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -36,6 +46,13 @@ COLUMNS = {  # heading: (key of a summary, format)
     "core s, start": ("start_core_s", ".1f"),
     "s, start": ("start_wall_s", ".1f"),
     "of the first": ("ratio", ".2f"),
+}
+HOST, DEVICE = "on the host", "on a device"
+PARTS = {
+    "part": ("name", ""),
+    "computed": ("where", ""),
+    "core s a clip": ("core_s", ".2f"),
+    "s a clip": ("wall_s", ".2f"),
 }
 
 
@@ -89,6 +106,8 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
                 command = [sys.executable, program.resolve(), "evaluate", *flags]
                 command += [f"--data_dir={given.data_dir.resolve()}", "--out=report"]
                 command += [f"--limit={n}", *given.flag]
+                if given.bundle:
+                    command.append(f"--bundle={given.bundle.resolve()}")
                 cost = run([str(word) for word in command], pathlib.Path(folder))
                 if turn:
                     found.append(cost)
@@ -104,9 +123,116 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+# --- its parts ---
+
+
+class Part(NamedTuple):
+    """Of an evaluation; what it costs a clip, in seconds."""
+
+    name: str
+    where: str
+    core_s: float
+    wall_s: float
+
+
+def parts(given: argparse.Namespace) -> list[Part]:
+    """Every part, and the sums of all and of what stays on the host."""
+    import jax
+
+    from input_pipeline.training_data import dataset
+    from jax_atvg.evaluation import evaluate, identity, pixels, scores, scoring
+    from jax_atvg.evaluation.synthesis import Synthesis
+    from jax_atvg.inference.bundle import load_bundle
+    from jax_atvg.resources import DEFAULT_BUNDLE
+
+    bundle = load_bundle(given.bundle or DEFAULT_BUNDLE)
+    clips = dataset.open_clips(given.data_dir, "validation")
+    other = evaluate.other_clips(clips.speakers)
+    synthesis = Synthesis(bundle, batch_size=1)
+    weights = jax.device_put(identity.read_weights(identity.model_path()))
+    of_clips = []
+    for index in evaluate.choose(clips.speakers, (), given.clips[1] + 1):
+        found = []
+        of_clips.append(found)
+        with timed(found, "clips read and decoded", HOST):
+            take = evaluate.read_take(clips, index, other[index])
+        if not synthesis.warm:
+            synthesis([take])  # compiles
+        synthesis.networks = networks = Again(synthesis.networks)
+        with timed(found, "networks, all modes", DEVICE):
+            synthesis([take])
+        networks.made.reverse()
+        networks.over = True
+        with timed(found, "their inputs and outputs", HOST):
+            (made,) = synthesis([take])
+        synthesis.networks = networks.networks
+        whole, host = found[-2:]
+        core_s, wall_s = whole.core_s - host.core_s, whole.wall_s - host.wall_s
+        found[-2] = whole._replace(core_s=core_s, wall_s=wall_s)
+        case = evaluate.case_of(bundle, take, made)
+        with timed(found, "handed to a worker", HOST):
+            pickle.loads(pickle.dumps(case))
+        with timed(found, "PSNR, SSIM", DEVICE):
+            pixels.finish(scoring.begin_pixels(case, synthesis.device))
+        with timed(found, "dlib's points, CPBD, other scores", HOST):
+            _, faces = scores.host_scores(case)
+        with timed(found, "face embedding", DEVICE):
+            identity.likeness(weights, faces)
+    rows = [
+        combined(one[0].name, one[0].where, one, statistics.mean)
+        for one in zip(*of_clips[1:], strict=True)
+    ]
+    on_host = [part for part in rows if part.where == HOST]
+    sums = combined("all", "", rows, sum), combined(HOST, "", on_host, sum)
+    return [*rows, *sums]
+
+
+class Again:
+    """Networks that remember what they make and, once they are `over`, hand that out
+    in place of computing: the last of `made` first."""
+
+    def __init__(self, networks: Any):
+        self.networks, self.over, self.made = networks, False, []
+
+    def speak(self, *inputs: Any) -> Any:
+        return self._called("speak", inputs)
+
+    def draw(self, *inputs: Any) -> Any:
+        return self._called("draw", inputs)
+
+    def _called(self, name: str, inputs: Any) -> Any:
+        if self.over:
+            return self.made.pop()
+        self.made.append(getattr(self.networks, name)(*inputs))
+        return self.made[-1]
+
+
+@contextlib.contextmanager
+def timed(found: list[Part], name: str, where: str) -> Iterator[None]:
+    """Adds what is done under it to the parts found."""
+    core, wall = time.process_time(), time.perf_counter()
+    yield
+    core, wall = time.process_time() - core, time.perf_counter() - wall
+    found.append(Part(name, where, core, wall))
+
+
+def combined(
+    name: str, where: str, some: Sequence[Part], how: Callable[[list[float]], float]
+) -> Part:
+    return Part(
+        name, where, how([x.core_s for x in some]), how([x.wall_s for x in some])
+    )
+
+
+# --- the command ---
+
+
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", type=pathlib.Path, required=True)
+    parser.add_argument(
+        "--bundle", type=pathlib.Path, help="the default model unless given"
+    )
     parser.add_argument("--workers", default="0,2", help="as 0,2,4")
     parser.add_argument("--against", type=pathlib.Path, help="another checkout")
     parser.add_argument("--clips", default="2,6", help="few and more")
@@ -117,6 +243,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         default=[],
         help="of evaluate, as --flag=--split=test",
     )
+    parser.add_argument("--parts", action="store_true", help="what each part costs")
     parser.add_argument("--json", type=pathlib.Path, help="the figures are kept there")
     given = parser.parse_args(words)
     check_flags(parser, given, "turns")
@@ -131,10 +258,17 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
+    from jax_atvg.cli.machine import set_up_jax
+
     given = arguments()
     figures = {"machine": machine(), "clips": given.clips}
-    figures["programs"] = measure(given)
-    print(table(figures["programs"], COLUMNS))
+    if given.parts:
+        set_up_jax()
+        figures["parts"] = [part._asdict() for part in parts(given)]
+        print(table(figures["parts"], PARTS))
+    else:
+        figures["programs"] = measure(given)
+        print(table(figures["programs"], COLUMNS))
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -29,6 +29,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from configs import vg_default
 from input_pipeline.training_data import dataset, loader, sampling, synthetic
 from input_pipeline.training_data.augment import Strength
+from input_pipeline.training_data.batches import num_bytes
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "a prepared dataset; else synthetic")
 SPLIT = flags.DEFINE_string("split", "train", "the split to read")
@@ -105,13 +106,6 @@ def seconds_held(batches, pause: float, count: int) -> float:
     return statistics.median(held)
 
 
-def size(batch) -> int:
-    """Bytes of all arrays of a batch."""
-    if isinstance(batch, tuple):
-        return sum(map(size, batch))
-    return 0 if batch is None else batch.nbytes
-
-
 def report(name: str, pace: float, held: float) -> str:
     return f"{name:12s} {pace:8.0f} frames/s, next holds {1e3 * held:.2f} ms"
 
@@ -137,7 +131,7 @@ def main(_):
                 pace, of_a_core = speeds(batches, count)
                 pause = 1.5 * BATCH_SIZE.value * (NUM_FRAMES.value + 1) / pace
                 held = seconds_held(batches, pause, min(count, 20))
-                bytes_a_batch = size(next(batches))
+                bytes_a_batch = num_bytes(next(batches))
             print(f"turn {turn + 1}  {report(name, pace, held)}, "
                   f"{bytes_a_batch / 1e6:.1f} MB a batch"
                   + ("" if WORKERS.value else f", {of_a_core:.0f} frames a core second")

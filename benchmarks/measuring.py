@@ -47,7 +47,7 @@ def training_step(experiment, devices=None):
     if getattr(batch, "colour", None) is not None:  # noise would make it infinite
         ones = jax.tree.map(jax.numpy.ones_like, batch.colour)
         batch = batch._replace(colour=ones._replace(offset=0 * ones.offset))
-    return step_of, to_devices(batch, mesh)
+    return step_of, to_devices(jax.tree.map(np.asarray, batch), mesh)
 
 
 def training_of(experiment, devices=None) -> Callable[[], Any]:

@@ -1,5 +1,6 @@
 """What a program runs on, in words."""
 
+import importlib.util
 import os
 import pathlib
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from typing import Any
 
 # Where Linux shows the drivers of NVIDIA's and AMD's GPUs.
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
+CUDA_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 # What jax makes of float32 products by default.
 PRODUCTS = {"gpu": "TF32", "tpu": "bfloat16"}
 
@@ -37,10 +39,15 @@ def unused_gpu() -> str | None:
     found = [path for path in GPU_DRIVERS if pathlib.Path(path).exists()]
     if not found or os.environ.get("JAX_PLATFORMS") or jax.default_backend() != "cpu":
         return None
+    remedy = 'pip install "jax[cuda13]" (NVIDIA)'
+    if any(map(importlib.util.find_spec, CUDA_PLUGINS)):
+        remedy = (
+            "jax's plugin for CUDA is installed, so look at the driver with nvidia-smi: "
+            "CUDA 13 needs 580 or newer, and jax[cuda12] serves older ones"
+        )
     return (
         f"a GPU is in this machine ({found[0]}), but jax has no backend for it and "
-        'computes on the CPU; pip install "jax[cuda13]" (NVIDIA), or set '
-        "JAX_PLATFORMS=cpu if that is wanted"
+        f"computes on the CPU; {remedy}, or set JAX_PLATFORMS=cpu if that is wanted"
     )
 
 

@@ -4,7 +4,10 @@ Of n processes, process i gets the i-th of n equal blocks of rows, so that the b
 order are the global batch, whatever n is.
 """
 
+import pathlib
+import shutil
 import signal
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +19,10 @@ from input_pipeline.clip import InputError
 from input_pipeline.workers import cores, end_with_parent
 
 FEWEST_CORES = 4  # on fewer, workers only take time from the training process
-MOST_WORKERS = 15
+MOST_WORKERS = 15  # for a device
+SHARED = pathlib.Path("/dev/shm")  # Linux's shared memory, where workers put batches
+HELD = 3  # batches that a worker holds there at most
+KILLED = "Worker process was terminated unexpectedly"  # as grain says it
 
 
 class Batches(grain.DatasetIterator):
@@ -34,12 +40,19 @@ class Batches(grain.DatasetIterator):
         self._next_batch, self._running = 0, None
 
     def __next__(self) -> Any:
-        """The next batch.  InputError: a clip cannot be read; the message names it."""
+        """The next batch.  InputError: a clip cannot be read, and the message names it;
+        or a worker was killed."""
         self.start_prefetch()
         try:
             batch = next(self._running)
-        except BaseException:
+        except BaseException as error:
             self._stop()  # the next call starts again at this batch
+            if isinstance(error, RuntimeError) and KILLED in str(error):
+                raise InputError(
+                    "config.data.num_workers: one of these processes was killed, "
+                    "perhaps for lack of memory or of room in /dev/shm (containers: "
+                    "--shm-size=8g); take fewer"
+                ) from error
             raise
         self._next_batch += 1
         return batch
@@ -126,14 +139,39 @@ def pipeline(
     return grain.experimental.ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=1)
 
 
-def usable_workers(asked: int) -> int:
+def usable_workers(asked: int, devices: int = 1) -> int:
     """How many worker processes there are to be: as many as asked for, or, if that is
-    -1, one for each core but one that this process may use, 15 at most; none where
-    these are fewer than four."""
+    -1, one for each core but one that this process may use, at most 15 for each of the
+    devices that it feeds; none where these cores are fewer than four."""
     if asked >= 0:
         return asked
     usable = cores()
-    return min(usable - 1, MOST_WORKERS) if usable >= FEWEST_CORES else 0
+    most = MOST_WORKERS * devices
+    return min(usable - 1, most) if usable >= FEWEST_CORES else 0
+
+
+def that_fit(workers: int, size: int) -> int:
+    """As many of the workers as there is shared memory for; warns if these are fewer.
+    size: of a batch, bytes."""
+    if not (workers and SHARED.is_dir()):
+        return workers
+    free = shutil.disk_usage(SHARED).free
+    fit = min(workers, free // (HELD * size))
+    if fit < workers:
+        warnings.warn(
+            f"{fit} of {workers} worker processes: each needs {HELD * size / 1e6:.0f} "
+            f"MB in {SHARED}, which has {free / 1e6:.0f} MB free; enlarge it "
+            "(containers: --shm-size=8g)",
+            stacklevel=2,
+        )
+    return fit
+
+
+def num_bytes(batch) -> int:
+    """Of a tree of arrays, as stack takes them."""
+    if isinstance(batch, tuple):
+        return sum(map(num_bytes, batch))
+    return 0 if batch is None else np.asarray(batch).nbytes
 
 
 def _start_worker(*_) -> None:

@@ -23,7 +23,9 @@ from input_pipeline.training_data.augment import Strength
 from input_pipeline.training_data.batches import (
     Batches,
     local_rows,
+    num_bytes,
     pipeline,
+    that_fit,
     usable_workers,
 )
 
@@ -93,6 +95,9 @@ def training_batches(
     def open_at(first: int) -> grain.IterDataset:
         endless = sys.maxsize // batch_size
         workers = usable_workers(num_workers)
+        if workers:
+            one = num_bytes(example(first * batch_size + rows[0]))
+            workers = that_fit(workers, one * len(rows))
         return pipeline(
             example, first, endless, rows, batch_size, num_threads, workers, place
         )

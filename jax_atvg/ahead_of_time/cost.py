@@ -17,7 +17,7 @@ import jax
 
 from input_pipeline.clip import InputError, Pca, first_line
 from input_pipeline.files import replacing
-from jax_atvg.programs.chips import CHIPS, GPUS, Chip
+from jax_atvg.programs.chips import CHIPS, GPUS, Chip, in_precision
 from jax_atvg.programs.hlo import Program, flops_of
 from jax_atvg.sharding import data_mesh
 from jax_atvg.training.config import Experiment
@@ -253,10 +253,13 @@ def efficiency(cost: Cost, chip: Chip) -> dict[int, float]:
 def report(experiment: Experiment, cost: Cost, topology: str) -> dict[str, Any]:
     """Cost and prediction as a tree for JSON.
 
-    prediction: None for devices that chips.py does not know.
+    prediction: None for devices whose peak in the experiment's precision chips.py does
+    not know.
     """
     found = dataclasses.asdict(cost) | {"topology": topology, "memory": cost.memory}
-    chip = CHIPS.get(cost.device_kind)
+    if known := CHIPS.get(cost.device_kind):
+        found["chip"] = known._asdict()
+    chip = in_precision(cost.device_kind, experiment.precision)
     if chip is None:
         return found | {"prediction": None}
     seconds = predict(cost, chip)
@@ -270,7 +273,7 @@ def report(experiment: Experiment, cost: Cost, topology: str) -> dict[str, Any]:
         "clips": clips,
         "hours": clips / rate / 3600,
     }
-    return found | {"chip": chip._asdict(), "prediction": prediction}
+    return found | {"prediction": prediction}
 
 
 def plain_text(found: dict[str, Any]) -> str:
@@ -303,6 +306,8 @@ def plain_text(found: dict[str, Any]) -> str:
             rows.append((f"efficiency on {n} chips", f"{share:.1%}"))
         clips = f"{prediction['clips']:,} clips"
         rows.append(("the config's run", f"{prediction['hours']:.3g} h ({clips})"))
+    elif chip:
+        rows.append(("predicted: step", "no peak of products in float32 is known"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 

@@ -115,7 +115,7 @@ class Synthesis:
         if not landmarks_only:
             drawn["end_to_end"] = draw(spoken[""])
         self.seconds += time.perf_counter() - begin
-        self.made += spoken[""].shape[1] * self.batch_size
+        self.made += sum(len(take.frames) for take in takes[:count])
         if all(take.other_sound is not None for take in takes):
             spoken["_shuffled"] = speak([take.other_sound for take in takes])
         if not (landmarks_only or self.end_to_end_only):

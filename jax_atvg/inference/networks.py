@@ -32,7 +32,7 @@ from jax_atvg.inference.predict import (
 )
 from jax_atvg.inference.rows import Part, assign
 from jax_atvg.models.lstm import LstmState
-from jax_atvg.models.precision import cast, traced
+from jax_atvg.models.precision import cast_variables, traced
 from jax_atvg.sharding import data_mesh, replicated, split
 
 CHUNK = 16  # frames per call of the networks
@@ -104,7 +104,7 @@ class Networks:
         self.batch_size = -(-max(batch_size, 1) // mesh.size) * mesh.size
         self.bundle = dataclasses.replace(bundle, variables={})
         at_net, vg_net = (
-            variables | {"params": cast(variables["params"], precision)}
+            cast_variables(variables, precision)
             for variables in map(bundle.variables.get, ("at_net", "vg_net"))
         )
         weights = Weights(at_net, vg_net, bundle.pca, bundle.boost)

@@ -164,7 +164,9 @@ def spoken_landmarks(
     movement = spoken - photo.coefficients[:, None]
     # In this form e = 1 changes no bit.
     more = jnp.reshape(jnp.asarray(expressiveness, spoken.dtype) - 1, (-1, 1, 1))
-    return pca.reconstruct(spoken + more * movement) + photo.own[:, None]
+    with jax.default_matmul_precision("highest"):  # landmarks are float32
+        landmarks = pca.reconstruct(spoken + more * movement)
+    return landmarks + photo.own[:, None]
 
 
 def first_state(at_net: ATNet, vg_net: VGNet, batch_size: int = 1) -> State:

@@ -17,6 +17,7 @@ from jax_atvg.models.layers import (
     Dense,
     Mlp,
     Norm,
+    SpectralNorm,
     wide,
 )
 from jax_atvg.models.lstm import Lstm, LstmState
@@ -101,8 +102,7 @@ class FrameEncoder(nn.Module):
             """Applies a layer, its kernel divided by its spectral norm if asked to."""
             if not self.spectral_norm:
                 return layer(*inputs)
-            bounded = nn.SpectralNorm(layer, collection_name="batch_stats")
-            return bounded(*inputs, update_stats=train)
+            return SpectralNorm(layer)(*inputs, update_stats=train)
 
         first = Conv(self.width, strides=2, torch_init=True, name="conv_0")
         x = nn.relu(run(first, x))

@@ -293,6 +293,18 @@ class Dense(nn.Module):
         return x @ kernel + self.param("bias", bias_init, (self.features,))
 
 
+class SpectralNorm(nn.SpectralNorm):
+    """A layer whose kernel is divided by its spectral norm (Miyato et al. 2018).
+
+    flax's, but that the kernel keeps its precision: the estimate of its norm is
+    float32, and would make the product float32 as well.
+    """
+
+    def _spectral_normalize(self, path, vs, update_stats):
+        divided = super()._spectral_normalize(path, vs, update_stats)
+        return divided.astype(vs.dtype)
+
+
 class Mlp(nn.Module):
     """Linear layers, each followed by a ReLU."""
 

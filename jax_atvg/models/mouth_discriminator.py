@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from input_pipeline.clip import MOUTH, NUM_POINTS
 from jax_atvg.arrays import Array, Landmarks, Video
-from jax_atvg.models.layers import Conv
+from jax_atvg.models.layers import Conv, SpectralNorm
 from jax_atvg.models.sizes import MouthDiscriminatorSizes
 
 STRIDES = (2, 2, 2, 1)
@@ -40,19 +40,15 @@ class MouthDiscriminator(MouthDiscriminatorSizes, nn.Module):
     ) -> Judgement:
         """crops: in [-1,1], see mouth_crops.  train: take a step of the power iteration
         towards the spectral norms."""
-
-        def bounded(layer: nn.Module, x: Array) -> Array:
-            norm = nn.SpectralNorm(layer, collection_name="batch_stats")
-            return norm(x, update_stats=train)
-
         x, features = crops, []
         for i, stride in enumerate(STRIDES):
             channels, name = self.width * 2 ** min(i, 2), f"conv_{i}"
             layer = Conv(channels, strides=stride, torch_init=True, name=name)
-            x = nn.leaky_relu(bounded(layer, x), 0.2)
+            x = nn.leaky_relu(SpectralNorm(layer)(x, update_stats=train), 0.2)
             features.append(x)
         head = Conv(1, torch_init=True, name="score_head")
-        return Judgement(bounded(head, x)[..., 0], tuple(features))
+        logits = SpectralNorm(head)(x, update_stats=train)[..., 0]
+        return Judgement(logits, tuple(features))
 
 
 def mouth_crops(

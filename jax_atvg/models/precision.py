@@ -34,6 +34,11 @@ def cast(params: Any, precision: str) -> Any:
     return jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
 
 
+def cast_variables(variables: dict[str, Any], precision: str) -> dict[str, Any]:
+    """A network's variables with its parameters cast; running statistics stay."""
+    return variables | {"params": cast(variables["params"], precision)}
+
+
 def traced(mesh: Mesh, precision: str, function: Callable) -> Callable:
     """The function, to be traced with the precision's products and with the form of
     convolutions for the mesh's devices."""

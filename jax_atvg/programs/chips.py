@@ -38,15 +38,21 @@ CHIPS = {  # by jax's device_kind
 }
 
 
-def peak(kind: str, precision: str) -> float | None:
-    """The operations a second of a chip in a precision of models/precision.py: of what
-    the matrix units multiply, bfloat16 or, half as fast, TF32.  None: of float32, which
-    they do not, or of a device that is not known.  kind: jax's device_kind."""
+def in_precision(kind: str, precision: str) -> Chip | None:
+    """The chip with the flops of a precision of models/precision.py: of what the matrix
+    units multiply, bfloat16 or, half as fast, TF32.  None: of float32, which they do
+    not, or of a device that is not known.  kind: jax's device_kind."""
     chip = CHIPS.get(kind)
     if chip is None or precision == "highest":
         return None
     tf32 = precision == "default" and kind.startswith("NVIDIA")
-    return chip.flops / 2 if tf32 else chip.flops
+    return chip._replace(flops=chip.flops / 2) if tf32 else chip
+
+
+def peak(kind: str, precision: str) -> float | None:
+    """The operations a second of in_precision; None where it is None."""
+    chip = in_precision(kind, precision)
+    return chip and chip.flops
 
 
 class Gpu(NamedTuple):

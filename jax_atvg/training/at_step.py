@@ -46,9 +46,10 @@ def error(nets: AtNets, predicted: Coefficients, target: Coefficients) -> Scalar
     """The loss of coefficients, or of the landmarks they stand for."""
     if nets.loss.target == "coefficients":
         return coefficient_loss(predicted, target)
+    with jax.default_matmul_precision("highest"):  # as losses are
+        landmarks = nets.pca.reconstruct(predicted), nets.pca.reconstruct(target)
     return at_landmark_loss(
-        nets.pca.reconstruct(predicted),
-        nets.pca.reconstruct(target),
+        *landmarks,
         mouth_weight=nets.loss.mouth_weight,
         velocity_weight=nets.loss.velocity_weight,
         closed_weight=nets.loss.closed_weight,

@@ -109,8 +109,8 @@ class Data:
     other; "sqrt" lies half-way.  augment: how strongly examples are changed.
     validation_clips: how many are scored during training, 0 for all.
     num_workers: processes beside the training one that make its batches; -1: one for
-    each usable core but one, 15 at most, and none on fewer than four cores; 0: none,
-    num_threads threads of the training one do.
+    each usable core but one, at most 15 for each device, and none on fewer than four
+    cores; 0: none, num_threads threads of the training one do.
     synthetic: so many drawn clips in place of a dataset, 0 for none.
     """
 

@@ -116,7 +116,7 @@ def training_loop(
         )
         stack.enter_context(bar)
         stopping = stack.enter_context(Stopping(bar.say))
-        score, picture = validator(step_of.nets, mesh), painter(step_of.nets)
+        score, picture = validator(step_of.nets, mesh), painter(step_of.nets, mesh)
         tracing = Tracing(workdir, profile if first else None)
         stack.callback(tracing.stop)
         pending = Pending(

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from input_pipeline.clip import EvaluationBatch, InputError, Pca
 from input_pipeline.training_data import dataset, loader, synthetic
+from input_pipeline.training_data.batches import usable_workers
 from input_pipeline.training_data.fingerprint import fingerprint
 from jax_atvg import machine
 from jax_atvg.sharding import data_mesh, to_devices
@@ -141,7 +142,7 @@ def training_batches(experiment: Experiment, clips, pca: Pca, mesh: Mesh):
         mix=data.mix.shares(),
         augment=data.augment,
         from_rest=experiment.at_net.from_rest,
-        num_workers=data.num_workers,
+        num_workers=usable_workers(data.num_workers, len(mesh.local_devices)),
         place=functools.partial(to_devices, mesh=mesh),
         **this_process(experiment),
     )

@@ -15,7 +15,7 @@ from input_pipeline.clip import EvaluationBatch, VgBatch
 from input_pipeline.faces.drawing import draw_lines
 from input_pipeline.faces.landmarks import to_pixels
 from input_pipeline.media.image import to_u8
-from jax_atvg.models.precision import traced
+from jax_atvg.models.precision import cast_variables, traced
 from jax_atvg.sharding import on_one_device, replicated, split, to_devices
 from jax_atvg.training.losses import landmark_distance
 from jax_atvg.training.pictures import with_float_pictures
@@ -43,6 +43,7 @@ def validator(nets: Nets, mesh: Mesh) -> Callable[[State, Iterable], float]:
     shardings = {"in_shardings": (whole, whole, split(mesh)), "out_shardings": whole}
 
     def added(totals: Float[Array, "2"], variables, batch: EvaluationBatch):
+        variables = cast_variables(variables, nets.precision)
         error = frame_errors(nets, variables, batch)
         valid = batch.frame_valid * batch.valid[:, None]
         error = jnp.where(valid > 0, error, 0.0)
@@ -80,7 +81,8 @@ def frame_errors(nets: Nets, variables, batch: EvaluationBatch) -> Float[Array, 
         output = nets.net.apply(variables, inputs.example, inputs.audio)
         error = output.coefficients - inputs.coefficients
         if nets.loss.target == "landmarks":
-            moved = error @ nets.pca.components.T
+            with jax.default_matmul_precision("highest"):
+                moved = error @ nets.pca.components.T
             return landmark_distance(moved, nets.loss.mouth_weight)
         return jnp.mean(error**2, -1)
     inputs = with_float_pictures(batch.vg)
@@ -90,16 +92,18 @@ def frame_errors(nets: Nets, variables, batch: EvaluationBatch) -> Float[Array, 
     return jnp.mean(jnp.abs(output.frames - inputs.frames), (2, 3, 4))
 
 
-def painter(nets: Nets) -> Callable[[State, VgBatch], np.ndarray | None]:
+def painter(nets: Nets, mesh: Mesh) -> Callable[[State, VgBatch], np.ndarray | None]:
     """(state, batch) -> u8: the batch's first clip, four of its frames a column: photo,
     target, generated, attention, colour, landmarks.  None for AT-net.
 
-    Compiled when it is first called.  One process's, on its first device.
+    Compiled when it is first called.  One process's, on its first device.  mesh: that
+    of the training.
     """
 
     def paint(variables, batch: VgBatch) -> UInt8[Array, "H W 3"]:
         """All but the landmarks."""
         batch = with_float_pictures(batch)
+        variables = cast_variables(variables, nets.precision)
         output = nets.vg_net.apply(
             variables, batch.image, batch.landmarks, batch.example
         )
@@ -111,7 +115,7 @@ def painter(nets: Nets) -> Callable[[State, VgBatch], np.ndarray | None]:
             columns.append(jnp.concatenate(rows))
         return to_u8(jnp.concatenate(columns, 1))
 
-    compiled = jax.jit(paint)
+    compiled = jax.jit(traced(mesh, nets.precision, paint))
 
     def picture(state: State, batch) -> np.ndarray | None:
         if isinstance(nets, AtNets):

@@ -2,6 +2,7 @@
 out.  No timing is asserted."""
 
 import json
+import os
 import subprocess
 import sys
 import types
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks import accelerator, measuring
-from benchmarks.accelerator import Row
+from benchmarks import accelerator_programs as programs
+from benchmarks.accelerator_report import Row, line
+from jax_atvg.models.sizes import PRECISIONS
 from jax_atvg.training.pictures import with_float_pictures
 from tests.conftest import ROOT
 
@@ -93,7 +96,7 @@ def test_a_line_a_figure_as_it_is_measured_and_one_table_last(small):
 
 def test_all_of_the_authors_outputs_have_one_of_ours():
     stored = np.load(ROOT / "tests" / "data" / "parity_seed3.npz")
-    for net, inputs, outputs in accelerator.cases().values():
+    for net, inputs, outputs in programs.cases().values():
         shapes = jax.eval_shape(
             lambda x, net=net: net.init_with_output(jax.random.key(0), *x)[0], inputs
         )
@@ -105,7 +108,7 @@ def test_all_of_the_authors_outputs_have_one_of_ours():
 
 
 def test_full_sizes_are_the_authors_and_the_default_models():
-    full = accelerator.experiments(small=False)
+    full = programs.experiments(small=False)
     sizes = {n: (x.batch_size, x.data.num_frames) for n, x in full.items()}
     assert sizes == {"gan": (10, 16), "at": (16, 16), "default": (16, 8)}
     assert full["gan"].vg_net.width == 64 and full["default"].vg_net.num_blocks == 4
@@ -129,9 +132,9 @@ def test_mfu_and_the_authors_figure_stand_in_the_table(monkeypatch):
     found = {row.what: row.figure for row in rows}
     assert found["MFU"] == 200 and found["peak memory"] == 3
     assert found["temporaries"] == 1 and found["FLOP"] == 989
-    line = accelerator.line("gan_bfloat16", rows[4], small=False)
-    assert line["figure"] == "500" and line["unit"] == "ms a step"
-    assert line["authors"] == "497 (autocast)" and line["before"] == "28.8"
+    shown = line("gan_bfloat16", rows[4], small=False)
+    assert shown["figure"] == "500" and shown["unit"] == "ms a step"
+    assert shown["authors"] == "497 (autocast)" and shown["before"] == "28.8"
     frames = accelerator.program(made, lambda: np.ones(1), "bfloat16", False, 75)
     assert list(frames)[4] == Row("back to back", 150, "frames/s", "bfloat16")
 
@@ -180,16 +183,73 @@ def test_a_part_that_cannot_end_does_not_hide_the_others(call, monkeypatch, caps
     assert code == 0 and list(report["left_out"]) == ["missing"]
 
 
+CUT_OFF = """
+import sys, time
+for name in ("grain", "orbax", "tensorflow_datasets", "cv2", "python_speech_features",
+             "dlib", "librosa", "av", "skimage", "matplotlib", "soundfile"):
+    sys.modules[name] = None
+from benchmarks import accelerator
+from benchmarks.accelerator_report import Row
+
+def slow(small):
+    yield Row("before", 1.0, "s")
+    time.sleep(600)
+
+accelerator.GRACE = 0
+parts = "matmul", "feeding"
+accelerator.PARTS = {name: accelerator.PARTS[name] for name in parts}
+accelerator.PARTS |= {"slow": slow, "never": slow}
+sys.exit(accelerator.main(["--small", "--budget=15", "--out=out.json"]))
+"""
+
+
+def test_what_takes_too_long_is_cut_off_and_the_table_is_printed(tmp_path):
+    """On a machine that has no other libraries than those that are always needed."""
+    done = subprocess.run(
+        [sys.executable, "-c", CUT_OFF],
+        cwd=tmp_path,
+        env=dict(os.environ) | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert done.returncode == 0
+    assert [row["part"] for row in report["rows"]] == 3 * ["matmul"] + ["slow"]
+    assert list(report["left_out"]) == ["feeding", "slow", "never"]
+    assert report["left_out"]["slow"].startswith("cut off after ")
+    assert "before" in done.stdout.splitlines()[-3]  # of the table
+
+
+def test_programs_are_compiled_side_by_side_and_once(monkeypatch):
+    """What the parts take later is what was made before."""
+    monkeypatch.setattr(programs, "MADE", {})
+    programs.compile_side_by_side(["at_step", "parity"], small=True)
+    made = dict(programs.MADE)
+    assert len(made) == 2 + 1 + len(PRECISIONS)  # step, start; weights, programs
+    list(accelerator.parity(small=True))
+    list(accelerator.PARTS["at_step"](True))
+    assert made.keys() == programs.MADE.keys()
+    assert all(programs.MADE[name] is one for name, one in made.items())
+
+
+def test_a_cpu_is_refused_but_for_tiny_sizes(capsys):
+    with pytest.raises(SystemExit) as stop:
+        accelerator.arguments([])
+    assert stop.value.code == 2
+    assert "jax finds no GPU or TPU" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["--part=x"], ["--out=/no/such/folder/x.json"]])
 def test_bad_flags_end_with_exit_code_2(words):
     with pytest.raises(SystemExit) as stop:
-        accelerator.arguments(words)
+        accelerator.arguments(["--small", *words])
     assert stop.value.code == 2
 
 
 def test_the_light_of_a_batch_of_noise_stays_as_it_is():
     """A colour of noise has a negative gamma, which makes black infinitely bright."""
-    experiment = accelerator.experiments(small=True)["default"]
+    experiment = programs.experiments(small=True)["default"]
     _, batch = measuring.training_step(experiment)
     as_it_is = with_float_pictures(batch._replace(colour=None))
     for x, y in zip(with_float_pictures(batch), as_it_is, strict=True):

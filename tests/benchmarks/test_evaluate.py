@@ -38,10 +38,22 @@ def test_it_measures_a_tiny_evaluation(tmp_path, monkeypatch):
     save_bundle(small_bundle(), tmp_path / "bundle")
     write_dataset(tmp_path, train=SyntheticClips(1, 8), validation=SyntheticClips(2, 8))
     words = [f"--data_dir={tmp_path}", "--workers=0", "--clips=1,2", "--turns=1"]
-    words += [f"--flag=--bundle={tmp_path / 'bundle'}", "--flag=--landmarks_only"]
+    words += [f"--bundle={tmp_path / 'bundle'}", "--flag=--landmarks_only"]
     (figures,) = evaluate.measure(evaluate.arguments(words))
     assert figures["name"] == "workers 0" and figures["ratio"] == 1
     assert "workers 0" in measuring.table([figures], evaluate.COLUMNS)
+
+
+def test_the_parts_of_an_evaluation_are_measured_and_summed(tmp_path):
+    save_bundle(small_bundle(), tmp_path / "bundle")
+    write_dataset(tmp_path, train=SyntheticClips(1, 8), validation=SyntheticClips(3, 8))
+    words = [f"--data_dir={tmp_path}", f"--bundle={tmp_path / 'bundle'}", "--parts"]
+    *rows, total, on_host = evaluate.parts(evaluate.arguments([*words, "--clips=1,2"]))
+    assert len({row.name for row in rows}) == len(rows) == 7
+    assert {row.where for row in rows} == {evaluate.HOST, evaluate.DEVICE}
+    assert total.core_s == sum(row.core_s for row in rows) > 0
+    assert on_host.wall_s == sum(x.wall_s for x in rows if x.where == evaluate.HOST)
+    assert 0 < on_host.wall_s < total.wall_s
 
 
 def test_a_program_that_fails_is_told_with_what_it_said(tmp_path):

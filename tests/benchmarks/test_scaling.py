@@ -1,10 +1,12 @@
 """benchmarks/scaling.py: its table, tiny steps.  No timing is asserted."""
 
+import dataclasses
 import subprocess
 
+import jax
 import pytest
 
-from benchmarks import scaling
+from benchmarks import measuring, scaling
 from configs import smoke
 
 
@@ -13,6 +15,14 @@ def test_a_layout_is_measured():
     seconds = scaling.measure(smoke.get_config("at"), batch=1, repeats=2)
     assert set(seconds) == {"spread", "plain"}
     assert all(len(found) == 2 and min(found) > 0 for found in seconds.values())
+
+
+def test_every_device_has_its_own_clips_before_the_step():
+    """Else each timed step would send them there first."""
+    experiment = dataclasses.replace(smoke.get_config("at"), batch_size=6)
+    _, batch = measuring.training_step(experiment, jax.devices()[:2])
+    for x in jax.tree.leaves(batch):
+        assert [len(shard.data) for shard in x.addressable_shards] == [3, 3]
 
 
 def test_a_ratio_is_of_neighbours_in_time():

@@ -50,7 +50,10 @@ def test_a_gpu_that_jax_cannot_use_is_warned_of(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     assert machine.unused_gpu() is None
     driver.touch()
+    monkeypatch.setattr(machine, "CUDA_PLUGINS", ("no_such_plugin",))
     assert 'pip install "jax[cuda13]"' in machine.unused_gpu()
+    monkeypatch.setattr(machine, "CUDA_PLUGINS", ("no_such_plugin", "json"))
+    assert "look at the driver" in machine.unused_gpu()
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # asked for
     assert machine.unused_gpu() is None
 

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 
+import jax
 import pytest
 
-from input_pipeline.training_data import loader
+from input_pipeline.training_data import batches, loader
+from input_pipeline.training_data.augment import Strength
 from input_pipeline.training_data.batches import usable_workers
 from input_pipeline.training_data.synthetic import SyntheticClips
 from tests.conftest import ROOT
@@ -20,6 +23,7 @@ WORKERS = """
 import multiprocessing
 import sys
 import time
+from input_pipeline.clip import InputError
 from input_pipeline.training_data.augment import Strength
 from input_pipeline.training_data import loader
 from input_pipeline.training_data.synthetic import SyntheticClips
@@ -41,6 +45,13 @@ def main():
     print("same", len(multiprocessing.active_children()), flush=True)
     if sys.argv[1] == "raise":
         raise ValueError("something else")
+    if sys.argv[1] == "kill":
+        multiprocessing.active_children()[0].kill()
+        try:
+            for _ in range(20):
+                next(workers)
+        except InputError as error:
+            print(error)
     if sys.argv[1] == "wait":
         time.sleep(600)
     workers.close()
@@ -51,7 +62,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("end", ["close", "raise", "SIGKILL"])
+@pytest.mark.parametrize("end", ["close", "raise", "kill", "SIGKILL"])
 def test_workers_change_no_batch_and_end_with_the_loader_or_the_program(tmp_path, end):
     """However that ends: as long as one ran, it would hold the output open."""
     script = tmp_path / "workers.py"
@@ -68,18 +79,50 @@ def test_workers_change_no_batch_and_end_with_the_loader_or_the_program(tmp_path
         process.send_signal(signal.Signals[end])
     rest, errors = process.communicate(timeout=120)  # until its output is closed
     assert line == ["same", "2"], errors
+    if end == "kill":
+        assert rest.startswith("config.data.num_workers: one of these processes was")
+        assert rest.endswith("take fewer\nleft\n") and "Traceback" not in errors
     if end == "close":
         assert rest == "left\n" and not errors, errors
 
 
+@pytest.mark.parametrize(("free", "fit"), [(900, 3), (899, 2), (299, 0)])
+def test_workers_are_fewer_where_shared_memory_is_small(free, fit, monkeypatch):
+    """Batches of 100 bytes, of which a worker holds 3.  Without room a worker would be
+    killed when it writes."""
+    usage = types.SimpleNamespace(free=free)
+    monkeypatch.setattr(batches.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(batches, "SHARED", ROOT)
+    with contextlib.ExitStack() as stack:
+        if fit < 3:
+            stack.enter_context(pytest.warns(UserWarning, match=f"{fit} of 3 worker"))
+        assert batches.that_fit(3, 100) == fit
+    assert batches.that_fit(0, 100) == 0
+    monkeypatch.setattr(batches, "SHARED", ROOT / "no such folder")
+    assert batches.that_fit(3, 100) == 3  # not Linux
+
+
+def test_the_size_of_a_batch_is_that_of_its_arrays():
+    clips = SyntheticClips(5, 20)
+    settings = dict(batch_size=3, seed=0, augment=Strength(gain=0.1))
+    with contextlib.closing(loader.training_batches(clips, "vg", **settings)) as plain:
+        batch = next(plain)
+    assert batch.colour is not None
+    whole = sum(x.nbytes for x in jax.tree.leaves(batch))
+    assert batches.num_bytes(batch) == whole
+
+
 @pytest.mark.parametrize(
-    ("cores", "count"), [(1, 0), (2, 0), (3, 0), (4, 3), (16, 15), (64, 15)]
+    ("cores", "devices", "count"),
+    [(1, 1, 0), (3, 8, 0), (4, 1, 3), (16, 1, 15), (64, 1, 15), (200, 8, 120)],
 )
-def test_workers_by_default_leave_a_core_and_need_four(cores, count, monkeypatch):
+def test_workers_by_default_leave_a_core_and_need_four(
+    cores, devices, count, monkeypatch
+):
     cores = set(range(cores))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
-    assert usable_workers(-1) == count
-    assert usable_workers(2) == 2 and usable_workers(0) == 0
+    assert usable_workers(-1, devices) == count
+    assert usable_workers(2, devices) == 2 and usable_workers(0, devices) == 0
 
 
 def test_batches_are_placed_by_another_thread_before_they_are_asked_for():

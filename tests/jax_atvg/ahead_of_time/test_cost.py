@@ -85,6 +85,30 @@ def test_the_report_says_how_long_the_configs_clips_take():
     assert line in compiling.plain_text(found)
 
 
+@pytest.mark.parametrize(
+    ("kind", "precision", "times"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 1),
+        ("NVIDIA H100 80GB HBM3", "default", 2),
+        ("TPU v5 lite", "default", 1),
+    ],
+)
+def test_tf32_takes_twice_as_long_as_bfloat16(kind, precision, times):
+    cost = dataclasses.replace(COST, device_kind=kind)
+    experiment = dataclasses.replace(smoke.get_config("at"), precision=precision)
+    prediction = compiling.report(experiment, cost, "")["prediction"]
+    expected = times * COST.flops / CHIPS[kind].flops
+    np.testing.assert_allclose(prediction["compute"], expected)
+
+
+def test_products_in_float32_are_not_predicted():
+    experiment = dataclasses.replace(smoke.get_config("at"), precision="highest")
+    found = compiling.report(experiment, COST, "v5e:4x4")
+    assert found["prediction"] is None
+    text = compiling.plain_text(found)
+    assert "no peak of products in float32 is known" in text and "of 16 GB" in text
+
+
 def test_local_devices_are_not_predicted():
     cost = dataclasses.replace(COST, device_kind="cpu")
     found = compiling.report(smoke.get_config("at"), cost, "")

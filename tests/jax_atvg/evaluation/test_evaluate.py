@@ -183,6 +183,8 @@ def test_neither_batch_nor_devices_nor_padding_change_what_is_made(batch_size, d
             assert close(made.frames[mode], alone.frames[mode])
         for mode in alone.at:
             np.testing.assert_allclose(made.at[mode], alone.at[mode], atol=2e-3)
+    # What only fills the batch is no speed.
+    assert networks.made == sum(len(take.frames) for take in takes())
 
 
 def test_clips_are_dubbed_one_by_one_whatever_the_batch():

@@ -1,15 +1,21 @@
 """In which precision networks multiply: the factors and what stays in float32."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from input_pipeline.clip import InputError
+from input_pipeline.clip import InputError, Pca
+from jax_atvg.inference.predict import Photo, spoken_landmarks
 from jax_atvg.models.precision import cast, traced
 from jax_atvg.models.sizes import PRECISIONS
 from jax_atvg.models.vg_net import VGNet
 from jax_atvg.sharding import data_mesh
+from jax_atvg.training import at_step
+from jax_atvg.training.config import AtLoss
+from jax_atvg.training.state import AtNets
 from tests.random_variables import random_variables
 
 
@@ -27,6 +33,27 @@ def test_only_highest_asks_the_platform_for_exact_products(precision):
         text = jax.jit(product).trace(*2 * [np.eye(4, dtype="f4")])
     text = text.lower(lowering_platforms=("cuda",)).as_text()
     assert ("precision = [HIGHEST, HIGHEST]" in text) == (precision == "highest")
+
+
+def test_landmarks_are_exact_in_every_precision():
+    """Coefficients become them, in AT-net's loss and for VG-net, by float32."""
+    mesh, h = data_mesh(jax.devices()[:1]), np.zeros((1, 2, 4), "f4")
+    pca = Pca(np.zeros(136, "f4"), np.zeros((136, 4), "f4"))
+    image, points = np.zeros((1, 32, 32, 3), "f4"), np.zeros((1, 136), "f4")
+    photo = Photo(image, h[:, 0], points, points)
+
+    def landmarks(h):
+        return spoken_landmarks(pca, np.ones(4, "f4"), h, photo)
+
+    def loss(h):
+        return at_step.error(AtNets(loss=AtLoss("landmarks"), pca=pca), h, h)
+
+    for function in (landmarks, loss):
+        with jax.default_matmul_precision(None):  # as for users, unlike for tests
+            text = jax.jit(traced(mesh, "bfloat16", function)).trace(h)
+        text = text.lower(lowering_platforms=("cuda",)).as_text()
+        products = re.findall(r"stablehlo\.dot_general.*", text)
+        assert products and all("[HIGHEST, HIGHEST]" in one for one in products)
 
 
 def test_frames_are_composed_in_float32():

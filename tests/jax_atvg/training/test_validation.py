@@ -119,7 +119,7 @@ def test_picture_shows_photo_target_result_attention_color_and_landmarks(devices
     batches = loader.training_batches(VARIED, "vg", batch_size=2, seed=0, num_frames=4)
     with contextlib.closing(batches):
         batch = next(batches)
-    strip = validation.painter(nets)(state, to_devices(batch, mesh))
+    strip = validation.painter(nets, mesh)(state, to_devices(batch, mesh))
     assert strip.shape == (6 * 128, 4 * 128, 3) and strip.dtype == np.uint8
     np.testing.assert_array_equal(strip[:128, :128], batch.image[0])
     np.testing.assert_array_equal(strip[128:256, -128:], batch.frames[0, -1])
