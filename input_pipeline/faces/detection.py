@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from input_pipeline.clip import InputError
 
@@ -32,7 +32,6 @@ BOX_DROP = 0.11
 WINDOW_SIDE = 176  # pixels; a followed face is checked in a window of this side,
 WINDOW_FACE = 100  # in which it is this wide (the detector wants 80 or more)
 WINDOW_SCORE = -0.4  # the detector's threshold there: 0 is its default for any place
-SAME_PERSON = 0.6  # distance of dlib's descriptors: its authors' threshold
 SAME_FACE = 0.4  # overlap (intersection over union) of two boxes of one face
 
 
@@ -69,14 +68,6 @@ def _predictor():
     import dlib
 
     return dlib.shape_predictor(model_file("shape_predictor_68_face_landmarks.dat"))
-
-
-@functools.cache
-def _recogniser():
-    import dlib
-
-    name = "dlib_face_recognition_resnet_model_v1.dat"
-    return dlib.face_recognition_model_v1(model_file(name))
 
 
 def model_file(name: str) -> str:
@@ -140,16 +131,6 @@ def _points(gray: np.ndarray, box: Box) -> np.ndarray:
 
     shape = _predictor()(gray, dlib.rectangle(*box))
     return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
-
-
-def descriptor(
-    image: UInt8[np.ndarray, "H W 3"], points: Float[np.ndarray, "68 2"]
-) -> Float64[np.ndarray, "128"]:
-    """dlib's description of a face: those of one person are less than SAME_PERSON
-    apart.  points: of the face, in pixels of the image."""
-    shape = as_dlib(points, box_of(points.astype(np.float32)))
-    found = _recogniser().compute_face_descriptor(np.ascontiguousarray(image), shape)
-    return np.array(found)
 
 
 def as_dlib(points: Float[np.ndarray, "68 2"], box: Box):
@@ -222,9 +203,8 @@ def track(
     the place where it was last seen, within a radius that grows with time.
     Five frames are held in memory.  InputError: see choose_face.
     """
-    tracker = FaceTracker(face, name)
-    grays = map(to_gray, frames)
-    while group := list(itertools.islice(grays, CHECK_EVERY)):
+    tracker, frames = FaceTracker(face, name), iter(frames)
+    while group := list(itertools.islice(frames, CHECK_EVERY)):
         yield from tracker.follow(group)
 
 
@@ -237,27 +217,29 @@ class FaceTracker:
         self.lost = 0  # frames since then
 
     def follow(self, group: list[np.ndarray]) -> list[np.ndarray | None]:
-        """Consecutive gray frames -> points; checks the last, or each if that fails."""
+        """Consecutive frames -> points; checks the last, or each if that fails."""
         start = self.last
         if start is not None and not self.lost:
             points = []
-            for gray in group:
+            for frame in group:
+                gray = to_gray(frame)
                 points.append(_points(gray, self.last))
                 self.last = box_of(points[-1])
-            if _seen(group[-1], self.last):
+            if _seen(gray, self.last):
                 return points
         self.last = start
-        return [self._look(gray) for gray in group]
+        return [self._look(frame) for frame in group]
 
-    def _look(self, gray: np.ndarray) -> np.ndarray | None:
+    def _look(self, frame: np.ndarray) -> np.ndarray | None:
         """The points in one frame, where the detector must find the face, or None."""
+        gray = to_gray(frame)
         if self.last is not None and not self.lost:
             points = _points(gray, self.last)
             box = box_of(points)
             if _seen(gray, box):
                 self.last = box
                 return points
-        box = self._find(gray)
+        box = self._find(frame)
         if box is None:
             self.lost += 1
             return None
@@ -265,9 +247,9 @@ class FaceTracker:
         self.last, self.lost = box_of(points), 0
         return points
 
-    def _find(self, gray: np.ndarray) -> Box | None:
+    def _find(self, frame: np.ndarray) -> Box | None:
         """Searches the whole frame: first for the chosen face, later near the last."""
-        boxes = _detect_gray(gray)
+        boxes = detect(frame)
         if not boxes:
             return None
         if self.last is None:

@@ -75,14 +75,14 @@ def scene_cuts(notes: Notes, points: list[np.ndarray | None]) -> list[int]:
         neighbours = [over_two[i] for i in (t, t + 1) if 2 <= i < len(change)]
         if min(change[t], *neighbours) > bound:
             cuts.add(int(t))
-    for t in range(1, len(points)):
-        past, now = points[t - 1], points[t]
-        if past is not None and now is not None:
-            way = np.linalg.norm(
-                now[detection.OUTLINE].mean(0) - past[detection.OUTLINE].mean(0)
-            )
-            if way > JUMP * jaw_width(past):
-                cuts.add(t)
+    seen = [t for t, one in enumerate(points) if one is not None]
+    for before, t in itertools.pairwise(seen):
+        past, now = points[before], points[t]
+        way = np.linalg.norm(
+            now[detection.OUTLINE].mean(0) - past[detection.OUTLINE].mean(0)
+        )
+        if way > (t - before) * JUMP * jaw_width(past):
+            cuts.add(t)
     return sorted(cuts)
 
 

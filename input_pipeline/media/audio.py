@@ -3,6 +3,7 @@
 Files are read block by block, so that hours of sound can be processed in little memory.
 """
 
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -59,12 +60,16 @@ class AudioReader:
 
     rate: samples a second.  channels: 1 or 2; more are mixed to one.  note: see Heard.
     track: which sound track of the file, counted from 1; 0: the first that is not
-    silent.
+    silent.  most: seconds; of a longer sound no more than these are decoded, in
+    whatever way it is read.
     InputError: there is no such file or track, it is empty, or it holds no sound.
     """
 
-    def __init__(self, path: str | pathlib.Path, track: int = 0):
+    def __init__(
+        self, path: str | pathlib.Path, track: int = 0, most: int | None = None
+    ):
         self.path, self.track, self.note = pathlib.Path(path), track, ""
+        self.most = most
         with container.open_media(path, "a sound or video file") as media:
             stream = container.sound_stream(media, path, track)
             tracks = len(container.sound_streams(media))
@@ -110,12 +115,20 @@ class AudioReader:
         )
 
     def blocks(self) -> Iterator[Float32[np.ndarray, "_ channels"]]:
-        """The samples from the start.  InputError: the sound is damaged."""
+        """The samples from the start.  InputError: the sound is damaged, or longer than
+        `most`."""
         import av
         import soundfile
 
+        count, limit = 0, math.inf if self.most is None else self.most * self.rate
         try:
-            yield from self._read()
+            for block in self._read():
+                count += len(block)
+                if count > limit:
+                    raise InputError(
+                        f"{self.path} is longer than {self.most} s; cut it"
+                    )
+                yield block
         except (av.FFmpegError, soundfile.LibsndfileError) as error:
             why = getattr(error, "strerror", None) or error
             raise InputError(
@@ -138,7 +151,7 @@ class AudioReader:
     def mono_16k(self) -> Iterator[Float32[np.ndarray, "_"]]:
         """The samples from the start, mixed to one channel, at 16 kHz.
 
-        InputError: the sound is damaged, too loud, or not finite.
+        InputError: see `blocks`; the sound is too loud, or not finite.
         """
         return _mixed_16k(self.blocks, self.channels, self.rate, str(self.path))
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext as nothing
@@ -13,6 +14,8 @@ from jaxtyping import Float32, UInt8
 
 from input_pipeline.clip import InputError
 from input_pipeline.media.container import check_size, too_large
+
+_standard_error = threading.Lock()  # held while it is dropped
 
 # By which a file says so (ISO/IEC 23008-12, annex B).
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -82,15 +85,17 @@ def is_heic(path: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Drops what C code writes on standard error, as libtiff does of damaged files."""
-    kept, dropped = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(dropped, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(dropped)
+    """Drops what C code writes on standard error, as libtiff does of damaged files; in
+    one thread at a time, because standard error is that of the process."""
+    with _standard_error:
+        kept, dropped = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(dropped, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(dropped)
 
 
 def _as_rgb(picture) -> UInt8[np.ndarray, "H W 3"]:

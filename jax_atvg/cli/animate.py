@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from input_pipeline.clip import InputError
 from input_pipeline.files import same_place
-from input_pipeline.preparation.listing import PHOTOS
+from input_pipeline.preparation.listing import PHOTOS, VIDEOS
 from jax_atvg.cli.console import complain, say_what_networks_run, tell_compilations
 from jax_atvg.cli.flags import Flags, Given, bundle_flag, precision_flag
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 ONE_VIDEO = ("image", "audio", "out")
 TALKING = "_talking.mp4"  # ends the names of a folder's videos
 AT_ONCE = 8  # videos on one GPU or TPU, with --batch
+SOUNDS = (
+    *(".wav", ".wave", ".w64", ".rf64", ".flac", ".mp3", ".mp2", ".mpga", ".m4a"),
+    *(".m4b", ".aac", ".ogg", ".oga", ".opus", ".spx", ".aif", ".aiff", ".aifc"),
+    *(".caf", ".au", ".snd", ".wma", ".amr", ".mka", ".weba", ".ac3", ".eac3"),
+    *(".dts", ".ape", ".wv", ".tta", ".voc"),
+)
 
 Waiting = Callable[[], Any]  # returns what another process is computing
 
@@ -213,7 +219,8 @@ def read_jobs(path: str | os.PathLike) -> list[list[str]]:
 
 
 def jobs_of_folder(folder: pathlib.Path) -> list[list[str]]:
-    """A row for every photo and every recording of its name.  InputError: none."""
+    """A row for every photo and every recording of its name: what ends as sounds and
+    videos do.  InputError: none."""
     names = [path for path in sorted(folder.iterdir()) if path.is_file()]
     rows = [
         [str(photo), str(sound), str(folder / f"{photo.stem}{TALKING}")]
@@ -221,7 +228,7 @@ def jobs_of_folder(folder: pathlib.Path) -> list[list[str]]:
         for sound in names
         if photo.suffix.lower() in PHOTOS
         and sound.stem == photo.stem
-        and sound.suffix.lower() not in PHOTOS
+        and sound.suffix.lower() in (*SOUNDS, *VIDEOS)
     ]
     if not rows:
         raise InputError(

@@ -12,16 +12,17 @@ frames of the result.
 
 import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Real, UInt8
+from jaxtyping import Float32, Float64, Real
 
 from input_pipeline.clip import FRAME_RATE, InputError
-from input_pipeline.faces import align, detection, landmarks, lips
+from input_pipeline.faces import align, landmarks, lips
 from input_pipeline.faces.drawing import labelled
+from input_pipeline.faces.recognition import track_person
 from input_pipeline.faces.rest import closed
 from input_pipeline.faces.scenes import Notes, scene_cuts, stretches
 from input_pipeline.media import audio, video
@@ -160,11 +161,13 @@ def look_through(
     face: str = "largest",
     template: align.Template = align.DEFAULT_TEMPLATE,
 ) -> Footage:
-    """Follows a face through a video; after cuts and where it was lost, only that of
-    the same person.  InputError: nowhere is a face seen."""
+    """Follows one person's face through a video.  InputError: nowhere is a face
+    seen."""
     notes, name = Notes(count_faces=False), str(speaker)
-    frames = notes.watch(video.read_frames(speaker, fps))
-    points = list(detection.track(frames, face, name))
+    for _ in notes.watch(video.read_frames(speaker, fps)):
+        pass
+    frames, cuts = video.read_frames(speaker, fps), scene_cuts(notes, [])
+    points = list(track_person(frames, cuts, face, name))
     if all(one is None for one in points):
         raise InputError(
             f"{name}: no face found in its {len(points)} frames; give a video of a "
@@ -172,32 +175,8 @@ def look_through(
         )
     cuts = scene_cuts(notes, points)
     parts = stretches(points, cuts, MOST_LOST)
-    parts = of_one_person(parts, video.read_frames(speaker, fps))
     scenes = [scene_of(*part, template) for part in parts]
     return Footage(len(points), scenes, shares_of(len(points), scenes, cuts))
-
-
-def of_one_person(
-    parts: list[tuple[int, int, Float64[np.ndarray, "_ 68 2"]]],
-    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
-) -> list[tuple[int, int, Float64[np.ndarray, "_ 68 2"]]]:
-    """The parts of a video (stretches) that show the person of the first one, as the
-    frame in the middle of each shows them.  frames: of the video, from the first on."""
-    if len(parts) < 2:
-        return parts
-    middles = {(first + last) // 2: i for i, (first, last, _) in enumerate(parts)}
-    descriptions = {}
-    for t, frame in enumerate(frames):
-        if t in middles:
-            first, _, points = parts[middles[t]]
-            descriptions[middles[t]] = detection.descriptor(frame, points[t - first])
-        if len(descriptions) == len(parts):
-            break
-    return [
-        part
-        for i, part in enumerate(parts)
-        if np.linalg.norm(descriptions[i] - descriptions[0]) < detection.SAME_PERSON
-    ]
 
 
 def shares_of(

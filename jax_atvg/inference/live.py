@@ -43,8 +43,9 @@ class Talker:
     resampler, which is late by up to 40 ms at 44100 and 115 ms at 8000.  The talker's
     memory does not grow.
     On a CPU the frames are, bit for bit, those of animate, however the sound is
-    divided; elsewhere, but for roundings.  (Where a whole recording is silent animate
-    lets the mouth rest, which cannot be known in advance.)
+    divided; elsewhere, but for roundings.  (What cannot be known in advance: where a
+    whole recording is silent animate lets the mouth rest, and of two channels of which
+    one is the other inverted it takes the louder, a talker the mean.)
     InputError: the photo, the bundle or the rate cannot be used.
     """
 

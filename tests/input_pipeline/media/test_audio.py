@@ -99,6 +99,30 @@ def test_long_sound_is_never_held_at_its_own_rate(tmp_path):
     assert peak < 3 * samples.nbytes  # the original is 6 times as large
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_of_a_sound_that_is_too_long_no_more_is_decoded(
+    tmp_path, monkeypatch, channels
+):
+    soundfile.write(tmp_path / "a.wav", chirp(16000, 4, channels), 16000)
+    monkeypatch.setattr(audio, "BLOCK_SAMPLES", 4000)
+    reader, decoded = audio.AudioReader(tmp_path / "a.wav", most=2), []
+    whole = reader._read
+
+    def counted():
+        for block in whole():
+            decoded.append(len(block))
+            yield block
+
+    reader._read = counted
+    with pytest.raises(InputError, match=r"a\.wav is longer than 2 s; cut it"):
+        list(reader.mono_16k())
+    assert sum(decoded) == 2 * 16000 + 4000
+    as_long = audio.AudioReader(tmp_path / "a.wav", most=4)
+    np.testing.assert_array_equal(
+        audio.joined(as_long.mono_16k()), audio.read_audio(tmp_path / "a.wav")
+    )
+
+
 def test_integers_are_scaled_by_their_range():
     sound = chirp(16000)[:, 0]
     for dtype in (np.int16, np.int32):

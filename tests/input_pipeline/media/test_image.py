@@ -1,6 +1,8 @@
 """Pictures of every kind read as upright RGB."""
 
+import os
 import struct
+import threading
 import warnings
 import zlib
 
@@ -144,6 +146,37 @@ def test_a_picture_that_is_cut_off_is_refused_without_a_word_of_a_library(
         with pytest.raises(InputError, match="not a readable picture"):
             read_image(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_standard_error_is_back_after_tiffs_are_read_in_two_threads(
+    tmp_path, picture, monkeypatch
+):
+    """The second is begun while the first is read, and would end after it."""
+    write_image(tmp_path / "a.tiff", picture)
+    begun, second, ended = (threading.Event() for _ in range(3))
+    read = image._as_rgb
+
+    def slowly(opened):
+        if threading.current_thread() is first:
+            begun.set()
+            second.wait(0.5)
+        else:
+            second.set()
+            ended.wait(5)
+        return read(opened)
+
+    def read_first():
+        read_image(tmp_path / "a.tiff")
+        ended.set()
+
+    monkeypatch.setattr(image, "_as_rgb", slowly)
+    before = os.fstat(2)
+    first = threading.Thread(target=read_first)
+    first.start()
+    assert begun.wait(5)
+    read_image(tmp_path / "a.tiff")
+    first.join()
+    assert os.path.samestat(os.fstat(2), before)
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path, picture, monkeypatch):

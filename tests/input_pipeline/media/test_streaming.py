@@ -39,6 +39,17 @@ def test_integers_and_channels_are_taken_as_from_arrays():
     np.testing.assert_array_equal(streamed(samples, 16000, (500,)), whole)
 
 
+def test_of_opposite_channels_the_mean_is_heard_and_not_the_louder_one_as_in_a_whole():
+    samples = recording(16000)[:, None] * np.float32([1, -1])
+    heard = streamed(samples, 16000, (500,))
+    nothing, louder = (
+        audio.hear([sound]).windows
+        for sound in (np.zeros_like(samples[:, 0]), audio.from_array(samples, 16000))
+    )
+    np.testing.assert_array_equal(heard, nothing)
+    assert (heard != louder).any()
+
+
 def test_a_window_comes_as_soon_as_its_sound_is_there():
     """That of frame t ends 2800 samples after the frame begins: it looks 135 ms beyond
     the frame's own 40 ms."""

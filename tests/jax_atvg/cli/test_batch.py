@@ -128,6 +128,21 @@ def test_a_folder_pairs_photos_and_recordings_by_name(call, files, at_once, tmp_
     assert code == 0  # again: what was made is no recording of ann
 
 
+def test_other_files_of_the_name_are_no_recordings(tmp_path):
+    for suffix in (".jpg", ".txt", ".srt", ".json", ".WAV", ".wav.bak", ""):
+        (tmp_path / f"ann{suffix}").touch()
+    for name in ("bob.png", "bob.mov", "cid.png", "cid.vtt"):
+        (tmp_path / name).touch()
+    rows = [
+        [str(tmp_path / name) for name in row]
+        for row in (
+            ("ann.jpg", "ann.WAV", "ann_talking.mp4"),
+            ("bob.png", "bob.mov", "bob_talking.mp4"),
+        )
+    ]
+    assert animate.read_jobs(tmp_path) == rows
+
+
 def test_two_recordings_of_a_name_are_told(call, files, at_once, tmp_path):
     shutil.copy(files / "a face.png", tmp_path / "ann.png")
     for name in ("ann.wav", "ann.flac"):

@@ -237,17 +237,51 @@ def test_short_gaps_are_bridged_and_long_ones_left(folder):
         assert np.flatnonzero(found.shares == 0).tolist() == left
 
 
-def test_another_person_is_left_alone(folder, shared):
-    """Two speakers of GRID, one after the other, with a cut between them."""
-    clips = [
-        next(iter(sorted(shared("data", "grid", name).glob("*.mpg"))))
-        for name in ("s1", "s2")
-    ]
-    first, second = (list(read_frames(clip))[:12] for clip in clips)
-    write(folder / "cut.mp4", [*first, *second, *first])
-    found = look_through(folder / "cut.mp4", Fraction(25))
-    assert [(x.first, x.last) for x in found.scenes] == [(0, 12), (24, 36)]
-    np.testing.assert_array_equal(found.shares, [1] * 12 + [0] * 12 + [1] * 12)
+def looked_through(path, frames):
+    """The ranges of the scenes of a film, and its shares."""
+    found = look_through(write(path, frames), Fraction(25))
+    return [(x.first, x.last) for x in found.scenes], found.shares.tolist()
+
+
+@pytest.fixture(scope="module")
+def speakers(shared):
+    """Twelve frames each of two speakers of GRID."""
+    clips = [min(shared("data", "grid", name).glob("*.mpg")) for name in ("s1", "s2")]
+    return [list(read_frames(clip))[:12] for clip in clips]
+
+
+def test_another_person_is_left_alone(folder, speakers):
+    first, second = speakers
+    scenes, shares = looked_through(folder / "cut.mp4", [*first, *second, *first])
+    assert scenes == [(0, 12), (24, 36)]
+    assert shares == [1] * 12 + [0] * 12 + [1] * 12
+
+
+NOBODY = np.full((face_videos.HEIGHT, face_videos.WIDTH, 3), 128, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([face_videos.picture(), NOBODY], [NOBODY, face_videos.picture()]),
+        ([face_videos.picture(0, 60, 0.6)], [face_videos.picture(100, 0, 1.3)]),
+    ],
+    ids=["three widths away", "closer"],
+)
+def test_after_a_cut_the_speaker_is_found_at_once(folder, before, after):
+    frames = [np.concatenate(pair, 1) for pair in (before, after)]
+    film = [frame for frame in frames for _ in range(12)]
+    assert looked_through(folder / "away.mp4", film) == ([(0, 12), (12, 24)], [1] * 24)
+
+
+def test_and_beside_another_person_who_is_where_the_speaker_was(folder, speakers):
+    pairs = [np.concatenate(pair, 1) for pair in zip(*speakers[::-1], strict=True)]
+    ground = np.full_like(pairs[0], 128)
+    alone = [ground.copy() for _ in pairs]
+    for frame, one in zip(alone, speakers[0], strict=True):
+        frame[:, : one.shape[1]] = one
+    scenes, shares = looked_through(folder / "pair.mp4", alone + pairs)
+    assert (scenes, shares) == ([(0, 12), (12, 24)], [1] * 24)
 
 
 def test_of_several_faces_the_chosen_one_speaks(folder, alone):
