@@ -42,7 +42,7 @@ def unused_gpu() -> str | None:
     remedy = 'pip install "jax[cuda13]" (NVIDIA)'
     if any(map(importlib.util.find_spec, CUDA_PLUGINS)):
         remedy = (
-            "jax's plugin for CUDA is installed, so look at the driver with nvidia-smi: "
+            "jax's plugin for CUDA is installed, so look at the driver (nvidia-smi): "
             "CUDA 13 needs 580 or newer, and jax[cuda12] serves older ones"
         )
     return (

@@ -117,11 +117,12 @@ SECONDS = {
     "test_cost": 28,
     "test_stablehlo": 28,
     "test_listening": 28,
-    "test_serve": 27,
+    "test_serve": 25,
     "test_validation": 26,
     "test_convolutions": 25,
     "test_demo": 22,
-    "test_page": 18,
+    "test_page": 28,
+    "test_live_page": 15,
     "test_main": 16,
     "test_reference_networks": 16,
     "test_steps": 16,
@@ -144,7 +145,10 @@ SECONDS = {
     "test_sync": 8,
     "test_several_clips": 8,
     "test_loader": 8,
+    "test_recognition": 8,
     "test_animate": 8,
+    "test_http_api": 8,
+    "test_uploads": 8,
 }
 
 

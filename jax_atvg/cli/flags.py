@@ -131,10 +131,12 @@ class Flags:
         default: int | None = None,
         *,
         least: int | None = None,
+        most: int | None = None,
         shown: str | None = None,
     ) -> None:
         define = absl_flags.DEFINE_integer
-        self._declare(define, name, "N", text, default, False, shown, lower_bound=least)
+        bounds = {"lower_bound": least, "upper_bound": most}
+        self._declare(define, name, "N", text, default, False, shown, **bounds)
 
     def real(
         self, name: str, text: str, default: float, *, least: float, kind: str = "X"

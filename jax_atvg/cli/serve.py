@@ -9,6 +9,7 @@ requirements/web.txt
 """
 
 import os
+import signal
 import tempfile
 
 from input_pipeline.clip import InputError
@@ -27,7 +28,7 @@ def flags(add: Flags) -> None:
         "127.0.0.1",
         kind="ADDRESS",
     )
-    add.number("port", "0: any that is free.", 7860, least=0)
+    add.number("port", "0: any that is free.", 7860, least=0, most=65535)
     add.text(
         "password",
         f"Visitors are asked for it, with the name atvg; or set {PASSWORD}, which "
@@ -40,6 +41,23 @@ def flags(add: Flags) -> None:
 
 
 def run(given: Given) -> int:
+    end_in_order()
+    with tempfile.TemporaryDirectory(
+        prefix="jax_atvg", ignore_cleanup_errors=True
+    ) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # gradio reads it when it is imported
+        return serve(given, folder)
+
+
+def end_in_order() -> None:
+    """From now on SIGTERM, and SIGHUP of a terminal that is closed, do what Ctrl-C
+    does: temporary files are deleted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+
+
+def serve(given: Given, folder: str) -> int:
     from jax_atvg.cli.machine import set_up_jax
 
     try:
@@ -48,27 +66,22 @@ def run(given: Given) -> int:
         raise InputError(
             f"serve: {error.name} is not installed; pip install -r requirements/web.txt"
         ) from error
-    from jax_atvg.web.server import check_host
+    from jax_atvg.web import server
 
     password = given.password or os.environ.get(PASSWORD, "")
-    check_host(given.host, password)
-    set_up_jax()
-    from jax_atvg.inference.bundle import load_bundle
-    from jax_atvg.inference.networks import Networks
-    from jax_atvg.web.server import serve
-    from jax_atvg.web.studio import Limits, Studio
+    server.check_host(given.host, password)
+    with server.listen(given.host, given.port) as sock:
+        set_up_jax()
+        from jax_atvg.inference.bundle import load_bundle
+        from jax_atvg.inference.networks import Networks
+        from jax_atvg.web.studio import Limits, Studio
 
-    tell_compilations()
-    networks = Networks(load_bundle(given.bundle), precision=given.precision)
-    say_what_networks_run(networks)
-    with tempfile.TemporaryDirectory(prefix="jax_atvg") as folder:
-        studio = Studio(
-            networks,
-            folder,
-            Limits(given.megabytes, given.seconds, given.waiting),
-            given.label,
-        )
+        tell_compilations()
+        networks = Networks(load_bundle(given.bundle), precision=given.precision)
+        say_what_networks_run(networks)
+        limits = Limits(given.megabytes, given.seconds, given.waiting)
+        studio = Studio(networks, folder, limits, given.label)
         say("compiling the networks")
         studio.warm_up()
-        serve(studio, given.host, given.port, password)
+        server.serve(studio, sock, password)
     return 0

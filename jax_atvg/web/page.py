@@ -1,8 +1,9 @@
 """The page: photo, sound, a button, and the video."""
 
-import os
+import contextlib
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -11,6 +12,7 @@ from input_pipeline.clip import InputError
 from jax_atvg.resources import packaged
 from jax_atvg.web.studio import MOST_CHARACTERS, Made, Studio, Wishes, can_speak
 from jax_atvg.web.turns import Busy
+from jax_atvg.web.uploads import CheckedBlocks
 
 TITLE = "A photo that talks"
 INTRODUCTION = f"""# {TITLE}
@@ -28,15 +30,10 @@ CSS = "footer {display: none} .faces img {cursor: pointer}"
 
 
 def build(studio: Studio) -> gr.Blocks:
-    """The page.  Its files lie in the folder that GRADIO_TEMP_DIR names, and are
-    deleted after limits.minutes."""
+    """The page.  Its files lie in the folder that GRADIO_TEMP_DIR names, where the
+    studio deletes them; gradio itself would delete the sound to try as well."""
     limits = studio.limits
-    seconds = 60 * limits.minutes
-    with gr.Blocks(
-        title=TITLE,
-        analytics_enabled=False,
-        delete_cache=(min(seconds, 60), seconds),
-    ) as page:
+    with CheckedBlocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column():
@@ -116,8 +113,16 @@ def build(studio: Studio) -> gr.Blocks:
             gr.Examples(sounds, sound, label="Sounds to try", elem_id="sounds")
         gr.Markdown(SYNTHETIC)
 
-        def look(path: str | None) -> tuple[str, Any]:
-            return "largest", shown_faces(studio, path)
+        # The networks' own reader opens the photo, and no other: preprocess=False.
+
+        def forget() -> tuple[str, Any]:
+            return "largest", gr.Gallery(value=None, visible=False)
+
+        def look(photo: dict[str, Any] | None) -> Any:
+            with shown():
+                found = studio.faces(path) if (path := path_of(photo)) else []
+            several = len(found) > 1
+            return gr.Gallery(value=found if several else None, visible=several)
 
         def allow(whole: bool) -> Any:
             return gr.Checkbox(interactive=whole, value=False)
@@ -126,8 +131,8 @@ def build(studio: Studio) -> gr.Blocks:
             return str(event.index)
 
         def animate(
-            photo: str | None,
-            sound: str | None,
+            photo: dict[str, Any] | None,
+            sound: dict[str, Any] | None,
             text: str,
             face: str,
             full_frame: bool,
@@ -140,20 +145,22 @@ def build(studio: Studio) -> gr.Blocks:
             wishes = Wishes(
                 face, full_frame, panels, blinks, head_movement, float(expressiveness)
             )
-            made = carried_out(studio, photo, sound, text, wishes, progress)
-            shown = [f"- {line}" for line in made.about]
+            files = path_of(photo), path_of(sound)
+            made = carried_out(studio, *files, text, wishes, progress)
             return (
                 str(made.video),
                 gr.Video(
                     value=made.panels and str(made.panels),
                     visible=made.panels is not None,
                 ),
-                "\n".join(shown),
+                "\n".join(f"- {line}" for line in made.about),
             )
 
         wishes = [face, full_frame, panels, blinks, head_movement, expressiveness]
         inputs = [photo, sound, text, *wishes]
-        photo.change(look, photo, [face, faces], api_visibility="private")
+        photo.change(forget, None, [face, faces], api_visibility="private").then(
+            look, photo, faces, api_visibility="private", preprocess=False
+        )
         full_frame.change(allow, full_frame, head_movement, api_visibility="private")
         faces.select(choose, None, face, api_visibility="private")
         go.click(
@@ -161,16 +168,25 @@ def build(studio: Studio) -> gr.Blocks:
             inputs,
             [video, panels_video, about],
             api_visibility="private",
+            preprocess=False,
             scroll_to_output=True,
             concurrency_limit=limits.waiting + 1,  # the studio has them take turns
         )
     return page
 
 
-def shown_faces(studio: Studio, path: str | None) -> Any:
-    """The faces to choose from, where there are several."""
-    found = studio.faces(path) if path and os.path.exists(path) else []
-    return gr.Gallery(value=found if len(found) > 1 else None, visible=len(found) > 1)
+def path_of(file: dict[str, Any] | None) -> str | None:
+    """Where a visitor's file lies, of what gradio says of it."""
+    return file and file["path"]
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[None]:
+    """Errors become gradio's, which the page shows in one line."""
+    try:
+        yield
+    except (InputError, Busy) as error:
+        raise gr.Error(str(error), duration=None, print_exception=False) from error
 
 
 def carried_out(
@@ -182,25 +198,34 @@ def carried_out(
     progress: gr.Progress,
 ) -> Made:
     """The video, in gradio's own folder.  gr.Error: what is wrong, in one line."""
-    spoken = None
-    try:
+    with shown(), studio.job() as job:
         if not photo:
             raise InputError("there is no photo; upload one, or click one to try")
         if text.strip():
-            sound = spoken = studio.speak(text)
-        if not sound:
+            heard = studio.speak(text, job)
+        elif sound:
+            heard = copied(sound, job / "sound", studio.limits.minutes)
+        else:
             raise InputError("there is no sound; upload or record some")
         return studio.animate(
-            photo,
-            sound,
+            copied(photo, job / "photo", studio.limits.minutes),
+            heard,
+            job,
             wishes,
             lambda share, words: progress(share, desc=words),
         )
-    except (InputError, Busy) as error:
-        raise gr.Error(str(error), duration=None, print_exception=False) from error
-    finally:
-        if spoken is not None:
-            shutil.rmtree(pathlib.Path(spoken).parent, ignore_errors=True)
+
+
+def copied(path: str, to: pathlib.Path, minutes: int) -> pathlib.Path:
+    """A copy of a visitor's file, which may be deleted while they wait.  InputError: it
+    is deleted already."""
+    try:
+        return shutil.copyfile(path, to)
+    except FileNotFoundError:
+        raise InputError(
+            f"the {to.name} is older than {minutes} minutes and was deleted; upload it "
+            "again"
+        ) from None
 
 
 def examples() -> tuple[list[str], list[str]]:

@@ -1,34 +1,24 @@
-"""The server: the page at /, the live one at /live, and for programs /api/animate."""
+"""The server: the page at /, the live one at /live, and for programs /api."""
 
 import contextlib
 import ipaddress
-import os
-import pathlib
-import secrets
-import shutil
-import signal
+import logging
+import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
 
 import fastapi
 import gradio as gr
 import uvicorn
-from fastapi import Depends, Form, HTTPException, UploadFile
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
-from starlette.background import BackgroundTask
-from starlette.datastructures import UploadFile as Upload
+from fastapi.exceptions import RequestValidationError
 
 from input_pipeline.clip import InputError
-from jax_atvg.web import live, page
-from jax_atvg.web.studio import Studio, Wishes
-from jax_atvg.web.turns import Busy
+from jax_atvg.web import http_api, live, page
+from jax_atvg.web.middleware import USER, Guard
+from jax_atvg.web.studio import Studio
 
-USER = "atvg"  # the name that goes with the password
 TIDY_EVERY = 60.0  # seconds
-BLOCK = 1 << 20  # bytes of an upload are copied at a time
+FINISH = 3  # seconds that answers may still take when the server is to end
 
 
 def app(studio: Studio, password: str = "") -> fastapi.FastAPI:
@@ -47,169 +37,91 @@ def app(studio: Studio, password: str = "") -> fastapi.FastAPI:
             while not ended.wait(TIDY_EVERY):
                 studio.tidy()
 
-        threading.Thread(target=tidy, daemon=True).start()
+        thread = threading.Thread(target=tidy, daemon=True)
+        thread.start()
         yield
         ended.set()
+        thread.join()
 
     whole = fastapi.FastAPI(
-        title="jax_atvg", docs_url="/api", redoc_url=None, lifespan=lifespan
+        title="jax_atvg",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # these pages would load their scripts from another server
+        redoc_url=None,
+        lifespan=lifespan,
     )
-    known = Depends(asked_for(password))
-    whole.include_router(interface(studio, known))
-    whole.include_router(live.routes(studio, [known]))
-    return gr.mount_gradio_app(
+    megabytes = studio.limits.megabytes
+    whole.add_middleware(Guard, password=password, megabytes=megabytes)
+    whole.add_exception_handler(RequestValidationError, http_api.say_what_is_wrong)
+    whole.include_router(http_api.routes(studio))
+    whole.include_router(live.routes(studio))
+    blocks = page.build(studio).queue(max_size=studio.limits.waiting + 1)
+    studio.kept.update(studio.folder.iterdir())  # the examples
+    whole = gr.mount_gradio_app(
         whole,
-        page.build(studio).queue(max_size=studio.limits.waiting + 1),
+        blocks,
         path="/",
         auth=(USER, password) if password else None,
-        max_file_size=studio.limits.megabytes * gr.FileSize.MB,
+        max_file_size=megabytes * 10**6,
         show_error=False,
         theme=gr.themes.Default(**page.FONTS),
         css=page.CSS,
         footer_links=[],
+        run_history=False,
         ssr_mode=False,
         pwa=False,
     )
+    blocks.has_launched = True  # without this gradio does not check paths either
+    return whole
 
 
-# --- for programs ---
+class Server(uvicorn.Server):
+    """Serves the application.  It ends though pages are open and videos are made."""
 
-
-def asked_for(password: str) -> Callable[..., None]:
-    """What asks a visitor for the password, or nobody for an empty one."""
-
-    def known(
-        given: Annotated[
-            HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))
-        ],
-    ) -> None:
-        if not password:
-            return
-        words = (given.username, given.password) if given else ("", "")
-        expected = USER, password
-        if not all(
-            secrets.compare_digest(a.encode(), b.encode())
-            for a, b in zip(words, expected, strict=True)
-        ):
-            raise HTTPException(
-                401, "wrong name or password", {"WWW-Authenticate": "Basic"}
-            )
-
-    return known
-
-
-def interface(studio: Studio, known: Any) -> fastapi.APIRouter:
-    """POST /api/animate: photo and sound -> the video."""
-    router = fastapi.APIRouter(prefix="/api")
-
-    @router.post("/animate", response_class=FileResponse, dependencies=[known])
-    async def animate(
-        photo: UploadFile,
-        sound: UploadFile | None = None,
-        text: Annotated[str, Form()] = "",
-        face: Annotated[str, Form()] = "largest",
-        full_frame: Annotated[bool, Form()] = False,
-        panels: Annotated[bool, Form()] = False,
-        blinks: Annotated[bool, Form()] = True,
-        head_movement: Annotated[bool, Form()] = False,
-        expressiveness: Annotated[float, Form()] = 1.0,
-    ) -> FileResponse:
-        """An MP4: the photo speaks the sound, or the text.  With panels the video shows
-        landmarks, attention, colour and result instead.  400 says what is wrong; 413: a
-        file is too large; 503: too many are waiting."""
-        job = studio.new_folder()
-        wishes = Wishes(face, full_frame, panels, blinks, head_movement, expressiveness)
-        try:
-            with as_answers():
-                made = await run_in_threadpool(
-                    carry_out, studio, job, photo, sound, text, wishes
-                )
-        except BaseException:
-            shutil.rmtree(job, ignore_errors=True)
-            raise
-        return FileResponse(
-            made,
-            media_type="video/mp4",
-            filename="talking.mp4",
-            background=BackgroundTask(shutil.rmtree, job, ignore_errors=True),
+    def __init__(self, studio: Studio, password: str = ""):
+        self.studio = studio
+        config = uvicorn.Config(
+            app(studio, password),
+            log_level="warning",
+            timeout_graceful_shutdown=FINISH,
+            # A photo is one message to the live page, which tells what is too large.
+            ws_max_size=(studio.limits.megabytes + 1) * 10**6,
+            ws_ping_timeout=live.PHOTO_PATIENCE,  # it may be long on its way
         )
+        super().__init__(config)
 
-    return router
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.studio.ended.set()
+        # It is no error that answers are broken off now.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
 
-@contextlib.contextmanager
-def as_answers() -> Iterator[None]:
-    """What cannot be done is answered with 400, and with 503 where it may be later."""
+def listen(host: str, port: int) -> socket.socket:
+    """A socket where visitors wait from now on.  port: 0 for any that is free.
+    InputError: the address cannot be served on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        yield
-    except InputError as error:
-        raise HTTPException(400, str(error)) from error
-    except Busy as error:
-        raise HTTPException(503, str(error), {"Retry-After": "60"}) from error
-
-
-def carry_out(
-    studio: Studio,
-    job: pathlib.Path,
-    photo: Upload,
-    sound: Upload | None,
-    text: str,
-    wishes: Wishes,
-) -> pathlib.Path:
-    """The video of a request, in the job's folder."""
-    kept = keep(photo, job / "photo", studio.limits.megabytes)
-    if text.strip():
-        heard = studio.speak(text, job)
-    elif sound is not None:
-        heard = keep(sound, job / "sound", studio.limits.megabytes)
-    else:
-        raise InputError("there is no sound; send one as `sound`, or a `text`")
-    made = studio.animate(kept, heard, wishes, folder=job)
-    return made.panels or made.video
-
-
-def keep(upload: Upload, path: pathlib.Path, megabytes: int) -> pathlib.Path:
-    """Writes an upload to a path that does not depend on its name.  HTTPException 413:
-    it is too large."""
-    left = megabytes * 10**6
-    with path.open("wb") as file:
-        while block := upload.file.read(BLOCK):
-            left -= len(block)
-            if left < 0:
-                raise HTTPException(
-                    413,
-                    f"the {path.name} is larger than {megabytes} MB; make it smaller",
-                )
-            file.write(block)
-    return path
-
-
-# --- running it ---
-
-
-def serve(studio: Studio, host: str, port: int, password: str = "") -> None:
-    """Serves until the process is asked to end, by Ctrl-C or SIGTERM.  InputError: the
-    address cannot be served on, or others could reach it and there is no password."""
-    check_host(host, password)
-    os.environ["GRADIO_TEMP_DIR"] = str(studio.folder)
-    config = uvicorn.Config(
-        app(studio, password), host=host, port=port, log_level="warning"
-    )
-    try:
-        sock = config.bind_socket()
-    except SystemExit as error:  # what uvicorn makes of an OSError
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"--host={host} --port={port}: cannot be served on; choose another --port"
+            f"--host={host} --port={port}: cannot be served on ({reason}); choose "
+            "another --port or --host"
         ) from error
-    sock.listen()  # from now on visitors wait, and are not refused
+
+
+def serve(studio: Studio, sock: socket.socket, password: str = "") -> None:
+    """Serves visitors of a socket until the process is asked to end, by Ctrl-C or
+    SIGTERM."""
+    server = Server(studio, password)
+    host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(
-        f"ready: http://{shown}:{sock.getsockname()[1]}  (Ctrl-C ends it)", flush=True
-    )
+    print(f"ready: http://{shown}:{port}  (Ctrl-C ends it)", flush=True)
     # uvicorn ends in order, and then sends itself the signal again.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run([sock])
+        server.run([sock])
 
 
 def check_host(host: str, password: str) -> None:

@@ -10,34 +10,36 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from input_pipeline.clip import (
     FRAME_RATE,
     NUM_POINTS,
-    SAMPLE_RATE,
     WINDOW_ROWS,
     WINDOW_SIZE,
     InputError,
 )
 from input_pipeline.faces import detection
+from input_pipeline.files import remove
 from input_pipeline.media import audio, image
 from jax_atvg.inference import live
-from jax_atvg.inference.animate import animate_file, panels_path
+from jax_atvg.inference.animate import animate_file
 from jax_atvg.inference.networks import Clip, Networks
 from jax_atvg.inference.perception import Perceived
 from jax_atvg.inference.predict import Photo
-from jax_atvg.web.turns import Turns
+from jax_atvg.web.turns import Busy, Turns
 
 SPEAKER = "espeak-ng"
 MOST_CHARACTERS = 500  # of a text that is spoken: half a minute
 FACE_MARGIN = 0.35  # of a face's size, around it in its picture
+LONGEST_SIDE = 1920  # pixels of a whole photo in a video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +83,9 @@ class Studio:
     """Networks that visitors take turns with.
 
     folder: where jobs have theirs; what lies there is the visitors'.  label: every
-    frame says that it is synthetic.
+    frame says that it is synthetic.  kept: files and folders in it that `tidy` leaves
+    alone: those of jobs that are not done, and what the page itself needs.  ended: set
+    when jobs are to end, because the server does.
     """
 
     def __init__(
@@ -93,52 +97,59 @@ class Studio:
     ):
         self.networks, self.folder, self.limits = networks, pathlib.Path(folder), limits
         self.turns, self.label = Turns(limits.waiting), label
+        self.kept: set[pathlib.Path] = set()
+        self.ended = threading.Event()
 
     def animate(
         self,
         photo: str | pathlib.Path,
         sound: str | pathlib.Path,
+        folder: pathlib.Path,
         wishes: Wishes = AS_IT_IS,
         tell: Tell = lambda share, text: None,
-        folder: pathlib.Path | None = None,
     ) -> Made:
-        """Makes a video in the job's folder, a new one unless given, which the caller
-        deletes.
+        """Makes a video in the job's folder.
 
-        InputError: photo or sound cannot be used.  Busy: too many are waiting.
+        A whole photo is shown with LONGEST_SIDE pixels at most.
+        InputError: photo or sound cannot be used.  Busy: too many are waiting, or the
+        server ends.
         """
 
+        def told(share: float, words: str) -> None:
+            if self.ended.is_set():
+                raise Busy("the server has been ended; try again later")
+            tell(share, words)
+
         def waiting(ahead: int) -> None:
-            tell(0.0, f"waiting: {ahead} ahead")
+            told(0.0, f"waiting: {ahead} ahead")
 
         with self.turns.turn(waiting), named(photo, sound):
             begin = time.perf_counter()
-            tell(0.0, "looking for the face, hearing the sound")
+            told(0.0, "looking for the face, hearing the sound")
             picture = image.read_image(photo)
             points = detection.photo_points(picture, wishes.face, "the photo")
             heard = self.hear(sound)
-            job = folder or self.new_folder()
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # what they say is in `about`
-                    written = animate_file(
-                        photo,
-                        sound,
-                        job / "talking.mp4",
-                        self.networks,
-                        watch=lambda done, of: tell(done / of, f"frame {done} of {of}"),
-                        perceived=lambda: Perceived(points, heard),
-                        label=self.label,
-                        **wishes._asdict(),
-                    )
-            except BaseException:
-                if folder is None:
-                    shutil.rmtree(job, ignore_errors=True)
-                raise
             about = [*described(picture, points, heard)]
+            if wishes.full_frame and max(picture.shape) > LONGEST_SIDE:
+                picture, points = shrunk(picture, points)
+                photo = folder / "smaller.png"
+                image.write_image(photo, picture)
+                height, width = picture.shape[:2]
+                about.append(f"the photo is shown at {width} x {height} pixels")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what they say is in `about`
+                video, *others = animate_file(
+                    photo,
+                    sound,
+                    folder / "talking.mp4",
+                    self.networks,
+                    watch=lambda done, of: told(done / of, f"frame {done} of {of}"),
+                    perceived=lambda: Perceived(points, heard),
+                    label=self.label,
+                    **wishes._asdict(),
+                )
             about.append(f"made in {time.perf_counter() - begin:.1f} s")
-        video = written[0]
-        return Made(video, panels_path(video) if wishes.panels else None, about)
+        return Made(video, others[0] if others else None, about)
 
     def warm_up(self) -> None:
         """Compiles the networks and loads what finds faces, so that the first visitor
@@ -157,20 +168,8 @@ class Studio:
 
     def hear(self, sound: str | pathlib.Path) -> audio.Heard:
         """The sound's features.  InputError: it cannot be used, or is too long."""
-        reader, most = audio.AudioReader(sound), self.limits.seconds
-
-        def until_too_long() -> Iterator[np.ndarray]:
-            count = 0
-            for block in reader.mono_16k():
-                count += len(block)
-                if count > most * SAMPLE_RATE:
-                    raise InputError(
-                        f"the sound is longer than {most} s; cut it, or have the "
-                        "server started with a larger --seconds"
-                    )
-                yield block
-
-        heard = audio.hear(until_too_long(), "the sound")
+        reader = audio.AudioReader(sound, most=self.limits.seconds)
+        heard = audio.hear(reader.mono_16k(), "the sound")
         return heard._replace(note=reader.note.removeprefix(f"{sound}: "))
 
     def faces(self, photo: str | pathlib.Path) -> list[UInt8[np.ndarray, "h w 3"]]:
@@ -181,10 +180,9 @@ class Studio:
         boxes = sorted(detection.detect(picture), key=lambda box: box.centre)
         return [cut_out(picture, box) for box in boxes]
 
-    def speak(self, text: str, folder: pathlib.Path | None = None) -> pathlib.Path:
-        """Has espeak-ng speak a text: a sound file in the job's folder, a new one
-        unless given, which the caller deletes.  InputError: there is no text, it is too
-        long, or no espeak-ng."""
+    def speak(self, text: str, folder: pathlib.Path) -> pathlib.Path:
+        """Has espeak-ng speak a text: a sound file in the job's folder.  InputError:
+        there is no text, it is too long, or no espeak-ng."""
         text = " ".join(text.split())
         if not 0 < len(text) <= MOST_CHARACTERS:
             raise InputError(
@@ -194,26 +192,44 @@ class Studio:
             raise InputError(
                 f"{SPEAKER} is not installed on this server; upload a sound instead"
             )
-        path = (folder or self.new_folder()) / "spoken.wav"
+        path = folder / "spoken.wav"
         command = [SPEAKER, "-w", str(path), "--stdin"]
         done = subprocess.run(command, input=text, text=True, capture_output=True)
         if done.returncode or not path.exists():
-            if folder is None:
-                shutil.rmtree(path.parent)
             raise InputError(
                 f"{SPEAKER} cannot speak this text; upload a sound instead"
             )
         return path
 
+    @contextlib.contextmanager
+    def job(self) -> Iterator[pathlib.Path]:
+        """A new folder for one job.  Where the block fails it is deleted; otherwise
+        what it holds is a visitor's from then on."""
+        folder = self.new_folder()
+        try:
+            yield folder
+        except BaseException:
+            remove(folder)
+            raise
+        finally:
+            self.kept.discard(folder)
+
     def new_folder(self) -> pathlib.Path:
-        return pathlib.Path(tempfile.mkdtemp(dir=self.folder))
+        """A folder that is kept until its user deletes it."""
+        folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
+        self.kept.add(folder)
+        return folder
 
     def tidy(self) -> None:
-        """Deletes what is older than limits.minutes."""
+        """Deletes what is older than limits.minutes and not kept."""
         before = time.time() - 60 * self.limits.minutes
         for path in self.folder.iterdir():
-            if path.stat().st_mtime < before:
-                shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # a job has deleted it at this moment
+                if path not in self.kept and changed(path) < before:
+                    remove(path)
+        for path in tuple(self.kept):
+            if not path.exists():
+                self.kept.discard(path)
 
 
 @contextlib.contextmanager
@@ -230,6 +246,12 @@ def named(
         raise InputError(text) from error
 
 
+def changed(path: pathlib.Path) -> float:
+    """When a file, or a folder or something in it, was changed last."""
+    inside = path.rglob("*") if path.is_dir() else ()
+    return max(one.lstat().st_mtime for one in (path, *inside))
+
+
 def can_speak() -> bool:
     return shutil.which(SPEAKER) is not None
 
@@ -239,6 +261,20 @@ def cut_out(picture: UInt8[np.ndarray, "H W 3"], box: detection.Box) -> np.ndarr
     x, y = (round(FACE_MARGIN * size) for size in (box.width, box.height))
     rows = slice(max(box.top - y, 0), box.bottom + y)
     return picture[rows, max(box.left - x, 0) : box.right + x]
+
+
+def shrunk(
+    picture: UInt8[np.ndarray, "H W 3"], points: Float32[np.ndarray, "68 2"]
+) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "68 2"]]:
+    """The picture with LONGEST_SIDE pixels on its longer side, and the points in it."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    scale = LONGEST_SIDE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    across = np.array(size, np.float32) / np.array([width, height], np.float32)
+    return small, (points + 0.5) * across - 0.5
 
 
 def described(picture: np.ndarray, points: np.ndarray, heard: audio.Heard):

@@ -5,6 +5,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
+TELL_EVERY = 1.0  # seconds
+
 
 class Busy(Exception):
     """Too many are waiting already."""
@@ -22,8 +24,9 @@ class Turns:
     def turn(self, tell: Callable[[int], None] = lambda ahead: None) -> Iterator[None]:
         """Waits for the turn, which lasts until the end of the block.
 
-        tell: called with the number of those ahead whenever it has changed; what it
-        raises ends the waiting.  Busy: the queue is full.
+        tell: called with the number of those ahead, whenever it has changed and every
+        second; what it raises ends the waiting, so that it can look whether the visitor
+        is still there.  Busy: the queue is full.
         """
         ticket = object()
         with self.changed:
@@ -34,7 +37,9 @@ class Turns:
             while ahead := self._ahead(ticket):
                 tell(ahead)
                 with self.changed:
-                    self.changed.wait_for(lambda a=ahead: self._ahead(ticket) != a)
+                    self.changed.wait_for(
+                        lambda a=ahead: self._ahead(ticket) != a, TELL_EVERY
+                    )
             yield
         finally:
             with self.changed:
