@@ -3,7 +3,8 @@
     python benchmarks/ablation.py --data_dir=DATA --out=runs/ablation
     python benchmarks/ablation.py --data_dir=DATA --out=OUT --only=pixels,no_attention
 
-The variants are those of configs/ablation.py.  Each is trained with every seed and
+The variants are those of configs/ablation.py, unless named without those of larger
+batches.  Each is trained with every seed and
 scored on the same validation clips.  OUT/VARIANT_SEED.json keeps the scores, so that a
 run that was interrupted continues; those of docs/results.md are in docs/ablation.
 VG-net is given the true landmarks, so that AT-net has no influence; AT-net is scored on
@@ -56,7 +57,7 @@ AT_METRICS = {
 
 def main() -> None:
     options = parse()
-    names = options.only or [*ablation.VARIANTS, *AUTHORS]
+    names = options.only or [*ablation.IN_TABLES, *AUTHORS]
     options.out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory(one_heap=False)
     set_up_jax()

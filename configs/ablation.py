@@ -175,6 +175,28 @@ def at_by_clips(config: Experiment) -> None:
     config.data.balance = "clips"
 
 
+# --- VG-net on pixels, with larger batches; of docs/performance.md ---
+
+
+def large_batch(config: Experiment) -> None:
+    """Four times the clips a step, a quarter of the steps."""
+    config.batch_size *= 4
+    config.steps //= 4
+    config.gan_loss.pixel_steps //= 4
+
+
+def large_batch_sqrt(config: Experiment) -> None:
+    """The same with a learning rate sqrt(4) times as large."""
+    large_batch(config)
+    config.optimizer.learning_rate *= 2
+
+
+def large_batch_linear(config: Experiment) -> None:
+    """The same with a learning rate 4 times as large."""
+    large_batch(config)
+    config.optimizer.learning_rate *= 4
+
+
 Change = Callable[[Experiment], None]
 
 
@@ -208,7 +230,9 @@ AT_VARIANTS = by_name(
     at_no_augmentation,
     at_by_clips,
 )
-VARIANTS = GAN_VARIANTS | PIXEL_VARIANTS | AT_VARIANTS
+BATCH_VARIANTS = by_name(large_batch, large_batch_sqrt, large_batch_linear)
+IN_TABLES = GAN_VARIANTS | PIXEL_VARIANTS | AT_VARIANTS  # of docs/results.md
+VARIANTS = IN_TABLES | BATCH_VARIANTS
 
 
 def get_config(variant: str = "gan") -> Experiment:

@@ -59,6 +59,19 @@ def test_variants_share_the_steps_on_pixels_that_are_the_same(name, shares):
     assert (first_steps(name, ablation.get_config(name)) == key) == shares
 
 
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("large_batch", 5e-4), ("large_batch_sqrt", 1e-3), ("large_batch_linear", 2e-3)],
+)
+def test_larger_batches_see_as_many_clips(name, rate):
+    plain, config = ablation.get_config("pixels"), ablation.get_config(name)
+    assert config.batch_size == 4 * plain.batch_size
+    assert config.batch_size * config.steps == plain.batch_size * plain.steps
+    assert config.gan_loss.pixel_steps == config.steps
+    assert config.optimizer.learning_rate == pytest.approx(rate)
+    assert name not in ablation.IN_TABLES
+
+
 def test_the_authors_photo_landmarks_are_steps_of_their_own():
     config = ablation.get_config("pixels")
     assert first_steps("same_photo_landmarks", config) != first_steps("pixels", config)
