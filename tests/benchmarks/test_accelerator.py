@@ -199,7 +199,7 @@ accelerator.GRACE = 0
 parts = "matmul", "feeding"
 accelerator.PARTS = {name: accelerator.PARTS[name] for name in parts}
 accelerator.PARTS |= {"slow": slow, "never": slow}
-sys.exit(accelerator.main(["--small", "--budget=15", "--out=out.json"]))
+sys.exit(accelerator.main(["--small", "--budget=8", "--out=out.json"]))
 """
 
 

@@ -128,6 +128,8 @@ def test_a_server_from_start_to_end(tmp_path, bundle, end, also):
         env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
         stdout=subprocess.PIPE,
         text=True,
+        # Where the tests run under nohup it is ignored, by their children as well.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     try:
         ready = server.stdout.readline()
