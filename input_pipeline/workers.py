@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import functools
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -153,9 +154,19 @@ def _submit(pool: concurrent.futures.ProcessPoolExecutor, function, *arguments):
     """The future of a call.  A process that this starts leaves Ctrl-C to its parent
     from its first moment, as it begins with the signals blocked that are blocked here.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with blocked(signal.SIGINT):
         return pool.submit(function, *arguments)
+
+
+@contextlib.contextmanager
+def blocked(*signals: signal.Signals) -> Iterator[None]:
+    """Processes and threads that are started in the `with` block have these signals
+    blocked.  One that comes meanwhile is delivered to this thread afterwards."""
+    # It unblocks signals when it starts, which the first process would make it do.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

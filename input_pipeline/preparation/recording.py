@@ -11,23 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
-from input_pipeline.clip import (
-    FRAME_RATE,
-    NUM_POINTS,
-    SAMPLE_RATE,
-    Clip,
-    InputError,
-)
+from input_pipeline.clip import FRAME_RATE, NUM_POINTS, SAMPLE_RATE, Clip, InputError
 from input_pipeline.faces import align, detection, landmarks
-from input_pipeline.faces.scenes import (
-    Notes,
-    jaw_width,
-    runs,
-    scene_cuts,
-    stretches,
-)
+from input_pipeline.faces.scenes import Notes, jaw_width, runs, scene_cuts, stretches
 from input_pipeline.media import audio, video
 from input_pipeline.preparation import sound
 from input_pipeline.preparation.corpora import Source
@@ -35,6 +23,7 @@ from input_pipeline.preparation.sync import Listener, Sync, find_lag
 
 JPEG_QUALITY = 95
 CUTTABLE = {"folder"}  # corpora whose files may be cut; in others a file is a clip
+Piece = tuple[int, int, np.ndarray, np.ndarray]  # first, last, similarities, points
 HELD_BYTES = 256 << 20  # of frames; those of larger files are decoded a second time
 
 
@@ -112,6 +101,10 @@ class _Unusable(Exception):
     """The whole file is rejected; the arguments are those of Reject after `path`."""
 
 
+class _NotKept(Exception):
+    """A finished clip could not be kept; the cause says why."""
+
+
 class Recordings(NamedTuple):
     """Prepares videos: called with a Source, it returns a Prepared.  listener: who
     judges whether the sound is in step, unless options.sync is off."""
@@ -152,13 +145,16 @@ def prepare_clip(
 
     keep: called with each clip as it is finished.  Where an error comes later, no clip
     of the file is used.
-    InputError: the installation lacks something, which is not the file's fault.
+    InputError, MemoryError, and what `keep` raises: the machine lacks something, which
+    is not the file's fault.
     """
     try:
         return _prepare(source, options, listener, keep)
     except _Unusable as error:
         return Prepared([], [Reject(source.name, *error.args)])
-    except InputError:
+    except _NotKept as error:
+        raise error.__cause__ from None
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         message = f"{type(error).__name__}: {error}".replace(source.path, source.name)
@@ -178,16 +174,10 @@ def _prepare(
     cuts, cuttable = scene_cuts(notes, points), source.corpus in CUTTABLE
     pieces, rejects = _pieces(source, points, cuts, options, cuttable)
     del points  # of an hour they are 100 MB
-    used = []
-    for first, last, matrices, px in pieces:
-        heard = sound.of_frames(samples, sound_start, first, last - first)
-        why = _complaint(first, last, px, heard, notes.several, options)
-        if why:
-            rejects.append(Reject(source.name, *why, first / FRAME_RATE))
-        else:
-            used.append((first, last, matrices, px))
-    sync, start = None, sound_start
-    clips = [_without_frames(source, piece, samples, start) for piece in used]
+    pieces, bad = _judged(source, pieces, samples, sound_start, notes.several, options)
+    rejects += bad
+    sync = None
+    clips = [_without_frames(source, one, samples, sound_start) for one in pieces]
     if options.sync != "off" and clips:
         sync = find_lag(listener, clips)
     if sync and options.sync == "check" and not sync.in_step:
@@ -196,14 +186,20 @@ def _prepare(
             why = "sound not judged", round(sync.r, 3)
         return Prepared([], [*rejects, Reject(source.name, *why)], sync)
     if sync and options.sync == "fix" and sync.judged and not sync.in_step:
-        start = sound_start - sync.lag / FRAME_RATE
-        clips = [_without_frames(source, piece, samples, start) for piece in used]
-    pictures = _pictures(frames, [(a, b, matrices) for a, b, matrices, _ in used])
-    clips = [
-        keep(clip._replace(frames=some))
-        for clip, some in zip(clips, pictures, strict=True)
-    ]
-    return Prepared(clips, rejects, sync)
+        late = sync.lag / FRAME_RATE
+        start = sound_start - late
+        source = source._replace(words=sound.words_earlier(source.words, late))
+        pieces = [_with_sound(piece, samples, start) for piece in pieces]
+        pieces, bad = _judged(source, pieces, samples, start, notes.several, options)
+        rejects += bad
+        clips = [_without_frames(source, piece, samples, start) for piece in pieces]
+    kept = []
+    for clip, some in zip(clips, _pictures(frames, pieces), strict=True):
+        try:
+            kept.append(keep(clip._replace(frames=some)))
+        except Exception as error:
+            raise _NotKept from error
+    return Prepared(kept, rejects, sync)
 
 
 # --- reading ---
@@ -265,15 +261,34 @@ def _check_length(
         raise _Unusable("wrong length of sound", round(sound - num_frames, 1))
 
 
+def _judged(
+    source: Source,
+    pieces: list[Piece],
+    samples: np.ndarray,
+    start: float,
+    several: list[int],
+    options: Options,
+) -> tuple[list[Piece], list[Reject]]:
+    """(the pieces that are used, the rejected others)."""
+    used, rejects = [], []
+    for piece in pieces:
+        why = _complaint(piece, samples, start, several, options)
+        if why:
+            rejects.append(Reject(source.name, *why, piece[0] / FRAME_RATE))
+        else:
+            used.append(piece)
+    return used, rejects
+
+
 def _complaint(
-    first: int,
-    last: int,
-    points_px: Float[np.ndarray, "T 68 2"],
-    samples: Float[np.ndarray, "N"],
+    piece: Piece,
+    samples: np.ndarray,
+    start: float,
     several: list[int],
     options: Options,
 ) -> tuple[str, float | int] | None:
     """(reason, value) why a piece is not used; None if it is."""
+    first, last, _, points_px = piece
     if last - first < options.min_frames:
         return "too short", last - first
     if crowd := sum(first <= t < last for t in several):
@@ -281,8 +296,9 @@ def _complaint(
     width = float(np.median(jaw_width(points_px)))
     if width < options.min_face:
         return "face too small", round(width, 1)
-    if audio.is_silent(samples):
-        return "silent sound", float(np.abs(samples).max())
+    heard = sound.of_frames(samples, start, first, last - first)
+    if audio.is_silent(heard):
+        return "silent sound", float(np.abs(heard).max())
     return None
 
 
@@ -295,8 +311,8 @@ def _pieces(
     cuts: list[int],
     options: Options,
     cuttable: bool,
-) -> tuple[list[tuple[int, int, np.ndarray, np.ndarray]], list[Reject]]:
-    """(first, last, similarities, points) of each piece, and the rejected parts.
+) -> tuple[list[Piece], list[Reject]]:
+    """The pieces, and the rejected parts.
 
     A file is one piece, less a few frames at its ends in which no face is seen.
     If it may be cut, it is cut at scene changes, where the face is lost, and into equal
@@ -321,12 +337,19 @@ def _pieces(
     return pieces, rejects
 
 
+def _with_sound(piece: Piece, samples: np.ndarray, start: float) -> Piece:
+    """The frames of a piece that have sound."""
+    first, last, matrices, px = piece
+    a, b = sound.frames_with_sound(samples, start, first, last)
+    return a, b, matrices[a - first : b - first], px[a - first : b - first]
+
+
 # --- making clips ---
 
 
 def _without_frames(
     source: Source,
-    piece: tuple[int, int, np.ndarray, np.ndarray],
+    piece: Piece,
     samples: np.ndarray,
     sound_start: float,
 ) -> Clip:
@@ -342,17 +365,16 @@ def _without_frames(
         corpus=source.corpus,
         speaker=source.speaker,
         clip_id=f"{name}@{first:06d}" if source.corpus in CUTTABLE else name,
-        words=_words(source.words, first, last),
+        words=sound.words_of_frames(source.words, first, last),
     )
 
 
 def _pictures(
-    frames: Iterable[np.ndarray], pieces: list[tuple[int, int, np.ndarray]]
+    frames: Iterable[np.ndarray], pieces: list[Piece]
 ) -> Iterator[list[bytes]]:
-    """The aligned frames of each piece (first, last, similarities), given in order;
-    iterates over frames once."""
+    """The aligned frames of each piece, given in order; iterates over frames once."""
     stream, t = iter(frames), 0
-    for first, last, matrices in pieces:
+    for first, last, matrices, _ in pieces:
         pictures = []
         while t < last:
             frame = next(stream)
@@ -367,11 +389,3 @@ def encode(crop: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
     flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     return cv2.imencode(".jpg", crop[..., ::-1], flags)[1].tobytes()
-
-
-def _words(words, first: int, last: int):
-    """The words whose middle is in the piece, in seconds from the piece's start."""
-    start, end = first / FRAME_RATE, last / FRAME_RATE
-    return tuple(
-        (w, a - start, b - start) for w, a, b in words if start <= (a + b) / 2 < end
-    )

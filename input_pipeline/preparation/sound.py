@@ -1,4 +1,4 @@
-"""Cuts a file's sound to the frames that it belongs to.
+"""Cuts a file's sound, and what is said in it, to the frames that it belongs to.
 
 The clock is that of the frames: sample 0 is at the beginning of frame 0.  A file's
 sound begins `start` seconds after it, or before it where that is negative.
@@ -7,8 +7,11 @@ sound begins `start` seconds after it, or before it where that is negative.
 import numpy as np
 from jaxtyping import Float, Float32
 
-from input_pipeline.clip import ROWS_PER_FRAME, SAMPLE_RATE, WINDOW_ROWS
+from input_pipeline.clip import FRAME_RATE, ROWS_PER_FRAME, SAMPLE_RATE, WINDOW_ROWS
 from input_pipeline.media import features
+from input_pipeline.preparation.corpora import Word
+
+Words = tuple[Word, ...]
 
 
 def of_frames(
@@ -44,3 +47,29 @@ def between(
     if a < b:
         result[a - begin : b - begin] = samples[a - shift : b - shift]
     return result
+
+
+def frames_with_sound(
+    samples: Float[np.ndarray, "N"], start: float, first: int, last: int
+) -> tuple[int, int]:
+    """(first, last) of the frames first <= t < last of which half or more has sound;
+    both are the same where no frame has."""
+    end = start + len(samples) / SAMPLE_RATE
+    first = max(first, round(start * FRAME_RATE))
+    return first, max(first, min(last, round(end * FRAME_RATE)))
+
+
+# --- words ---
+
+
+def words_of_frames(words: Words, first: int, last: int) -> Words:
+    """The words whose middle is in the frames first <= t < last, in seconds from the
+    beginning of frame `first`."""
+    start, end = first / FRAME_RATE, last / FRAME_RATE
+    return tuple(
+        (w, a - start, b - start) for w, a, b in words if start <= (a + b) / 2 < end
+    )
+
+
+def words_earlier(words: Words, seconds: float) -> Words:
+    return tuple((word, a - seconds, b - seconds) for word, a, b in words)

@@ -92,15 +92,22 @@ class Stills(NamedTuple):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __call__(self, source: Source, keep: Keep = in_memory) -> Prepared:
-        """A photo's clip, or why it is not used; a bad photo is never an exception."""
+        """A photo's clip, or why it is not used; a bad photo is never an exception.
+
+        InputError, MemoryError, and what `keep` raises: the machine or a driver lacks
+        something, which is not the photo's fault.
+        """
         try:
-            return Prepared([keep(self._clip(source))], [])
+            clip = self._clip(source)
         except _Unusable as error:
             return Prepared([], [Reject(source.name, *error.args)])
+        except (InputError, MemoryError):
+            raise
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             message = message.replace(source.path, source.name)
             return Prepared([], [Reject(source.name, "error", message)])
+        return Prepared([keep(clip)], [])
 
     def _clip(self, source: Source) -> Clip:
         photo = _read(source.path, source.name, self.options)

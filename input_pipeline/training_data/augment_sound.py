@@ -155,17 +155,26 @@ def hertz(pitch):
     return 700 * (10 ** (pitch / 2595) - 1)
 
 
+def usable_tempo(tempo: float, length: int, least: int) -> tuple[float, int]:
+    """(the tempo, or a slower one at which `least` frames of a clip are left, how many
+    of its `length` frames are left): these are (length - 1) / tempo + 1, rounded down.
+    """
+    tempo = min(tempo, max(length - 1, 1) / max(least - 1, 1))
+    # At the slower tempo the quotient is least - 1, or rounded to a little below that.
+    return tempo, max(int((length - 1) / tempo) + 1, least)
+
+
 def change_tempo(
     tempo: float,
+    count: int,
     landmarks: Float32[np.ndarray, "T 68 2"],
     mfcc: Float32[np.ndarray, "M 13"],
-) -> tuple[Float32[np.ndarray, "n 68 2"], Float32[np.ndarray, "m 13"]]:
-    """The same words spoken `tempo` times as fast, at the same pitch.  n is (T - 1) /
-    tempo + 1, rounded down.  Frames and rows are interpolated linearly; the first and
-    last rows are repeated beyond the sound's ends."""
+) -> tuple[Float32[np.ndarray, "{count} 68 2"], Float32[np.ndarray, "m 13"]]:
+    """The same words spoken `tempo` times as fast, at the same pitch: `count` frames,
+    see usable_tempo.  Frames and rows are interpolated linearly; the first and last
+    rows are repeated beyond the sound's ends."""
     if tempo == 1:
         return landmarks, mfcc
-    count = int((len(landmarks) - 1) / tempo) + 1
     rows = np.arange((count + 2 * CONTEXT_FRAMES) * ROWS_PER_FRAME)
     middle = (WINDOW_ROWS - 1) / 2  # of frame 0's audio window
     return (

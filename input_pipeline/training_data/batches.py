@@ -16,12 +16,13 @@ import numpy as np
 from absl import flags
 
 from input_pipeline.clip import InputError
-from input_pipeline.workers import cores, end_with_parent
+from input_pipeline.workers import blocked, cores, end_with_parent
 
 FEWEST_CORES = 4  # on fewer, workers only take time from the training process
 MOST_WORKERS = 15  # for a device
 SHARED = pathlib.Path("/dev/shm")  # Linux's shared memory, where workers put batches
 HELD = 3  # batches that a worker holds there at most
+IGNORED = (signal.SIGINT, signal.SIGTERM)  # by workers
 KILLED = "Worker process was terminated unexpectedly"  # as grain says it
 
 
@@ -76,8 +77,10 @@ class Batches(grain.DatasetIterator):
     def start_prefetch(self) -> None:
         self._assert_not_closed()
         if self._running is None:
-            self._running = iter(self._open_at(self._next_batch))
-            self._running.start_prefetch()
+            # grain's thread starts the workers, which need seconds to _start_worker.
+            with blocked(*IGNORED):
+                self._running = iter(self._open_at(self._next_batch))
+                self._running.start_prefetch()
 
     def close(self) -> None:
         self._stop()
@@ -178,7 +181,7 @@ def _start_worker(*_) -> None:
     """A worker leaves Ctrl-C and SIGTERM to its parent, which may need further batches
     before it ends: terminals and schedulers send them to all processes.  It ends with
     its parent, however that ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
 

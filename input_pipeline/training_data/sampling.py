@@ -146,7 +146,7 @@ def at_example(
     change = augmentation(key, augment) if augment else None
     if change:
         landmarks, mfcc = augment_sound.change_tempo(
-            min(change.tempo, (len(clip.frames) - 1) / max(num_frames - 1, 1)),
+            *augment_sound.usable_tempo(change.tempo, len(clip.frames), num_frames),
             clip.landmarks,
             augment_sound.change_sound(change, clip.mfcc),
         )

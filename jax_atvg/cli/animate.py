@@ -239,7 +239,8 @@ def jobs_of_folder(folder: pathlib.Path) -> list[list[str]]:
 
 
 def check_job(job: list[str], name: str, outs: set[str], given: Given) -> list[str]:
-    """image, audio, out; adds the files that the job writes to those taken.
+    """image, audio, out; adds the identities of the files that the job writes to those
+    taken.
 
     InputError: not these three, or one of those files is taken or an input.
     """
@@ -252,7 +253,7 @@ def check_job(job: list[str], name: str, outs: set[str], given: Given) -> list[s
     if given.panels:
         written.append(str(panels_path(pathlib.Path(out))))
     for path in written:
-        if os.path.abspath(path) in outs:
+        if identity(path) in outs:
             raise InputError(f"{name} writes {path} again; give every job its own")
         for flag, source in (("image", image), ("audio", audio)):
             if same_place(source, path):
@@ -260,5 +261,12 @@ def check_job(job: list[str], name: str, outs: set[str], given: Given) -> list[s
                     f"{path} is --{flag}, too, which would be overwritten; choose "
                     "another --out"
                 )
-    outs.update(map(os.path.abspath, written))
+    outs.update(map(identity, written))
     return job
+
+
+def identity(path: str) -> str:
+    """The same for paths that may be of one file: through links, or on a disk on which
+    A.mp4 is a.mp4."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name.casefold())

@@ -6,6 +6,9 @@ Every score stands beside those of the photo held still, of the mean face and of
 clip's sound.
 """
 
+import warnings
+from collections.abc import Mapping
+
 from input_pipeline.clip import InputError
 from jax_atvg.cli.console import say, say_what_runs, tell_compilations
 from jax_atvg.cli.flags import (
@@ -71,6 +74,7 @@ def run(given: Given) -> int:
     from input_pipeline import workers
     from input_pipeline.training_data import dataset
     from input_pipeline.training_data.fingerprint import (
+        CLIPS,
         TEMPLATE,
         check_template,
         fingerprint,
@@ -82,12 +86,20 @@ def run(given: Given) -> int:
     tell_compilations()
     bundle = load_bundle(given.bundle)
     say_what_runs(networks=bundle.variables, precision=given.precision)
+    found = fingerprint(given.data_dir, given.corpora)
     check_template(
         {TEMPLATE: bundle.alignment},
-        fingerprint(given.data_dir, given.corpora),
+        found,
         f"{given.bundle}: the bundle was",
         "prepare the data with the bundle's --template",
     )
+    if names := prepared_otherwise(bundle.data, found[CLIPS]):
+        warnings.warn(
+            f"{given.data_dir}: {', '.join(names)} was prepared otherwise than what "
+            f"{given.bundle} was trained on, which may hold clips of the split "
+            f"{given.split}; give the --data_dir of the training",
+            stacklevel=2,
+        )
     clips = dataset.open_clips(given.data_dir, given.split, given.corpora)
     say(f"data: {given.data_dir}, {len(clips)} clips of the split {given.split}")
     count = given.workers
@@ -111,3 +123,13 @@ def run(given: Given) -> int:
     print(report.plain_text(results))
     print(f"wrote {given.out}/report.html")
     return 0
+
+
+def prepared_otherwise(
+    before: Mapping[str, str] | None, now: Mapping[str, str]
+) -> list[str]:
+    """The corpora that a bundle knows, but not as they are now.
+
+    before, now: {corpus: hash}, see fingerprint.py; None: not known.
+    """
+    return [name for name in now if before and before.get(name, now[name]) != now[name]]

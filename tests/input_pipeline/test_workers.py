@@ -120,6 +120,14 @@ def test_a_process_does_not_hear_ctrl_c_from_its_first_moment():
     assert signal.SIGINT in blocked
 
 
+def test_a_signal_that_was_blocked_comes_afterwards():
+    before, reached = blocked_signals(0), []
+    with pytest.raises(KeyboardInterrupt), workers.blocked(signal.SIGINT):
+        signal.raise_signal(signal.SIGINT)
+        reached.append(signal.SIGINT in blocked_signals(0))
+    assert reached == [True] and blocked_signals(0) == before
+
+
 def blocked_signals(_) -> set[int]:
     return signal.pthread_sigmask(signal.SIG_BLOCK, ())
 

@@ -1,5 +1,6 @@
 """One video becomes clips: one clock, a still crop, and a reason for every reject."""
 
+import errno
 from fractions import Fraction
 
 import cv2
@@ -206,7 +207,9 @@ def test_a_face_lost_for_long_is_rejected_and_a_short_gap_is_bridged(tmp_path):
 
 def test_frames_at_the_ends_without_the_face_are_left_out(tmp_path):
     shown = hidden([picture(90, 30, 0.7)] * 40, [0, 1, 2, 39])
-    one = canvas(tmp_path, shown)._replace(words=(("early", 0, 0.1), ("late", 1, 1.2)))
+    one = canvas(tmp_path, shown)._replace(
+        words=(("early", 0.0, 0.1), ("late", 1.0, 1.2))
+    )
     clip = only(prepare_clip(one, Options()))
     assert len(clip.frames) == 36
     assert clip.words == (("late", pytest.approx(0.88), pytest.approx(1.08)),)
@@ -284,6 +287,30 @@ def test_a_missing_model_is_not_the_files_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(detection, "track", fail)
     with pytest.raises(InputError, match="model is missing"):
         prepare_clip(canvas(tmp_path, STILL), Options())
+
+
+def test_a_lack_of_memory_or_of_disk_is_not_the_files_fault(tmp_path, monkeypatch):
+    """A disk on which a clip cannot be kept, that is: a file that cannot be read is."""
+    one = canvas(tmp_path, STILL)
+
+    def full(clip):
+        raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.raises(OSError, match="no space") as raised:
+        prepare_clip(one, Options(), keep=full)
+    assert raised.value.errno == errno.ENOSPC
+
+    def fail(error):
+        def raises(*_, **__):
+            raise error
+
+        return raises
+
+    monkeypatch.setattr(detection, "track", fail(OSError("bad file")))
+    assert rejected(one) == ("error", "OSError: bad file")
+    monkeypatch.setattr(detection, "track", fail(MemoryError()))
+    with pytest.raises(MemoryError):
+        prepare_clip(one, Options())
 
 
 # Cutting

@@ -214,6 +214,43 @@ def test_a_fault_of_ours_is_a_reject_that_says_so(album, data_dir, monkeypatch):
         raise ZeroDivisionError("here")
 
     monkeypatch.setattr(stills, "_read", fail)
-    make = job.stills_of(job.corpora.walk("portraits", album), data_dir, Options())
-    (reject,) = make(job.corpora.walk("portraits", album)[0]).rejects
+    make, source = maker(album, data_dir)
+    (reject,) = make(source).rejects
     assert (reject.reason, reject.value) == ("error", "ZeroDivisionError: here")
+
+
+def maker(album, data_dir):
+    """(who prepares photos, the first photo)."""
+    sources = job.corpora.walk("portraits", album)
+    return job.stills_of(sources, data_dir, Options()), sources[0]
+
+
+@pytest.mark.parametrize("error", [InputError("models are missing"), MemoryError()])
+def test_a_lack_of_the_machine_is_not_the_photos_fault(
+    album, data_dir, monkeypatch, error
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(stills, "_read", fail)
+    make, source = maker(album, data_dir)
+    with pytest.raises(type(error)):
+        make(source)
+
+
+def test_a_clip_that_cannot_be_kept_is_not_the_photos_fault(album, data_dir):
+    def full(clip):
+        raise OSError("no space")
+
+    make, source = maker(album, data_dir)
+    with pytest.raises(OSError, match="no space"):
+        make(source, full)
+
+
+def test_a_damaged_driver_is_not_the_photos_fault(album, data_dir, tmp_path):
+    copy = shutil.copytree(data_dir, tmp_path / "data")
+    for path in copy.rglob("*/lrw/*/*-train.array_record*"):
+        path.write_bytes(path.read_bytes()[:1000])
+    make, source = maker(album, copy)
+    with pytest.raises(InputError, match=r"cannot be read .*; prepare it again"):
+        make(source)

@@ -7,12 +7,14 @@ import pytest
 
 from input_pipeline.clip import InputError
 from input_pipeline.faces.landmarks import opening
-from input_pipeline.preparation import sync
+from input_pipeline.preparation import sound, sync
 from input_pipeline.preparation.prepare import prepare
 from input_pipeline.preparation.recording import Options, prepare_clip
 from input_pipeline.training_data import dataset, inspection
 from input_pipeline.training_data.synthetic import SyntheticClips
+from tests.input_pipeline import face_videos
 from tests.input_pipeline.face_videos import source
+from tests.input_pipeline.made_files import make
 
 
 class Late(NamedTuple):
@@ -109,11 +111,60 @@ def test_fix_moves_the_sound_by_whole_frames(grid, untouched):
     before = untouched.clips[0].mfcc
     moved = prepare_clip(grid, Options(sync="fix"), Late(3)).clips[0]
     # Pre-emphasis and windows are those of the same samples, 3 frames of 4 rows later.
-    np.testing.assert_allclose(moved.mfcc[:-20], before[12:-8], atol=1e-3)
-    assert moved.frames == untouched.clips[0].frames
+    rows = 4 * len(moved.frames)
+    np.testing.assert_allclose(moved.mfcc[:rows], before[12 : rows + 12], atol=1e-3)
+    assert moved.frames == untouched.clips[0].frames[: len(moved.frames)]
     for listener in (Late(1), Late(3, noise=True)):
         left = prepare_clip(grid, Options(sync="fix"), listener).clips[0]
         np.testing.assert_array_equal(left.mfcc, before)
+
+
+@pytest.mark.parametrize("lag", [-7, -2, 2, 7])
+def test_fix_leaves_no_frame_without_sound_and_moves_the_words_along(tmp_path, lag):
+    """Of 75 frames whose sound ends 4 frames early; the mouth is what Late hears."""
+    frames = [face_videos.picture(90 + t % 7) for t in range(75)]
+    path = make(tmp_path / "a.mkv", frames, 25, face_videos.hum(71 / 25))
+    one = source(path, words=(("first", 0.0, 0.2), ("last", 2.6, 2.8)))
+    (plain,) = prepare_clip(one, Options()).clips
+    assert len(plain.frames) == 75 and plain.words == one.words
+    (clip,) = prepare_clip(one, Options(sync="fix"), Late(lag)).clips
+    first, last = max(-lag, 0), min(71 - lag, 75)
+    assert clip.frames == plain.frames[first:last]
+    np.testing.assert_array_equal(clip.landmarks, plain.landmarks[first:last])
+    assert len(clip.mfcc) == 4 * (last - first + 6)
+    moved = {word: (a, b) for word, a, b in clip.words}
+    for word, a, b in one.words:  # the same samples are under them as before
+        start = (lag + first) / 25
+        if 0 <= (a + b) / 2 - start < (last - first) / 25:
+            assert moved.pop(word) == pytest.approx((a - start, b - start))
+    assert not moved
+
+
+@pytest.mark.parametrize(
+    ("start", "frames_of_sound", "found"),
+    [
+        (0.0, 75, (10, 60)),
+        (0.0, 40.4, (10, 40)),  # of frame 40 less than half
+        (0.0, 40.6, (10, 41)),
+        (12.4, 75, (12, 60)),
+        (12.6, 75, (13, 60)),
+        (-5.0, 45, (10, 40)),
+        (-5.0, 10, (10, 10)),
+        (70.0, 10, (70, 70)),
+    ],
+)
+def test_the_frames_that_have_sound(start, frames_of_sound, found):
+    samples = np.zeros(round(640 * frames_of_sound), np.float32)
+    assert sound.frames_with_sound(samples, start / 25, 10, 60) == found
+
+
+def test_a_clip_too_short_without_the_frames_that_have_no_sound(tmp_path):
+    frames = [face_videos.picture(90 + t % 7) for t in range(55)]
+    path = make(tmp_path / "a.mkv", frames, 25, face_videos.hum(50 / 25))
+    fix = Options(sync="fix", min_frames=46)
+    clips, (reject,), found = prepare_clip(source(path), fix, Late(6))
+    assert (clips, found.lag) == ([], 6)
+    assert (reject.reason, reject.value) == ("too short", 44)
 
 
 def test_the_index_and_inspect_tell_lags(shared, tmp_path):

@@ -184,8 +184,9 @@ def ramp(frames: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("tempo", [0.8, 1.0, 1.25])
 def test_face_and_sound_keep_in_step_at_another_tempo(tempo):
     """Frame n shows time tempo n, and its window is centred there."""
-    landmarks, mfcc = augment_sound.change_tempo(tempo, *ramp(41))
     count = {0.8: 51, 1.0: 41, 1.25: 33}[tempo]
+    assert augment_sound.usable_tempo(tempo, 41, 5) == (tempo, count)
+    landmarks, mfcc = augment_sound.change_tempo(tempo, count, *ramp(41))
     assert landmarks.shape == (count, 68, 2) and mfcc.shape == (4 * (count + 6), 13)
     assert landmarks.dtype == mfcc.dtype == np.float32
     times = tempo * np.arange(count)
@@ -194,6 +195,32 @@ def test_face_and_sound_keep_in_step_at_another_tempo(tempo):
         window = mfcc[4 * n : 4 * n + 28, 3]
         np.testing.assert_allclose(window.mean(), times[n], atol=1e-4)
         np.testing.assert_allclose(np.diff(window), tempo / 4, atol=1e-4)
+
+
+def test_the_tempo_at_which_just_the_window_is_left_is_never_a_frame_short():
+    """However the quotient is rounded; the last frame is the clip's last one."""
+    rounded_down = 0
+    for length in range(1, 81):
+        for least in range(1, length + 1):
+            tempo, count = augment_sound.usable_tempo(99.0, length, least)
+            assert count == (least if least > 1 else min(length, 2))
+            assert tempo * (count - 1) == pytest.approx(length - 1)
+            rounded_down += int((length - 1) / tempo) + 1 < count
+            for slower in (0.5, 0.999, 1.0, tempo):
+                tempo, count = augment_sound.usable_tempo(slower, length, least)
+                assert tempo <= slower and least <= count
+                assert tempo * (count - 1) < length - 1 + 1e-9 < tempo * count + 1e-8
+    assert rounded_down  # 29 frames and 26, say
+
+
+def test_a_clip_that_a_rounding_left_a_frame_short_still_fills_the_window():
+    clips = synthetic.SyntheticClips(1, 29)
+    fast = augment.Strength(tempo=3.0)
+    keys = [(0, 0, place) for place in range(20)]
+    fastest = max(keys, key=lambda key: sampling.augmentation(key, fast).tempo)
+    assert sampling.augmentation(fastest, fast).tempo > 28 / 25
+    example = sampling.at_example(clips[0], clips.pca(3), fastest, 26, fast)
+    assert example.audio.shape == (26, 28, 12)
 
 
 def test_a_faster_clip_still_fills_the_window():

@@ -86,6 +86,48 @@ def test_workers_change_no_batch_and_end_with_the_loader_or_the_program(tmp_path
         assert rest == "left\n" and not errors, errors
 
 
+MASKS = """
+import multiprocessing
+import pathlib
+import re
+import signal
+from input_pipeline.training_data import loader
+from input_pipeline.training_data.synthetic import SyntheticClips
+
+def main():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    clips, settings = SyntheticClips(5, 8), dict(batch_size=2, seed=0, num_frames=4)
+    batches = loader.training_batches(clips, "vg", num_workers=2, **settings)
+    batches.start_prefetch()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    next(batches), next(batches)  # now both workers are there
+    for process in multiprocessing.active_children():
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+        mask = int(re.search(r"SigBlk:\\s*(\\w+)", status)[1], 16)
+        print(*(mask >> (n - 1) & 1 for n in (signal.SIGINT, signal.SIGTERM)))
+    batches.close()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
+def test_workers_hear_no_ctrl_c_and_no_sigterm_from_their_first_moment(tmp_path):
+    """A process begins with the mask of the thread that starts it, and keeps it."""
+    script = tmp_path / "masks.py"
+    script.write_text(MASKS)
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "1 1\n1 1\n", done.stderr
+
+
 @pytest.mark.parametrize(("free", "fit"), [(900, 3), (899, 2), (299, 0)])
 def test_workers_are_fewer_where_shared_memory_is_small(free, fit, monkeypatch):
     """Batches of 100 bytes, of which a worker holds 3.  Without room a worker would be

@@ -6,6 +6,7 @@ import types
 import pytest
 
 import jax_atvg.sharding
+from input_pipeline.clip import InputError
 from jax_atvg.cli import animate
 from jax_atvg.inference import networks
 from jax_atvg.inference.animate import Film
@@ -53,6 +54,19 @@ def test_bad_rows_do_not_stop_the_others(call, files, at_once):
     ]
     made = {path.name for path in files.glob("*.mp4")}
     assert made == {"1.mp4", "5, last.mp4"}
+
+
+@pytest.mark.parametrize("again", ["link/a.mp4", "out/A.mp4", "link/../out/a.MP4"])
+def test_jobs_that_may_write_the_same_file_are_refused(tmp_path, again):
+    """Through a link to its folder, or where capitals make no other name."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    given, outs = types.SimpleNamespace(landmarks_out=None, panels=False), set()
+    for fine in ("out/a.mp4", "out/b.mp4", "a.mp4"):
+        job = ["x.png", "x.wav", str(tmp_path / fine)]
+        assert animate.check_job(job, "job", outs, given) == job
+    with pytest.raises(InputError, match=r"again; give every job its own$"):
+        animate.check_job(["x.png", "x.wav", str(tmp_path / again)], "", outs, given)
 
 
 def test_a_job_may_take_up_the_video_of_the_one_before(call, files, at_once):

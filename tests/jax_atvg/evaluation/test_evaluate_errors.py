@@ -1,5 +1,6 @@
 """Evaluation: what it refuses, and the command."""
 
+import dataclasses
 import functools
 import re
 
@@ -7,6 +8,7 @@ import jax
 import pytest
 
 from input_pipeline.clip import InputError
+from input_pipeline.training_data.fingerprint import fingerprint
 from input_pipeline.training_data.synthetic import SyntheticClips, write_dataset
 from jax_atvg.cli import app, machine
 from jax_atvg.cli import evaluate as verb
@@ -120,3 +122,25 @@ def test_the_command_writes_a_report_and_prints_its_table(call, tmp_path):
     assert code == 2 and "should be one of <train|validation|test>" in errors
     code, _, errors = call()
     assert code == 2 and "--data_dir --out missing" in errors
+
+
+def test_a_corpus_that_was_prepared_anew_is_told(call, recwarn):
+    """Its split may hold what the bundle was trained on; `test` there is none here."""
+    given = ("--data_dir=data", "--out=r", "--split=test")
+    hashes = fingerprint("data")["clips"]
+    for known, told in [
+        (None, False),
+        (hashes | {"grid": "1"}, False),
+        ({"grid": "1"}, False),
+        ({"folder": "1"}, True),
+    ]:
+        save_bundle(dataclasses.replace(bundle(), data=known), "known")
+        assert call("--bundle=known", *given)[0] == 2
+        said = [str(one.message) for one in recwarn.list if one.category is UserWarning]
+        assert told == any(
+            line.startswith("data: folder was prepared otherwise than what known was")
+            and line.endswith(
+                "clips of the split test; give the --data_dir of the training"
+            )
+            for line in said
+        ), said
