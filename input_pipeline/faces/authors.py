@@ -41,7 +41,7 @@ def read_basics(path: str | pathlib.Path) -> dict[str, np.ndarray]:
             else:
                 with np.load(path) as arrays:
                     basics[name] = arrays[name]
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # numpy and zipfile raise many kinds
             raise InputError(
                 f"{path}: no readable {name} in it ({error}); give the folder "
                 "ATVGnet/basics of the authors' repository"

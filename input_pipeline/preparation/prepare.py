@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from input_pipeline import workers
-from input_pipeline.clip import Clip, InputError
+from input_pipeline.clip import Clip, InputError, first_line
 from input_pipeline.faces import align
 from input_pipeline.files import locked, put_in_place
 from input_pipeline.preparation import corpora, summary
@@ -179,9 +179,17 @@ def _fingerprint(sources: Sequence[Source]) -> str:
 
 
 def _compare(settings: dict, folder: pathlib.Path, keys: Sequence[str]) -> None:
-    """Compares settings with the folder's.  InputError: some of these keys differ."""
-    before = json.loads((folder / "options.json").read_text())
-    now = json.loads(json.dumps(settings))
+    """Compares settings with the folder's.  InputError: some of these keys differ, or
+    the folder's are damaged."""
+    path, now = folder / "options.json", json.loads(json.dumps(settings))
+    try:
+        found = json.loads(path.read_text())
+        before = {key: type(now[key])(found[key]) for key in keys}
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: damaged ({type(error).__name__}: {first_line(error)}); delete "
+            f"{folder} to prepare it again, or choose another --data_dir"
+        ) from error
     differences = []
     for key in keys:
         old, new = before[key], now[key]

@@ -2,9 +2,10 @@
 
     python main.py export --at=runs/at --vg=runs/vg --data_dir=DATA --out=bundles/mine
 
-Without --data_dir the face lies in the crop where --template says, AT-net's
-coefficients are not multiplied by factors that match their spread to the clips' (the
-paper's boost w, equation 3), and no range of faces is known.
+Without --data_dir AT-net's coefficients are not multiplied by factors that match their
+spread to the clips' (the paper's boost w, equation 3), and no range of faces is known.
+The face lies in the crop where the data of the runs have it; --template says where,
+for runs that have not noted it.
 """
 
 from jax_atvg.cli.flags import (
@@ -27,8 +28,8 @@ def flags(add: Flags) -> None:
     add.path("out", "The bundle's folder.", required=True)
     add.path(
         "data_dir",
-        "The dataset of both runs: for the place of the face in the crop, the range of "
-        "faces and the boost w, factors of AT-net's coefficients (equation 3).",
+        "The dataset of both runs: for the range of faces and the boost w, factors of "
+        "AT-net's coefficients (equation 3).",
     )
     add.choice(
         "checkpoint",
@@ -43,7 +44,7 @@ def flags(add: Flags) -> None:
         "bundle",
     )
     add.switch("half", "Weights in float16, half the size.")
-    template_flags(add)
+    template_flags(add, default=None)
 
 
 def run(given: Given) -> int:

@@ -308,21 +308,24 @@ def refuse_out_as_input(given: Given, *inputs: str, out: str = "out") -> None:
 # --- where the face lies in the crop: of prepare and export ---
 
 
-def template_flags(add: Flags) -> None:
+def template_flags(add: Flags, default: str | None = "default") -> None:
     add.choice(
         "template",
         ("default", "authors"),
         "Where the face lies in the crop: default, or as in the authors' data, which "
         "needs --basics.",
-        "default",
+        default,
     )
     add.path("basics", "The folder ATVGnet/basics, with --template=authors.")
 
 
 def chosen_template(given: Given):
-    """The align.Template that --template names.  InputError: --basics is missing."""
+    """The align.Template that --template names; None: it was left out.  InputError:
+    --basics is missing."""
     from input_pipeline.faces import align, authors
 
+    if given.template is None:
+        return None
     if given.template == "default":
         return align.DEFAULT_TEMPLATE
     if not given.basics:

@@ -242,8 +242,10 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         try:
             with np.load(path) as arrays:
                 return {name: arrays[name].astype(np.float32) for name in arrays}
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a readable .npz file ({error})") from error
+        except Exception as error:  # numpy and zipfile raise many kinds
+            raise InputError(
+                f"{path}: not a readable .npz file ({error}); copy it again"
+            ) from error
     try:
         import torch
     except ImportError as error:

@@ -7,8 +7,8 @@ import json
 import logging
 import sys
 import zlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -80,6 +80,11 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     }
 
 
+def saved_sums(folder: epath.Path) -> dict[str, int]:
+    """The checksums that a checkpoint was saved with; {}: of an earlier version."""
+    return json.loads((folder / "data" / "metadata").read_text()).get(SUMS, {})
+
+
 def check_sums(tree: Any, expected: dict[str, int]) -> None:
     """Damaged: an array has not the bytes that were saved."""
     if not expected:  # of an earlier version
@@ -123,6 +128,27 @@ def agree(path: Any, read: Callable[[], Any]) -> Any:
     ) from error
 
 
+class KeepBest(NamedTuple):
+    """Of the checkpoints with a validation loss the one of the least stays.
+
+    warm_up: VG-net's first steps, on pixels alone.  Their pixel loss is lower than that
+    of all later ones, since they are blurred: they rank after those, as for `export`.
+    """
+
+    warm_up: int = 0
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: Any
+    ) -> list[bool]:
+        """What orbax asks; checkpoints: PolicyCheckpointInfo."""
+        scored = [one for one in checkpoints if one.metrics]
+        best = min(scored, key=self._rank, default=None)
+        return [one is best for one in checkpoints]
+
+    def _rank(self, one: Any) -> tuple:
+        return one.step <= self.warm_up, one.metrics[BEST], -one.step
+
+
 class Checkpoints:
     """Saves checkpoints in the background and restores the newest undamaged one."""
 
@@ -132,19 +158,17 @@ class Checkpoints:
         keep: int,
         save_every: int = 1,
         report_every: int = 1,
+        *,
+        warm_up: int = 0,
     ):
-        self.folder, self.keep = workdir / "checkpoints", keep
+        """keep: how many of the newest stay, beside the best one, see KeepBest.
+        save_every, report_every: of the run that has saved them."""
+        self.folder, self.keep, self.warm_up = workdir / "checkpoints", keep, warm_up
         self.save_every, self.report_every = save_every, report_every
         logging.getLogger("absl").addFilter(of_interest)
         self.manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        best = checkpoint_managers.BestN(
-            get_metric_fn=lambda metrics: metrics[BEST],
-            reverse=True,
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
         newest = checkpoint_managers.LatestN(self.keep)
         return ocp.CheckpointManager(
             self.folder,
@@ -153,7 +177,7 @@ class Checkpoints:
                 best_fn=lambda metrics: metrics[BEST],
                 best_mode="min",
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [newest, best]
+                    [newest, KeepBest(self.warm_up)]
                 ),
             ),
         )
@@ -225,8 +249,7 @@ class Checkpoints:
         self._check_networks(step, shapes)
         path = self.folder / str(step)
         state = ocp.PyTreeCheckpointHandler().restore(path / "state")
-        data = json.loads((path / "data" / "metadata").read_text())
-        check_sums(state, data.get(SUMS, {}))
+        check_sums(state, saved_sums(path))
 
     def _check_networks(self, step: int, shapes: Any) -> None:
         """InputError: the checkpoint is of other networks."""

@@ -7,7 +7,7 @@ cost accuracy, so `mouth_error` is to be read beside it.
 
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from input_pipeline.faces.landmarks import as_points, opening
 from input_pipeline.training_data import dataset, loader, sampling, synthetic
 from input_pipeline.training_data.fingerprint import (
     CLIPS,
+    TEMPLATE,
     check_same,
     check_template,
     fingerprint,
@@ -35,6 +36,7 @@ from jax_atvg.inference.stablehlo import write_bundle
 from jax_atvg.training.runs import Run, averaged, read_run
 from jax_atvg.training.train import SYNTHETIC_FRAMES
 from jax_atvg.training.train_step import make_nets
+from jax_atvg.training.workdir import template_of
 
 OUTLIERS = (0.005, 0.995)
 LEAST_BOOST, MOST_BOOST = 0.5, 3.0
@@ -52,17 +54,18 @@ def export(
     checkpoint: str = "best",
     half: bool = False,
     stablehlo: bool = False,
-    template: align.Template = align.DEFAULT_TEMPLATE,
+    template: align.Template | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Bundle:
     """Makes a bundle of AT-net's and VG-net's runs, writes it to out, and returns it.
 
     at: a workdir, or several, of which the mean is taken.  data_dir: the dataset of
-    both runs: it calibrates the boost, and says where the face lies in the crop (else
-    `template`) and which faces were seen.  checkpoint: "best" (least validation loss)
-    or "newest".  half: weights in float16.  stablehlo: also programs that need jax
-    alone.  say: gets what is found, a line at a time.
-    InputError: see read_run, averaged, make_bundle, write_bundle; no dataset there.
+    both runs: it calibrates the boost, and says which faces were seen.  checkpoint:
+    "best" (least validation loss) or "newest".  half: weights in float16.  stablehlo:
+    also programs that need jax alone.  template: where the face lies in the crop; None:
+    where the data of the runs have it.  say: gets what is found, a line at a time.
+    InputError: see read_run, averaged, make_bundle, write_bundle; no dataset there;
+    data or a template that are not those of both runs.
     """
     check_out(out)
     several = [at] if isinstance(at, (str, os.PathLike)) else list(at)
@@ -72,9 +75,12 @@ def export(
     data = at_run.data
     if data_dir:  # a photo must lie in the crop as the clips did
         data = data_of(data_dir, at_run, vg_run)
-        template = align.Template(*dataset.open_template(data_dir))
         clips = dataset.open_clips(data_dir, "train")
         seen = seen_faces(at_run.pca, map(sampling.flat_landmarks, clips))
+    elif at_run.data and vg_run.data:
+        remedy = "give runs whose data were prepared with one --template"
+        check_template(at_run.data, vg_run.data, "--at: the run was", remedy)
+    template = template_of_runs(template, data or vg_run.data)
     steps = ", ".join(str(member.step) for member in members)
     say(f"AT-net of step {steps}, VG-net of step {vg_run.step}")
     scale = CROP_SIZE / 2  # undoes landmarks.normalise
@@ -106,6 +112,20 @@ def data_of(data_dir: str | os.PathLike, at_run: Run, vg_run: Run) -> dict[str, 
     if vg_run.data:
         check_template(vg_run.data, data, "--vg: the run was", remedy)
     return data
+
+
+def template_of_runs(
+    template: align.Template | None, data: Mapping[str, Any] | None
+) -> align.Template:
+    """That of the data, where they are known, else `template` or the default one.
+    InputError: `template` is not that of the data."""
+    if not data:
+        return align.DEFAULT_TEMPLATE if template is None else template
+    if template is not None:
+        named = {TEMPLATE: align.template_as_json(template)}
+        remedy = "leave --template out, and that of their data is taken"
+        check_template(data, named, "--template: the runs were", remedy)
+    return template_of(data)
 
 
 def calibrated_boost(
@@ -196,16 +216,21 @@ def seen_faces(pca: Pca, landmarks: Iterable[np.ndarray]) -> SeenFaces:
     Bundle.recognise.
 
     opening: the regression of the landmarks on the lips' opening, within clips.
+    Of all clips only the coefficients and sums are kept: a corpus may be large.
     """
-    clips = list(landmarks)
-    p = np.concatenate(clips)
-    h = pca.project(p)
+    found, apart, product, square = [], 0.0, np.zeros(pca.mean.shape), 0.0
+    for p in landmarks:
+        h = pca.project(p)
+        found.append(h)
+        apart += np.sum((p - pca.reconstruct(h)) ** 2, dtype=np.float64)
+        moved = (p - p.mean(0)).astype(np.float64)
+        opened = opening(as_points(moved))
+        product += opened @ moved
+        square += opened @ opened
+    h = np.concatenate(found)
     low, high = np.quantile(h, OUTLIERS, axis=0).astype(np.float32)
-    apart = np.sum((p - pca.reconstruct(h)) ** 2, -1)
-    moved = np.concatenate([clip - clip.mean(0) for clip in clips])
-    opened = opening(as_points(moved))
-    direction = opened @ moved / max(opened @ opened, 1e-12)
-    return SeenFaces(low, high, np.float32(apart.mean()), direction.astype(np.float32))
+    direction = (product / max(square, 1e-12)).astype(np.float32)
+    return SeenFaces(low, high, np.float32(apart / len(h)), direction)
 
 
 # --- the boost ---

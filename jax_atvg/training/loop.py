@@ -37,7 +37,12 @@ from jax_atvg.training.reporting import (
 from jax_atvg.training.state import AtNets, AtState, NetState
 from jax_atvg.training.train_step import Nets, State, Step, TrainStep, build
 from jax_atvg.training.validation import painter, validator
-from jax_atvg.training.workdir import claim_workdir, keep_pca, open_workdir
+from jax_atvg.training.workdir import (
+    claim_workdir,
+    keep_pca,
+    note_experiment,
+    open_workdir,
+)
 
 
 class Compiled(NamedTuple):
@@ -84,11 +89,15 @@ def training_loop(
     if experiment.init and not (workdir / "config.json").exists():
         fitting_bundle(experiment, step_of.nets, data)  # before anything is written
     with contextlib.ExitStack() as stack:
-        stack.enter_context(claim_workdir(workdir, experiment, data))
+        noted = stack.enter_context(claim_workdir(workdir, experiment, data))
         if pca is not None:
             keep_pca(workdir / "pca.npz", pca, same=experiment.network == "at")
         checkpoints = Checkpoints(
-            workdir, experiment.keep, experiment.save_every, experiment.report_every
+            workdir,
+            experiment.keep,
+            max(noted.save_every, experiment.save_every),
+            max(noted.report_every, experiment.report_every),
+            warm_up=experiment.gan_loss.pixel_steps,
         )
         stack.callback(checkpoints.close)
         first = jax.process_index() == 0
@@ -101,6 +110,7 @@ def training_loop(
             batches,
             mesh,
         )
+        note_experiment(workdir, experiment)
         names, others = (experiment.report_to, reporters) if first else ((), ())
         reporter = stack.enter_context(
             open_reporters(names, workdir, step, flatten(experiment), others)

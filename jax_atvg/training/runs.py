@@ -12,7 +12,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from input_pipeline.clip import InputError, Pca, first_line
-from jax_atvg.training.checkpoint import BEST, saved_steps
+from jax_atvg.training.checkpoint import (
+    BEST,
+    check_sums,
+    saved_steps,
+    saved_sums,
+)
 from jax_atvg.training.config import Experiment, differences, flatten
 from jax_atvg.training.config_files import read_config
 from jax_atvg.training.reporting import lines_of
@@ -136,7 +141,8 @@ def validation_losses(path: epath.Path) -> dict[int, float]:
 
 
 def read_variables(workdir: epath.Path, step: int) -> dict[str, Any]:
-    """Of the state only what is needed: no optimiser, no discriminator."""
+    """Of the state only what is needed: no optimiser, no discriminator.  InputError:
+    damaged, also where only a checksum shows it."""
     path = workdir / "checkpoints" / str(step) / "state"
     try:
         handler = ocp.PyTreeCheckpointHandler()
@@ -156,6 +162,7 @@ def read_variables(workdir: epath.Path, step: int) -> dict[str, Any]:
                     item=item, restore_args=as_numpy, partial_restore=True
                 ),
             )
+        check_sums(found, saved_sums(path.parent))
     except Exception as error:  # orbax and tensorstore raise many kinds
         reason = first_line(error)
         raise InputError(

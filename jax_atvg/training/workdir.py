@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from input_pipeline.clip import InputError, Pca
+from input_pipeline.faces.align import Template, indices_of
 from input_pipeline.faces.landmarks import checked_pca
 from input_pipeline.files import in_store, locked, replacing
 from input_pipeline.training_data.fingerprint import CLIPS, TEMPLATE, check_same
@@ -63,34 +64,53 @@ def open_workdir(path: str | os.PathLike) -> epath.Path:
 @contextlib.contextmanager
 def claim_workdir(
     workdir: epath.Path, experiment: Experiment, data: Mapping[str, Any] | None = None
-) -> Iterator[None]:
-    """Makes the folder, keeps other runs out of it, and notes the experiment and its
-    data in it, in the first process.
+) -> Iterator[Experiment]:
+    """Makes the folder, keeps other runs out of it, and notes the experiment of a new
+    run and its data in it, in the first process.
 
-    data: see fingerprint.py.
+    data: see fingerprint.py.  Yields the experiment that is noted there: where a
+    run goes on, the one before, which may differ in free fields and stays until
+    note_experiment.
     InputError: another run uses it; it holds another experiment (the fields are named),
     or one that was trained on other data; it cannot be made.
     """
     with contextlib.ExitStack() as stack:
-        _claim(workdir, experiment, data, stack)
-        yield
+        yield _claim(workdir, experiment, data, stack)
 
 
-def _claim(workdir, experiment, data, stack: contextlib.ExitStack) -> None:
-    first = jax.process_index() == 0
-    try:
+def _claim(workdir, experiment, data, stack: contextlib.ExitStack) -> Experiment:
+    first, noted = jax.process_index() == 0, experiment
+    with usable(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         if first and not in_store(workdir):  # a store has no locks
             folder = pathlib.Path(workdir)
             stack.enter_context(locked(folder, "training in it", "--workdir"))
         if (workdir / "config.json").exists():
-            check_same_run(workdir, experiment)
+            noted = check_same_run(workdir, experiment)
         check_same_data(workdir, data)
         if first:
-            write_config(workdir, experiment)
+            if noted is experiment:
+                write_config(workdir, experiment)
             if data is not None and not (workdir / DATA).exists():
                 with replacing(workdir / DATA) as partial:
                     partial.write_text(json.dumps(data, indent=1) + "\n")
+    return noted
+
+
+def note_experiment(workdir: epath.Path, experiment: Experiment) -> None:
+    """Notes the experiment as which a run goes on, in the first process.  InputError:
+    it cannot be written."""
+    if jax.process_index() == 0:
+        with usable(workdir):
+            write_config(workdir, experiment)
+
+
+@contextlib.contextmanager
+def usable(workdir: epath.Path) -> Iterator[None]:
+    """Turns the errors of a folder that cannot be read or written into an
+    InputError."""
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"{workdir}: cannot be used ({error}); choose another --workdir"
@@ -113,7 +133,9 @@ def read_data(workdir: epath.Path) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text())
-        return {name: dict(found[name]) for name in (CLIPS, TEMPLATE)}
+        data = {name: dict(found[name]) for name in (CLIPS, TEMPLATE)}
+        template_of(data)
+        return data
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: damaged ({error}); remove it, if the data are those that the run "
@@ -121,8 +143,16 @@ def read_data(workdir: epath.Path) -> dict[str, Any] | None:
         ) from error
 
 
-def check_same_run(workdir: epath.Path, experiment: Experiment) -> None:
-    """InputError unless the run there may go on as this experiment.
+def template_of(data: Mapping[str, Any]) -> Template:
+    """The template to which the faces of a run's data are aligned.  ValueError,
+    KeyError, TypeError: damaged."""
+    indices = indices_of(data[TEMPLATE]["indices"])
+    points = np.array(data[TEMPLATE]["points"], np.float64)
+    return Template(points.reshape(len(indices), 2), indices)
+
+
+def check_same_run(workdir: epath.Path, experiment: Experiment) -> Experiment:
+    """The experiment of the run there.  InputError unless it may go on as this one.
 
     Its number of steps may change as long as no learning rate that was used depends on
     it: a constant one always, "wsd" before its fall.
@@ -151,6 +181,7 @@ def check_same_run(workdir: epath.Path, experiment: Experiment) -> None:
         raise InputError(
             f"{workdir}: holds a run of another config: {', '.join(changed)}; {remedy}"
         )
+    return before
 
 
 def keep_pca(path: epath.Path, pca: Pca, *, same: bool) -> None:

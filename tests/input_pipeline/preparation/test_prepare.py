@@ -172,6 +172,19 @@ def test_an_unfinished_one_is_not_mixed_with_other_options(lrw, tmp_path, monkey
         prepare("lrw", lrw, tmp_path, Options(several_faces="largest"))
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"flags": {}}', '{"flags": 3}', None])
+def test_damaged_options_are_an_error(tmp_path, text):
+    settings = {"flags": {"limit": 2}, "options": {}, "files": "2 files"}
+    path = tmp_path / "options.json"
+    path.write_text(json.dumps(settings))
+    job._compare(settings, tmp_path, list(settings))
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(
+        InputError, match=r"options.json: damaged .*; delete .* to prep"
+    ):
+        job._compare(settings, tmp_path, list(settings))
+
+
 def interrupted(*_):
     raise KeyboardInterrupt
 

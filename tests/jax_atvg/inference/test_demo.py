@@ -138,3 +138,18 @@ def test_missing_or_wrong_basics_are_an_error(basics, tmp_path):
     (tmp_path / "S.npy").unlink()
     with pytest.raises(InputError, match=r"no readable S in it"):
         authors.read_basics(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_basics_that_are_cut_off_are_an_error(tmp_path, share):
+    """As a download leaves them that was broken off; U_lrw1 is read first."""
+    for path, save in (
+        (tmp_path / "U_lrw1.npy", np.save),
+        (tmp_path / "b.npz", np.savez),
+    ):
+        save(path, np.zeros((136, 136)))
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+    for given in (tmp_path, tmp_path / "b.npz"):
+        with pytest.raises(InputError, match=r"no readable U_lrw1 in it .* give the f"):
+            authors.read_basics(given)

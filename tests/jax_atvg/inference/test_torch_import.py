@@ -112,6 +112,17 @@ def test_unreadable_checkpoint_is_an_error(tmp_path, name):
         read_state_dict(tmp_path / name)
 
 
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_an_npz_that_is_cut_off_is_an_error(tmp_path, share):
+    """As a download leaves it that was broken off."""
+    path = tmp_path / "atnet.npz"
+    np.savez(path, weight=np.arange(1000))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=r"not a readable .npz file .* copy it again"):
+        read_state_dict(path)
+
+
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     """A pickle may call anything; only tensors are let through."""
     torch = pytest.importorskip("torch")

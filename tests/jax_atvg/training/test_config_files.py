@@ -185,8 +185,9 @@ def test_more_steps_go_on_while_no_learning_rate_depended_on_them(
     experiment = begun(tmp_path, done, monkeypatch, schedule=schedule)
     experiment.steps = steps
     if allowed or steps == 100:
-        with workdir.claim_workdir(epath.Path(tmp_path), experiment):
-            pass
+        with workdir.claim_workdir(epath.Path(tmp_path), experiment) as noted:
+            assert noted.steps == 100
+        workdir.note_experiment(epath.Path(tmp_path), experiment)
         assert read_config(epath.Path(tmp_path)).steps == steps
     else:
         reason = rf"steps=100 \(now 200\).*until step \d+, .*step {done} is saved"

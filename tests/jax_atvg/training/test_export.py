@@ -9,6 +9,8 @@ from input_pipeline.clip import InputError, Pca
 from input_pipeline.faces import align, landmarks
 from input_pipeline.faces.landmarks import as_points, opening
 from input_pipeline.training_data import loader, sampling, synthetic
+from input_pipeline.training_data.fingerprint import CLIPS as HASHES
+from input_pipeline.training_data.fingerprint import TEMPLATE
 from jax_atvg.inference.bundle import load_bundle
 from jax_atvg.training import export
 from jax_atvg.training.runs import Run
@@ -94,6 +96,62 @@ def test_a_weight_beyond_float16_is_an_error():
         export.to_half(tree)
 
 
+# --- where the face lies in the crop ---
+
+AUTHORS = align.Template(align.DEFAULT_TEMPLATE.points[1:] + 3, (*range(27, 39),))
+
+
+def noted(template):
+    """What a run notes of its data."""
+    return {HASHES: {"grid": "1"}, TEMPLATE: align.template_as_json(template)}
+
+
+@pytest.fixture
+def exported(runs, tmp_path, monkeypatch):
+    """(AT-net's data, VG-net's, template) -> the bundle that export makes of runs."""
+
+    def make(at_data, vg_data, template=None):
+        at, vg = runs
+        experiment = smoke.get_config("at")
+        experiment.data.synthetic = 0
+        found = {
+            "at": at._replace(experiment=experiment, data=at_data),
+            "vg": vg._replace(data=vg_data),
+        }
+        monkeypatch.setattr(export, "read_run", lambda _, network, __: found[network])
+        return export.export("at", "vg", tmp_path / "bundle", template=template)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("at", "vg", "given", "expected"),
+    [
+        (AUTHORS, AUTHORS, None, AUTHORS),
+        (AUTHORS, None, AUTHORS, AUTHORS),
+        (None, AUTHORS, None, AUTHORS),
+        (None, None, AUTHORS, AUTHORS),
+        (None, None, None, align.DEFAULT_TEMPLATE),
+    ],
+)
+def test_the_face_lies_in_the_crop_as_in_the_data_of_the_runs(
+    exported, at, vg, given, expected
+):
+    bundle = exported(at and noted(at), vg and noted(vg), given)
+    np.testing.assert_allclose(bundle.template, expected.points, atol=1e-6)
+    assert tuple(bundle.template_indices) == expected.indices
+    assert bundle.data == (at and {"grid": "1"})
+
+
+def test_another_template_than_the_runs_is_an_error(exported, tmp_path):
+    ours, other = noted(AUTHORS), noted(align.DEFAULT_TEMPLATE)
+    with pytest.raises(InputError, match=r"--template: the runs were .* leave --templ"):
+        exported(ours, ours, align.DEFAULT_TEMPLATE)
+    with pytest.raises(InputError, match=r"--at: the run was .* with one --template"):
+        exported(ours, other)
+    assert not (tmp_path / "bundle").exists()
+
+
 # --- the faces of the training clips ---
 
 
@@ -118,6 +176,24 @@ def test_the_direction_of_opening_is_that_of_the_lips_whatever_the_clips_faces()
     pca = Pca(np.zeros(136, np.float32), np.eye(136, 2, dtype=np.float32))
     seen = export.seen_faces(pca, [clip.astype(np.float32) for clip in clips])
     np.testing.assert_allclose(seen.opening, d, atol=1e-4)
+
+
+def test_seen_faces_in_one_pass_are_those_of_all_frames_at_once():
+    random = np.random.default_rng(4).normal
+    axes = np.linalg.qr(random(size=(136, 6)))[0].astype(np.float32)
+    pca = Pca(random(size=136).astype(np.float32), axes)
+    clips = [random(size=(n, 136)).astype(np.float32) for n in (30, 1, 80)]
+    seen = export.seen_faces(pca, iter(clips))
+    p = np.concatenate(clips)
+    h = (p - pca.mean) @ axes
+    np.testing.assert_allclose(seen.low, np.quantile(h, 0.005, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(seen.high, np.quantile(h, 0.995, axis=0), rtol=1e-5)
+    apart = np.sum((p - h @ axes.T - pca.mean) ** 2, 1).mean()
+    np.testing.assert_allclose(seen.residual, apart, rtol=1e-5)
+    moved = np.concatenate([clip - clip.mean(0) for clip in clips])
+    opened = opening(as_points(moved))
+    regression = opened @ moved / (opened @ opened)
+    np.testing.assert_allclose(seen.opening, regression, atol=1e-5)
 
 
 # --- the boost ---

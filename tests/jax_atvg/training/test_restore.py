@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from etils import epath
 
 from input_pipeline.clip import InputError
 from jax_atvg.training import checkpoint
+from jax_atvg.training.config_files import read_config
 from jax_atvg.training.state import to_stored
 from tests.jax_atvg.training.test_loop import assert_bit_for_bit, experiment, run
 
@@ -160,16 +162,38 @@ def test_no_changed_byte_is_restored_as_if_it_were_whole(two):
         path.write_bytes(files[path])
 
 
-def test_checkpoints_that_are_gone_are_asked_for(two):
+def test_checkpoints_that_are_gone_are_asked_for(undisturbed, tmp_path):
     """As after a mount that did not come back."""
-    workdir, config, whole = two
-    (workdir / "checkpoints").rename(workdir / "elsewhere")
+    (_, whole), workdir, config = undisturbed, tmp_path, six_steps()
     config.save_every, config.report_every = 2, 1
+    run(config, workdir)
+    (workdir / "checkpoints").rename(workdir / "elsewhere")
     with pytest.raises(InputError, match="reached step 6, but there is no readable"):
         run(config, workdir)
     (workdir / "checkpoints").rmdir()
     (workdir / "elsewhere").rename(workdir / "checkpoints")
     assert_bit_for_bit(run(config, workdir), whole)
+
+
+def test_a_run_that_saves_more_often_goes_on_where_it_did_not(two):
+    """Of save_every=3 and report_every=2, reports may be 8 steps ahead."""
+    workdir, config, whole = two
+    shutil.rmtree(workdir / "checkpoints")
+    config.save_every = config.report_every = 1
+    assert_bit_for_bit(run(config, workdir), whole)
+    assert read_config(epath.Path(workdir)).save_every == 1
+
+
+def test_a_start_that_is_refused_leaves_the_config_as_it_was(two):
+    workdir, config, whole = two
+    cut(workdir, 6)
+    before = (workdir / "config.json").read_bytes()
+    config.save_every = 1
+    with pytest.raises(InputError, match="reached step 6"):
+        run(config, workdir)
+    assert (workdir / "config.json").read_bytes() == before
+    assert_bit_for_bit(run(config, workdir, go_back=True), whole)
+    assert (workdir / "config.json").read_bytes() != before
 
 
 def test_processes_decide_together(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from configs import at_small, smoke, vg_lrw
 from input_pipeline.clip import AtBatch, InputError, Pca
 from jax_atvg.inference.predict import first_state
 from jax_atvg.training.at_step import at_step
-from jax_atvg.training.checkpoint import BEST, Checkpoints
+from jax_atvg.training.checkpoint import BEST, SUMS, Checkpoints, saved_steps
 from jax_atvg.training.config import flatten, from_flat
 from jax_atvg.training.runs import Run, averaged, read_run
 from jax_atvg.training.state import (
@@ -146,6 +146,22 @@ def test_a_generator_of_the_warm_up_is_not_the_best(tmp_path):
     assert read_run(tmp_path).step == 5
 
 
+def test_the_best_generator_after_the_warm_up_is_kept_for_export(tmp_path):
+    """Validation losses 1, 1.5 in the warm-up, then 4, 2, 3, 5; the newest stays."""
+    config = smoke.get_config("vg")
+    config.gan_loss.pixel_steps = 2
+    losses = dict(enumerate([1.0, 1.5, 4.0, 2.0, 3.0, 5.0], 1))
+    leave(tmp_path, config, {}, losses.items())
+    folder, kept = open_workdir(tmp_path), []
+    for step, loss in losses.items():
+        checkpoints = Checkpoints(folder, keep=1, warm_up=2)
+        checkpoints.save(step, vg_state(step), {"next_batch": step}, {BEST: loss})
+        checkpoints.close()
+        kept.append(saved_steps(folder))
+    assert kept == [[1], [1, 2], [3], [4], [4, 5], [4, 6]]
+    assert read_run(tmp_path).step == 4
+
+
 def test_a_generator_of_the_warm_up_serves_while_there_is_no_other(tmp_path):
     config = smoke.get_config("vg")
     config.gan_loss.pixel_steps = 4
@@ -211,6 +227,42 @@ def test_a_damaged_checkpoint_is_an_error(own_run):
             path.write_bytes(b"")
     with pytest.raises(InputError, match=r"checkpoints/4: damaged checkpoint .* remov"):
         read_run(own_run)
+
+
+def test_wrong_bytes_that_orbax_reads_are_an_error(tmp_path, monkeypatch):
+    """The checksums are of other arrays than those that are read."""
+    states = {3: vg_state(2)}
+    leave(tmp_path, smoke.get_config("vg"), states)
+    path = tmp_path / "checkpoints" / "3" / "data" / "metadata"
+    data = json.loads(path.read_text())
+    name = "gen/params/layer/kernel"
+    path.write_text(json.dumps(data | {SUMS: data[SUMS] | {name: 1}}))
+    with pytest.raises(InputError, match=rf"3: damaged .*{name} differs.*; remove"):
+        read_run(tmp_path)
+    path.write_text(json.dumps({"next_batch": 3}))  # of an earlier version
+    assert_equal(read_run(tmp_path).variables, variables_of(states[3]))
+
+
+def test_no_changed_byte_is_read_as_if_it_were_whole(tmp_path):
+    """Every file of the state and the data, a random byte each."""
+    random = np.random.default_rng(0)
+    many = NetState({"kernel": random.normal(size=40_000).astype("f4")}, {}, {})
+    state = AtState(jnp.int32(0), many)
+    leave(tmp_path, smoke.get_config("at"), {4: state})
+    files = [p for p in (tmp_path / "checkpoints" / "4").rglob("*") if p.is_file()]
+    refused = 0
+    for path in files:
+        content = path.read_bytes()
+        damaged = bytearray(content)
+        damaged[len(damaged) // 2] ^= 1
+        path.write_bytes(bytes(damaged))
+        try:
+            assert_equal(read_run(tmp_path).variables, many.variables)
+        except InputError as error:
+            assert "4: damaged checkpoint" in str(error)
+            refused += "checksum of net/params/kernel differs" in str(error)
+        path.write_bytes(content)
+    assert refused
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,20 @@ def test_a_run_of_an_earlier_version_takes_the_data_it_is_given(tmp_path):
     assert folders.read_data(epath.Path(tmp_path)) == DATA
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"clips": 3, "template": {}}'])
+def test_a_note_that_cannot_be_written_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"none: cannot be used .* choose another"):
+        folders.note_experiment(epath.Path(tmp_path) / "none", Experiment())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"clips": 3, "template": {}}'),
+        json.dumps(DATA | {"template": {}}),
+        json.dumps(DATA | {"template": {"points": [[1.0]], "indices": [30]}}),
+        json.dumps(DATA | {"template": {"points": [[1.0, 2.0]], "indices": [99]}}),
+    ],
+)
 def test_a_damaged_note_is_an_error(tmp_path, text):
     (tmp_path / "data.json").write_text(text)
     with pytest.raises(InputError, match=r"data.json: damaged .* remove it"):
