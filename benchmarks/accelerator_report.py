@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from benchmarks import measuring
 
 TOGETHER = "back to back"
-# (part, figure, precision) -> (the authors', before), see above.
+# (part, figure, precision) -> (the authors', before), see accelerator.py.
 ON_H100 = {
     ("matmul", TOGETHER, "highest"): ("51", "50"),
     ("matmul", TOGETHER, "default"): ("378", "356"),

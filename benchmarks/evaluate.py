@@ -149,6 +149,7 @@ def parts(given: argparse.Namespace) -> list[Part]:
     clips = dataset.open_clips(given.data_dir, "validation")
     other = evaluate.other_clips(clips.speakers)
     synthesis = Synthesis(bundle, batch_size=1)
+    networks = synthesis.networks
     weights = jax.device_put(identity.read_weights(identity.model_path()))
     of_clips = []
     for index in evaluate.choose(clips.speakers, (), given.clips[1] + 1):
@@ -156,19 +157,12 @@ def parts(given: argparse.Namespace) -> list[Part]:
         of_clips.append(found)
         with timed(found, "clips read and decoded", HOST):
             take = evaluate.read_take(clips, index, other[index])
-        if not synthesis.warm:
-            synthesis([take])  # compiles
-        synthesis.networks = networks = Again(synthesis.networks)
-        with timed(found, "networks, all modes", DEVICE):
-            synthesis([take])
-        networks.made.reverse()
-        networks.over = True
+        synthesis.networks = Clocked(networks, calls := [])
         with timed(found, "their inputs and outputs", HOST):
             (made,) = synthesis([take])
-        synthesis.networks = networks.networks
-        whole, host = found[-2:]
-        core_s, wall_s = whole.core_s - host.core_s, whole.wall_s - host.wall_s
-        found[-2] = whole._replace(core_s=core_s, wall_s=wall_s)
+        within, whole = combined(calls[0].name, DEVICE, calls, sum), found.pop()
+        core_s, wall_s = whole.core_s - within.core_s, whole.wall_s - within.wall_s
+        found += [within, whole._replace(core_s=core_s, wall_s=wall_s)]
         case = evaluate.case_of(bundle, take, made)
         with timed(found, "handed to a worker", HOST):
             pickle.loads(pickle.dumps(case))
@@ -187,24 +181,19 @@ def parts(given: argparse.Namespace) -> list[Part]:
     return [*rows, *sums]
 
 
-class Again:
-    """Networks that remember what they make and, once they are `over`, hand that out
-    in place of computing: the last of `made` first."""
+class Clocked(NamedTuple):
+    """Networks that add every call of theirs to the parts found."""
 
-    def __init__(self, networks: Any):
-        self.networks, self.over, self.made = networks, False, []
+    networks: Any
+    found: list[Part]
 
     def speak(self, *inputs: Any) -> Any:
-        return self._called("speak", inputs)
+        with timed(self.found, "networks, all modes", DEVICE):
+            return self.networks.speak(*inputs)
 
     def draw(self, *inputs: Any) -> Any:
-        return self._called("draw", inputs)
-
-    def _called(self, name: str, inputs: Any) -> Any:
-        if self.over:
-            return self.made.pop()
-        self.made.append(getattr(self.networks, name)(*inputs))
-        return self.made[-1]
+        with timed(self.found, "networks, all modes", DEVICE):
+            return self.networks.draw(*inputs)
 
 
 @contextlib.contextmanager

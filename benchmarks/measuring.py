@@ -38,16 +38,18 @@ def training_step(experiment, devices=None):
 
     validate(experiment)
     mesh = data_mesh(devices or jax.devices()[:1])
-    directions = noise((136, experiment.data.num_coefficients))
+    directions = host_noise((136, experiment.data.num_coefficients))
     pca = Pca(np.zeros(136, np.float32), np.linalg.qr(directions)[0])
     step_of = build(experiment, mesh, pca)
     share = len(mesh.local_devices) / mesh.size  # of the rows, in this process
     rows = round(experiment.batch_size * share)
-    batch = jax.tree.map(lambda x: noise((rows, *x.shape[1:]), x.dtype), step_of.shapes)
+    batch = jax.tree.map(
+        lambda x: host_noise((rows, *x.shape[1:]), x.dtype), step_of.shapes
+    )
     if getattr(batch, "colour", None) is not None:  # noise would make it infinite
-        ones = jax.tree.map(jax.numpy.ones_like, batch.colour)
+        ones = jax.tree.map(np.ones_like, batch.colour)
         batch = batch._replace(colour=ones._replace(offset=0 * ones.offset))
-    return step_of, to_devices(jax.tree.map(np.asarray, batch), mesh)
+    return step_of, to_devices(batch, mesh)
 
 
 def training_of(experiment, devices=None) -> Callable[[], Any]:
@@ -70,14 +72,21 @@ def training_of(experiment, devices=None) -> Callable[[], Any]:
 
 
 def noise(shape: tuple[int, ...], dtype="float32"):
-    """An array, the same in every run: f32, uniform in [-1, 1], or all of u8."""
+    """An array on a device, the same in every run: f32, uniform in [-1, 1], or all of
+    u8."""
     import jax
+
+    return jax.device_put(host_noise(shape, dtype))
+
+
+def host_noise(shape: tuple[int, ...], dtype="float32"):
+    """The same in numpy."""
     import numpy as np
 
     random = np.random.default_rng(0)
     if dtype == np.uint8:
-        return jax.device_put(random.integers(0, 256, shape, np.uint8))
-    return jax.device_put(random.uniform(-1, 1, shape).astype(np.float32))
+        return random.integers(0, 256, shape, np.uint8)
+    return random.uniform(-1, 1, shape).astype(np.float32)
 
 
 def timed(call: Callable[[], Any], calls: int) -> tuple[Any, float]:

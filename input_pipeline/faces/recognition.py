@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Float64, UInt8
 from input_pipeline.faces import detection
 from input_pipeline.faces.detection import CHECK_EVERY
 
+MODEL = "dlib_face_recognition_resnet_model_v1.dat"  # a file
 SAME_PERSON = 0.6  # distance of descriptors: the threshold of dlib's author
 CHIPS = 5  # of whose descriptors a person's is the mean
 
@@ -23,8 +24,7 @@ CHIPS = 5  # of whose descriptors a person's is the mean
 def _recogniser():
     import dlib
 
-    name = "dlib_face_recognition_resnet_model_v1.dat"
-    return dlib.face_recognition_model_v1(detection.model_file(name))
+    return dlib.face_recognition_model_v1(detection.model_file(MODEL))
 
 
 def face_chip(

@@ -23,10 +23,9 @@ from jax import lax
 from jaxtyping import Array, Float32, UInt8
 
 from input_pipeline.clip import InputError
-from input_pipeline.faces import detection
+from input_pipeline.faces import detection, recognition
 
 CHIPS = 16  # a call of the compiled program
-FILE = "dlib_face_recognition_resnet_model_v1.dat"
 MEAN_COLOR = (122.782, 117.001, 104.298)
 # The residual blocks: channels, and the stride of the first of their two convolutions.
 BLOCKS = (
@@ -129,7 +128,7 @@ def model_path() -> pathlib.Path:
 
     InputError: the package face_recognition_models is not installed.
     """
-    return pathlib.Path(detection.model_file(FILE))
+    return pathlib.Path(detection.model_file(recognition.MODEL))
 
 
 @functools.cache

@@ -17,13 +17,13 @@ from jaxtyping import Float, UInt8
 from input_pipeline.clip import CLOSED_LIPS, CROP_SIZE, MOUTH
 from input_pipeline.faces import detection
 from input_pipeline.faces.landmarks import opening
+from input_pipeline.faces.recognition import face_chip
 from jax_atvg.evaluation.confidence import LAGS
 from jax_atvg.evaluation.metrics import PROTOCOLS, Frames, Points, luma
 
 SAMPLE_EVERY = 5  # CPBD and identity are those of every fifth frame
 MARGIN = 6  # pixels around the mouth's points
 LEAST_OVERLAP = 3  # frames that a correlation needs
-CHIP_SIZE, CHIP_PADDING = 150, 0.25  # of dlib's face embedding
 TRUE = PROTOCOLS["true"]
 
 Scores = dict[str, float]
@@ -153,7 +153,7 @@ def seen(frames: Frames, box: detection.Box) -> Seen:
     points = np.stack([detection.find_points(frame, box) for frame in frames])
     sample = frames[::SAMPLE_EVERY]
     faces = zip(sample, points[::SAMPLE_EVERY], strict=True)
-    chips = np.stack([chip(frame, face, box) for frame, face in faces])
+    chips = np.stack([face_chip(frame, face) for frame, face in faces])
     return Seen(frames, points, sample, chips)
 
 
@@ -163,19 +163,6 @@ def repeated(one: Seen, count: int) -> Seen:
         np.broadcast_to(x, (count, *x.shape[1:])) for x in (one.frames, one.points)
     )
     return one._replace(frames=frames, points=points)
-
-
-def chip(
-    frame: UInt8[np.ndarray, "H W 3"],
-    points: Float[np.ndarray, "68 2"],
-    box: detection.Box,
-) -> UInt8[np.ndarray, "150 150 3"]:
-    """The face that has these points, upright and of one size."""
-    import dlib
-
-    shape = detection.as_dlib(points, box)
-    frame = np.ascontiguousarray(frame)
-    return dlib.get_face_chip(frame, shape, CHIP_SIZE, CHIP_PADDING)
 
 
 def own_scores(case: Case, real: Seen) -> Scores:

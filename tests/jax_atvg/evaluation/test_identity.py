@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 
 from input_pipeline.clip import InputError
-from input_pipeline.faces import detection
-from jax_atvg.evaluation import identity, scores
+from input_pipeline.faces import detection, recognition
+from jax_atvg.evaluation import identity
 from tests.small_bundle import photo, photo_points
 
 
 @functools.cache
 def chips() -> np.ndarray:
     """The same face: as it is, mirrored, darker; and noise."""
-    box = detection.box_of(photo_points())
-    face = scores.chip(photo(), photo_points(), box)
+    face = recognition.face_chip(photo(), photo_points())
     noise = np.random.default_rng(0).integers(0, 256, face.shape, np.uint8)
     return np.stack([face, face[:, ::-1], face // 2, noise])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from input_pipeline.clip import CLOSED_LIPS
-from input_pipeline.faces import detection, landmarks
+from input_pipeline.faces import detection, landmarks, recognition
 from input_pipeline.training_data import sampling
 from input_pipeline.training_data.synthetic import SyntheticClips
 from jax_atvg.evaluation import confidence, metrics, scores
@@ -112,7 +112,7 @@ def test_cpbd_and_faces_are_those_of_every_fifth_frame():
     box = detection.box_of(one.truth.mean(axis=0))
     points = detection.find_points(one.real[5], box)
     np.testing.assert_array_equal(
-        chips["real"][1], scores.chip(one.real[5], points, box)
+        chips["real"][1], recognition.face_chip(one.real[5], points)
     )
 
 
