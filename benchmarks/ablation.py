@@ -295,7 +295,8 @@ def at_scores(name: str, config, options) -> list[dict]:
         seen=seen_faces(pca, map(sampling.flat_landmarks, clips)),
     )
     held_out = dataset.open_clips(options.data_dir, "validation")
-    synthesis, other = Synthesis(bundle, 1, mesh), other_clips(held_out.speakers)
+    other = other_clips(held_out.speakers, held_out.clip_ids)
+    synthesis = Synthesis(bundle, 1, mesh)
     rows = []
     for i in range(len(held_out)):
         take = read_take(held_out, i, other[i])

@@ -147,7 +147,7 @@ def parts(given: argparse.Namespace) -> list[Part]:
 
     bundle = load_bundle(given.bundle or DEFAULT_BUNDLE)
     clips = dataset.open_clips(given.data_dir, "validation")
-    other = evaluate.other_clips(clips.speakers)
+    other = evaluate.other_clips(clips.speakers, clips.clip_ids)
     synthesis = Synthesis(bundle, batch_size=1)
     networks = synthesis.networks
     weights = jax.device_put(identity.read_weights(identity.model_path()))

@@ -11,10 +11,14 @@ ms and 135 ms that the network hears ahead) to the moment when push returns it. 
 is late if that takes more than 80 ms.  With --faster there is no waiting: a second of
 sound is pushed after the other.
 
-MiB: the process's memory after a tenth of the time and at the end.
+Others: the share of all cores that other processes, and a virtual machine's host, had
+while this ran, and in the delays of late frames alone; by Linux's books, which count in
+steps of 10 ms.  MiB: the process's memory after a tenth of the time and at the end.
 """
 
 import argparse
+import collections
+import os
 import pathlib
 import sys
 import time
@@ -38,6 +42,8 @@ COLUMNS = {  # heading: (key of the summary, format)
     "p99": ("p99", ".0f"),
     "most": ("most", ".0f"),
     "late": ("late", ""),
+    "others": ("others", ".1%"),
+    "in late ones": ("others_when_late", ".1%"),
     "core s a frame": ("core_s", ".4f"),
     "MiB, early": ("early_mib", ".0f"),
     "at the end": ("mib", ".0f"),
@@ -73,22 +79,31 @@ def measure(talker, sound, given: argparse.Namespace) -> dict[str, Any]:
     else:
         pieces = in_real_time(sound, given.seconds, talker.rate)
     delays, early, heard, begin = [], 0, 0, time.perf_counter()
-    spent = time.process_time()
+    spent, by_others = time.process_time(), others_time()
+    before, when_late = collections.deque([(0.0, by_others)], 1000), []
     for samples in pieces:
         frames = talker.push(samples)
-        now = time.perf_counter() - begin
+        now, theirs = time.perf_counter() - begin, others_time()
+        before.append((now, theirs))
         first, heard = len(delays), heard + len(samples)
         ready = STEP_OF_FRAME * np.arange(first, first + len(frames)) + COMPLETE
         delays += list(now - ready)
+        for moment in ready[now - ready > LATE]:
+            then = [x for x in before if x[0] <= moment] or [before[0]]
+            when_late.append((theirs - then[-1][1], now - then[-1][0]))
         if not early and heard >= given.seconds * talker.rate / 10:
             early = resident()
     wall, spent = time.perf_counter() - begin, time.process_time() - spent
-    told = {"p50": None, "p99": None, "most": None, "late": None}
+    told = dict.fromkeys(["p50", "p99", "most", "late", "others_when_late"])
     if not given.faster:
-        told = {"p50": np.median(delays), "p99": np.percentile(delays, 99)}
-        told = {k: 1000 * v for k, v in (told | {"most": max(delays)}).items()}
-        told["late"] = int(np.sum(np.array(delays) > LATE))
+        told |= {"p50": np.median(delays), "p99": np.percentile(delays, 99)}
+        told = {k: v and 1000 * v for k, v in (told | {"most": max(delays)}).items()}
+        told["late"] = len(when_late)
+    if when_late:
+        taken, passed = np.sum(when_late, 0)
+        told["others_when_late"] = taken / passed / os.cpu_count()
     return told | {
+        "others": (others_time() - by_others) / wall / os.cpu_count(),
         "seconds": given.seconds,
         "frames": len(delays),
         "rate": len(delays) / wall,
@@ -96,6 +111,14 @@ def measure(talker, sound, given: argparse.Namespace) -> dict[str, Any]:
         "early_mib": early,
         "mib": resident(),
     }
+
+
+def others_time() -> float:
+    """Seconds of processors that all but this process had, since the machine began."""
+    words = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, *interrupts_and_stolen = map(int, words[:8])
+    busy = user + nice + system + sum(interrupts_and_stolen)
+    return busy / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def resident() -> float:

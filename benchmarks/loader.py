@@ -8,6 +8,10 @@ A window is a photo and 16 frames of 128x128 pixels; all 17 count as frames.  Wi
 and cuts the window out, on as many threads.  Readers are timed in turns, and the best
 turn counts: on a shared machine the slower ones measure what else was running.
 
+The frames for each second that this process itself spends on a processor are, without
+workers, those that a core makes; with workers, those that it can take from them, which
+bounds the pace however many workers there are.
+
 `next` is then called at two thirds of that pace, as by a training loop that the loader
 keeps up with: what it still takes is taken from the loop.
 """
@@ -134,7 +138,7 @@ def main(_):
                 bytes_a_batch = num_bytes(next(batches))
             print(f"turn {turn + 1}  {report(name, pace, held)}, "
                   f"{bytes_a_batch / 1e6:.1f} MB a batch"
-                  + ("" if WORKERS.value else f", {of_a_core:.0f} frames a core second")
+                  f", {of_a_core:.0f} frames a second of this process on a core"
                   )  # fmt: skip
             fastest, least = best.get(name, (0.0, held))
             best[name] = max(fastest, pace), min(least, held)

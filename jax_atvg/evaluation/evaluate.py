@@ -23,6 +23,7 @@ Letters: B clips, T frames, S the networks' picture size; points are pixels of t
 """
 
 import contextlib
+import hashlib
 import pathlib
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -93,7 +94,8 @@ def evaluate(
     if not isinstance(bundle, Bundle):
         bundle = load_bundle(bundle)
     find_protocol(protocol)
-    chosen, other = choose(clips.speakers, speakers, limit), other_clips(clips.speakers)
+    chosen = choose(clips.speakers, speakers, limit)
+    other = other_clips(clips.speakers, clips.clip_ids)
     check_out(out)
     synthesis = Synthesis(bundle, batch_size, mesh, precision, dub, end_to_end_only)
 
@@ -170,21 +172,33 @@ def choose(speakers: list[str], wanted: Collection[str], limit: int) -> list[int
     return [of_them[i * len(of_them) // count] for i in range(count)]
 
 
-def other_clips(speakers: list[str]) -> list[int | None]:
+def other_clips(speakers: list[str], clip_ids: list[str]) -> list[int | None]:
     """For each clip the index of another one, whose sound the shuffled modes use.
 
     A permutation without fixed points; the other clip is another speaker's wherever
     there are enough of them: the clips, sorted by speaker, are rotated by the largest
     number of clips that one speaker has.  A single clip has no other: None.
+
+    Speakers and their clips are sorted by the hash of their names.  The order of a
+    corpus often follows what is said (words in LRW, the first words in GRID), and the
+    other clip would say about the same.
     """
     if len(speakers) < 2:
         return [None] * len(speakers)
-    order = sorted(range(len(speakers)), key=lambda i: (speakers[i], i))
+
+    def place(i: int) -> tuple[str, str, int]:
+        return hashed(speakers[i]), hashed(clip_ids[i]), i
+
+    order = sorted(range(len(speakers)), key=place)
     turn = max(speakers.count(name) for name in set(speakers)) % len(speakers) or 1
     other = [0] * len(order)
     for i, lender in zip(order, order[turn:] + order[:turn], strict=True):
         other[i] = lender
     return other
+
+
+def hashed(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def read_take(clips: Any, index: int, other: int | None) -> Take:

@@ -48,7 +48,7 @@ def test_every_metric_of_a_protocol_has_a_column_in_the_report():
 
 @functools.cache
 def takes():
-    other = other_clips(clips().speakers)
+    other = other_clips(clips().speakers, clips().clip_ids)
     return [read_take(clips(), i, other[i]) for i in range(3)]
 
 
@@ -125,7 +125,7 @@ def test_the_photos_own_frame_is_in_no_score():
     "speakers", ["ab", "aab", "aaaa", "aaab", "abab", "aabbcc", "abcabcabca", "aaabbc"]
 )
 def test_nobody_lends_himself_his_sound(speakers):
-    other = other_clips(list(speakers))
+    other = other_clips(list(speakers), [f"clip {i}" for i in range(len(speakers))])
     assert sorted(other) == list(range(len(speakers)))
     assert all(i != j for i, j in enumerate(other))
     if max(map(speakers.count, speakers)) <= len(speakers) / 2:
@@ -133,7 +133,22 @@ def test_nobody_lends_himself_his_sound(speakers):
 
 
 def test_a_lone_clip_has_no_control():
-    assert other_clips(["a"]) == [None]
+    assert other_clips(["a"], ["a/1"]) == [None]
+
+
+def test_the_other_sound_has_nothing_to_do_with_the_order_of_a_corpus():
+    lrw = [f"W{i // 50:02}/val/W{i // 50:02}_{i % 50:05}" for i in range(1500)]
+    words = [name[:3] for name in lrw]  # 30, each said by 50 unknown people
+    assert lent_the_same(["unknown"] * 1500, lrw, words) <= 2 * 1500 / 30
+    grid = [f"s{i // 100}/{i % 100:03}" for i in range(200)]
+    sentences = [name[-3:] for name in grid]  # 100, each said by two people
+    assert lent_the_same([name[:2] for name in grid], grid, sentences) <= 2 * 200 / 100
+
+
+def lent_the_same(speakers, clip_ids, said) -> int:
+    """How many clips are given the sound of a clip in which the same is said."""
+    other = other_clips(speakers, clip_ids)
+    return sum(said[i] == said[j] for i, j in enumerate(other))
 
 
 def test_the_other_sound_is_cut_or_its_last_window_repeats():
