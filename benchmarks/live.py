@@ -99,9 +99,8 @@ def measure(talker, sound, given: argparse.Namespace) -> dict[str, Any]:
         told |= {"p50": np.median(delays), "p99": np.percentile(delays, 99)}
         told = {k: v and 1000 * v for k, v in (told | {"most": max(delays)}).items()}
         told["late"] = len(when_late)
-    if when_late:
-        taken, passed = np.sum(when_late, 0)
-        told["others_when_late"] = taken / passed / os.cpu_count()
+        taken, passed = np.sum(when_late, 0) if when_late else (0, 0)
+        told["others_when_late"] = taken / passed / os.cpu_count() if passed else None
     return told | {
         "others": (others_time() - by_others) / wall / os.cpu_count(),
         "seconds": given.seconds,
