@@ -46,7 +46,7 @@ def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
                 check_size(*picture.size, path)
                 with _silence() if picture.format == "TIFF" else nothing():
                     return _as_rgb(picture)
-    except InputError:
+    except (InputError, MemoryError):  # MemoryError: not the picture's fault
         raise
     except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError):
         raise too_large(path, "by its header far too many") from None
@@ -63,6 +63,18 @@ def read_image(path: str | pathlib.Path) -> UInt8[np.ndarray, "H W 3"]:
         raise InputError(
             f"{path}: not a readable picture; save it as JPEG or PNG"
         ) from error
+
+
+def format_of(path: str | pathlib.Path) -> str | None:
+    """Pillow's name of a picture's format, as "JPEG"; None of what is no picture."""
+    import PIL.Image
+
+    read_heic_too()
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with PIL.Image.open(path) as picture:
+            return picture.format
+    return None
 
 
 @functools.cache
@@ -138,6 +150,19 @@ def to_size(
 
     how = cv2.INTER_AREA if len(picture) > size else cv2.INTER_LINEAR
     return cv2.resize(picture, (size, size), interpolation=how)
+
+
+def shrunk(
+    picture: UInt8[np.ndarray, "H W 3"], longest: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture, made smaller if a side of it is longer than so many pixels."""
+    import cv2
+
+    scale = longest / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    height, width = (max(1, round(scale * n)) for n in picture.shape[:2])
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _on_white(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -50,6 +50,7 @@ DISK = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EIO, errno.ESTALE, errno.ENOTDIR),
 }
+NO_DEVICE_MEMORY = "RESOURCE_EXHAUSTED"  # as XLA says it
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,6 +77,22 @@ def main(arguments: list[str] | None = None) -> int:
         complain(
             f"{error.filename or 'a file'}: {error.strerror}; make room, or choose a "
             "folder that can be written"
+        )
+        return 2
+    except MemoryError as error:
+        reason = str(error) or "none is left"
+        complain(
+            f"not enough memory ({reason}); close other programs, or make the input or "
+            "the batch smaller"
+        )
+        return 2
+    except RuntimeError as error:  # among others, all of XLA's
+        if not str(error).startswith(NO_DEVICE_MEMORY):
+            raise
+        reason = str(error).splitlines()[0]
+        complain(
+            f"the device has not enough memory ({reason}); make the batch smaller, or "
+            "compute in bfloat16"
         )
         return 2
     except KeyboardInterrupt:

@@ -76,8 +76,9 @@ def evaluate(
     of the clip's own sound alone: two fifths of the time.  dub: also the modes of
     dubbed clips.  batch_size: clips the networks process at once, raised to a multiple
     of the mesh's devices (this process's own unless given); 0 for one on a CPU and 16
-    on each GPU or TPU.  It changes landmarks by 0.002 pixels and frames by one grey
-    level at most (checked on CPUs, with the highest matmul precision).  workers:
+    on each GPU or TPU, or as many as there are.  It changes landmarks by 0.002 pixels
+    and frames by one grey level at most (checked on CPUs, with the highest matmul
+    precision).  workers:
     processes that score frames beside this one, which changes no score; 0: this one
     does.  (A program that has workers must start under `if __name__ == "__main__":`, as
     always with Python's processes.)  precision: see models/precision.py.
@@ -97,7 +98,9 @@ def evaluate(
     chosen = choose(clips.speakers, speakers, limit)
     other = other_clips(clips.speakers, clips.clip_ids)
     check_out(out)
-    synthesis = Synthesis(bundle, batch_size, mesh, precision, dub, end_to_end_only)
+    synthesis = Synthesis(
+        bundle, batch_size, mesh, precision, dub, end_to_end_only, len(chosen)
+    )
 
     def cases() -> Iterator[tuple[dict[str, Any], Case]]:
         pairs = [(i, other[i]) for i in chosen]

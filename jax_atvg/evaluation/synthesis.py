@@ -4,6 +4,7 @@ Letters: B clips, T frames, S the networks' picture size; points are pixels of t
 128x128 crop.
 """
 
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -56,7 +57,8 @@ class Synthesis:
     """Runs the networks over batches of clips, in all modes, and measures their speed.
 
     batch_size: clips at a time, raised to a multiple of the mesh's devices; 0 for
-    CPU_CLIPS or CLIPS on each of them.  mesh: all devices of this process unless given.
+    CPU_CLIPS or CLIPS on each of them, and no more than `count`, how many there are in
+    all.  mesh: all devices of this process unless given.
     precision: see models/precision.py.  dub: every clip is dubbed, too.
     end_to_end_only: of the modes of frames, none but this (and dub).
     """
@@ -69,12 +71,13 @@ class Synthesis:
         precision: str = "default",
         dub: bool = False,
         end_to_end_only: bool = False,
+        count: int = sys.maxsize,
     ):
         self.end_to_end_only = end_to_end_only
         mesh = mesh or data_mesh(jax.local_devices())
         self.device = mesh.devices.flat[0]
         each = CPU_CLIPS if self.device.platform == "cpu" else CLIPS
-        batch_size = batch_size or each * mesh.size
+        batch_size = batch_size or min(each * mesh.size, count)
         self.networks = Networks(bundle, batch_size, mesh, precision)
         self.bundle, self.batch_size = self.networks.bundle, self.networks.batch_size
         self.seconds, self.made, self.warm = 0.0, 0, False

@@ -32,6 +32,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from input_pipeline.clip import InputError
+from input_pipeline.media import image
 from jax_atvg.inference.animate import COMMENT
 from jax_atvg.inference.live import Talker
 from jax_atvg.web.studio import Studio, named
@@ -39,6 +40,7 @@ from jax_atvg.web.turns import Busy
 
 PAGE = pathlib.Path(__file__).with_name("live.html")
 QUALITY = 90  # of the JPEGs
+LONGEST = 1080  # pixels of a whole photo's longer side: larger frames would be late
 MOST_TOKENS = 1000  # pages that were opened, of which the oldest are forgotten
 RATES = (8000, 96000)
 # What a visitor may ask for, and what they get otherwise: arguments of the talker.
@@ -216,13 +218,16 @@ def asked_for(text: Any) -> dict[str, Any]:
 
 
 def talker_of(studio: Studio, photo: bytes, wishes: dict[str, Any]) -> Talker:
-    """The photo lies in a file only while it is read."""
+    """The photo lies in a file only while it is read.  A whole one is made smaller."""
     job = studio.new_folder()
     path = job / "photo"
     try:
         path.write_bytes(photo)
         with named(path):
-            return Talker(path, studio.networks, label=studio.label, **wishes)
+            subject = path
+            if wishes["full_frame"]:
+                subject = image.shrunk(image.read_image(path), LONGEST)
+            return Talker(subject, studio.networks, label=studio.label, **wishes)
     finally:
         shutil.rmtree(job, ignore_errors=True)
 

@@ -118,11 +118,15 @@ def build(studio: Studio) -> gr.Blocks:
         def forget() -> tuple[str, Any]:
             return "largest", gr.Gallery(value=None, visible=False)
 
-        def look(photo: dict[str, Any] | None) -> Any:
+        def look(photo: dict[str, Any] | None) -> tuple[Any, Any]:
+            path = path_of(photo)
             with shown():
-                found = studio.faces(path) if (path := path_of(photo)) else []
+                if path and (instead := studio.viewable(path)):
+                    return gr.skip(), str(instead)  # the new photo is looked at, too
+                found = studio.faces(path) if path else []
             several = len(found) > 1
-            return gr.Gallery(value=found if several else None, visible=several)
+            value = found if several else None
+            return gr.Gallery(value=value, visible=several), gr.skip()
 
         def allow(whole: bool) -> Any:
             return gr.Checkbox(interactive=whole, value=False)
@@ -159,7 +163,7 @@ def build(studio: Studio) -> gr.Blocks:
         wishes = [face, full_frame, panels, blinks, head_movement, expressiveness]
         inputs = [photo, sound, text, *wishes]
         photo.change(forget, None, [face, faces], api_visibility="private").then(
-            look, photo, faces, api_visibility="private", preprocess=False
+            look, photo, [faces, photo], api_visibility="private", preprocess=False
         )
         full_frame.change(allow, full_frame, head_movement, api_visibility="private")
         faces.select(choose, None, face, api_visibility="private")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import PIL.Image
 from jaxtyping import Float32, UInt8
 
 from input_pipeline.clip import (
@@ -40,6 +41,7 @@ SPEAKER = "espeak-ng"
 MOST_CHARACTERS = 500  # of a text that is spoken: half a minute
 FACE_MARGIN = 0.35  # of a face's size, around it in its picture
 LONGEST_SIDE = 1920  # pixels of a whole photo in a video
+SHOWN_BY_BROWSERS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "BMP")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +182,17 @@ class Studio:
         boxes = sorted(detection.detect(picture), key=lambda box: box.centre)
         return [cut_out(picture, box) for box in boxes]
 
+    def viewable(self, photo: str | pathlib.Path) -> pathlib.Path | None:
+        """A JPEG, the visitor's, of a photo that browsers do not show, as HEIC; None of
+        others.  InputError: it is no picture."""
+        with named(photo):
+            if image.format_of(photo) in SHOWN_BY_BROWSERS:
+                return None
+            picture = image.read_image(photo)
+        with self.job() as folder:
+            PIL.Image.fromarray(picture).save(folder / "photo.jpg", quality=95)
+        return folder / "photo.jpg"
+
     def speak(self, text: str, folder: pathlib.Path) -> pathlib.Path:
         """Has espeak-ng speak a text: a sound file in the job's folder.  InputError:
         there is no text, it is too long, or no espeak-ng."""
@@ -266,14 +279,10 @@ def cut_out(picture: UInt8[np.ndarray, "H W 3"], box: detection.Box) -> np.ndarr
 def shrunk(
     picture: UInt8[np.ndarray, "H W 3"], points: Float32[np.ndarray, "68 2"]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "68 2"]]:
-    """The picture with LONGEST_SIDE pixels on its longer side, and the points in it."""
-    import cv2
-
-    height, width = picture.shape[:2]
-    scale = LONGEST_SIDE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    across = np.array(size, np.float32) / np.array([width, height], np.float32)
+    """The picture with LONGEST_SIDE pixels at most on its longer side, and the points
+    in it."""
+    small = image.shrunk(picture, LONGEST_SIDE)
+    across = np.divide(small.shape[1::-1], picture.shape[1::-1], dtype=np.float32)
     return small, (points + 0.5) * across - 0.5
 
 

@@ -207,6 +207,30 @@ def heic(tmp_path):
     return tmp_path / "photo.heic"
 
 
+def test_a_machine_without_memory_is_not_the_pictures_fault(
+    tmp_path, picture, monkeypatch
+):
+    def fail(picture):
+        raise MemoryError
+
+    write_image(tmp_path / "a.png", picture)
+    monkeypatch.setattr(image, "_as_rgb", fail)
+    with pytest.raises(MemoryError):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("size", "smaller"), [((8, 12), (4, 6)), ((12, 8), (6, 4)), ((600, 1), (6, 1))]
+)
+def test_a_picture_is_shrunk_to_its_longer_side(size, smaller):
+    ramp = np.arange(size[0], dtype=np.uint8)[:, None, None]
+    whole = np.broadcast_to(ramp, (*size, 3)).copy()
+    small = image.shrunk(whole, 6)
+    assert small.shape == (*smaller, 3)
+    assert abs(small.mean() - whole.mean()) < 1
+    assert image.shrunk(whole, 600) is whole
+
+
 def test_heic_is_read_upright_where_pillow_heif_is_installed(heic):
     read = read_image(heic)
     assert read.shape == (64, 32, 3)

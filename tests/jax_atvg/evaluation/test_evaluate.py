@@ -227,6 +227,12 @@ def test_a_recurrence_over_the_batch_sees_one_clip_at_a_time():
     assert networks.batch_size == networks.networks.mesh.size == 1
 
 
+def test_no_more_clips_at_a_time_than_there_are(monkeypatch):
+    monkeypatch.setattr("jax_atvg.evaluation.synthesis.CPU_CLIPS", 16)
+    sizes = [Synthesis(bundle(), 0, one_device(2), count=n).batch_size for n in (3, 99)]
+    assert sizes == [4, 32]
+
+
 def test_a_bundles_own_landmarks_of_every_photo_are_used():
     theirs = small_bundle(photo_landmarks=bundle().pca.mean + np.float32(0.1))
     made = Synthesis(theirs, 1, one_device())(takes()[1:2])[0]

@@ -56,6 +56,16 @@ def wait_until(true):
         time.sleep(0.01)
 
 
+def test_a_large_whole_photo_is_made_smaller(client, brought, monkeypatch):
+    monkeypatch.setattr(live, "LONGEST", 300)
+    photo = (brought / "two.png").read_bytes()
+    for wishes, width in (({"full_frame": True}, 300), ({}, 32)):
+        with connect(client) as socket:
+            socket.send_text(json.dumps(wishes))
+            socket.send_bytes(photo)
+            assert socket.receive_json()["width"] == width
+
+
 @pytest.mark.parametrize("label", [False, True])
 def test_frames_come_while_one_speaks(client, studio, brought, label):
     """They are those of a talker, in their order, and say that they are synthetic."""

@@ -1,6 +1,9 @@
 """The page in a real browser."""
 
+import io
+
 import pytest
+from PIL import Image
 
 from jax_atvg.web.studio import Limits, Wishes, can_speak
 
@@ -105,6 +108,15 @@ def test_a_photo_that_cannot_be_read_is_told_at_once(open_page, brought):
     give(page, broken)
     assert "the photo: not a readable picture; save it as JPEG" in error_of(page)
     assert not page.locator("#faces img").count()
+
+
+def test_a_photo_that_browsers_do_not_show_is_shown(open_page, brought):
+    file, page = io.BytesIO(), open_page()
+    Image.open(brought / "two.png").save(file, "TIFF")
+    give(page, {"name": "a.tif", "mimeType": "image/tiff", "buffer": file.getvalue()})
+    page.wait_for_function("document.querySelector('#photo img').naturalWidth == 600")
+    page.wait_for_selector("#faces img")
+    assert page.locator("#faces button img").count() == 2
 
 
 def test_two_tabs_at_once_are_both_served(open_page, brought):

@@ -95,6 +95,23 @@ def test_points_stay_on_what_they_mark(monkeypatch):
     assert flat.shape == (1, 100, 3)
 
 
+def test_a_photo_that_browsers_do_not_show_becomes_a_jpeg(studio, brought, tmp_path):
+    assert studio.viewable(brought / "face.png") is None
+    photo = Image.fromarray(skimage.data.astronaut())
+    turned = Image.Exif()
+    turned[274] = 6
+    photo.save(tmp_path / "a", "TIFF", exif=turned)
+    shown = studio.viewable(tmp_path / "a")
+    assert shown.is_relative_to(studio.folder)
+    with Image.open(shown) as made:
+        assert made.format == "JPEG" and not made.getexif()
+        apart = np.subtract(made.convert("RGB"), photo.transpose(4), dtype=int)
+    assert np.abs(apart).mean() < 2
+    (tmp_path / "b").write_bytes(b"none")
+    with pytest.raises(InputError, match="the photo: not a readable picture"):
+        studio.viewable(tmp_path / "b")
+
+
 def test_faces_are_counted_from_left_to_right(studio, brought, folder):
     left, right = studio.faces(brought / "two.png")
     for face, is_grey in ((left, False), (right, True)):
