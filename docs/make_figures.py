@@ -70,7 +70,9 @@ def dubbing(data_dir: str) -> np.ndarray:
     clips = dataset.open_clips(data_dir, "test")
     for speaker in UNSEEN:
         index = clips.speakers.index(speaker)
-        take = read_take(clips, index, other_clips(clips.speakers)[index])
+        take = read_take(
+            clips, index, other_clips(clips.speakers, clips.clip_ids)[index]
+        )
         (made,) = synthesis([take])
         rows += strip(take.frames, *(made.frames[name] for name in DUBBED))
     return np.concatenate(rows)
