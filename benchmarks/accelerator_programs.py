@@ -52,14 +52,19 @@ class Step(NamedTuple):
     made: Compiled
 
 
-MADE: dict[str, Any] = {}  # several parts take the same
+MADE: dict[str, Any] = {}  # several parts take the same, or its failure
 MAKING = collections.defaultdict(threading.Lock)
 
 
 def once(name: str, make: Callable[[], Any]) -> Any:
     with MAKING[name]:
         if name not in MADE:
-            MADE[name] = make()
+            try:
+                MADE[name] = make()
+            except Exception as error:
+                MADE[name] = error
+        if isinstance(MADE[name], Exception):
+            raise MADE[name]
         return MADE[name]
 
 
@@ -129,6 +134,7 @@ def authors(precision: str, name: str) -> tuple[Compiled, tuple]:
 
 # --- all of them ---
 
+STACK = 2**28  # bytes of each thread: libtpu overflows the usual 8 MB on large networks
 
 TRAINING = {  # part: (the run, the precision)
     "gan_bfloat16": ("gan", "bfloat16"),
@@ -139,8 +145,8 @@ TRAINING = {  # part: (the run, the precision)
 
 
 def compile_side_by_side(parts: Sequence[str], small: bool) -> None:
-    """Compiles what the parts will need: XLA leaves Python to others meanwhile.  A part
-    of which a program fails makes it again, and tells."""
+    """Compiles what the parts will need: XLA leaves Python to others meanwhile.  Which
+    failed is told by the parts that need it."""
     jobs = []
     for part in parts:
         if part in TRAINING:
@@ -149,5 +155,7 @@ def compile_side_by_side(parts: Sequence[str], small: bool) -> None:
             jobs.append(functools.partial(start_of, name, small))
         if part == "parity":
             jobs += [functools.partial(authors, *which) for which in compared(small)]
+    usual = threading.stack_size(STACK)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         concurrent.futures.wait([pool.submit(job) for job in jobs])
+    threading.stack_size(usual)

@@ -28,7 +28,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.measuring import check_flags, show  # noqa: E402
+from benchmarks.measuring import check_flags, others_seconds, show  # noqa: E402
 
 STEP = 0.01  # seconds
 STEP_OF_FRAME = 0.04  # seconds from a frame to the next
@@ -79,11 +79,11 @@ def measure(talker, sound, given: argparse.Namespace) -> dict[str, Any]:
     else:
         pieces = in_real_time(sound, given.seconds, talker.rate)
     delays, early, heard, begin = [], 0, 0, time.perf_counter()
-    spent, by_others = time.process_time(), others_time()
+    spent, by_others = time.process_time(), others_seconds()
     before, when_late = collections.deque([(0.0, by_others)], 1000), []
     for samples in pieces:
         frames = talker.push(samples)
-        now, theirs = time.perf_counter() - begin, others_time()
+        now, theirs = time.perf_counter() - begin, others_seconds()
         before.append((now, theirs))
         first, heard = len(delays), heard + len(samples)
         ready = STEP_OF_FRAME * np.arange(first, first + len(frames)) + COMPLETE
@@ -102,7 +102,7 @@ def measure(talker, sound, given: argparse.Namespace) -> dict[str, Any]:
         taken, passed = np.sum(when_late, 0) if when_late else (0, 0)
         told["others_when_late"] = taken / passed / os.cpu_count() if passed else None
     return told | {
-        "others": (others_time() - by_others) / wall / os.cpu_count(),
+        "others": (others_seconds() - by_others) / wall / os.cpu_count(),
         "seconds": given.seconds,
         "frames": len(delays),
         "rate": len(delays) / wall,
@@ -110,14 +110,6 @@ def measure(talker, sound, given: argparse.Namespace) -> dict[str, Any]:
         "early_mib": early,
         "mib": resident(),
     }
-
-
-def others_time() -> float:
-    """Seconds of processors that all but this process had, since the machine began."""
-    words = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    user, nice, system, _, _, *interrupts_and_stolen = map(int, words[:8])
-    busy = user + nice + system + sum(interrupts_and_stolen)
-    return busy / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def resident() -> float:

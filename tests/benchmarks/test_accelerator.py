@@ -233,6 +233,27 @@ def test_programs_are_compiled_side_by_side_and_once(monkeypatch):
     assert all(programs.MADE[name] is one for name, one in made.items())
 
 
+def test_a_program_that_fails_is_made_once_and_costs_no_other_its_figures(monkeypatch):
+    tried = []
+
+    def compiled(function, *args):
+        tried.append(function)
+        if len(tried) == 2:
+            raise RuntimeError("no such kernel\nmore")
+        return measuring.compiled(function, *args)
+
+    monkeypatch.setattr(programs, "MADE", {})
+    monkeypatch.setattr(programs, "compiled", compiled)
+    monkeypatch.setattr(programs.os, "cpu_count", lambda: 1)  # in their order
+    programs.compile_side_by_side(["parity"], small=True)
+    rows = accelerator.parity(small=True)
+    for precision in (PRECISIONS[0], PRECISIONS[2]):
+        assert next(rows).precision == precision
+    with pytest.raises(SystemExit, match=f"^at_net {PRECISIONS[1]}: no such kernel$"):
+        next(rows)
+    assert len(tried) == len(PRECISIONS)
+
+
 def test_a_cpu_is_refused_but_for_tiny_sizes(capsys):
     with pytest.raises(SystemExit) as stop:
         accelerator.arguments([])
