@@ -4,7 +4,8 @@
         --config.seed=1 --workdir=runs/no_dynamic_loss_1 --data_dir=~/atvg_data
 
 benchmarks/ablation.py trains, scores and compares all of them.
-Hardware: one CPU core, 1 to 9 minutes each.  Scores: docs/results.md.
+Hardware: one CPU core, 1 to 15 minutes each (at_convolutions longer).  Scores:
+docs/results.md.
 """
 
 from collections.abc import Callable

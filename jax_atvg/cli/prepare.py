@@ -34,7 +34,8 @@ def flags(add: Flags) -> None:
     add.number("workers", "Processes.", least=1, shown="one a core")
     add.text(
         "split_rule",
-        "What is held out: by_speaker, by_sentence (GRID), by_clip (folder).",
+        "What is held out: by_speaker (not LRW), by_sentence (GRID), by_clip (folder), "
+        "by_name (portraits), own (LRW: as it says itself).",
         kind="RULE",
     )
     add.word_list("test_speakers", "Held out by --split_rule=by_speaker, as s3,s20.")
