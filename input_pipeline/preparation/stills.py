@@ -185,14 +185,13 @@ def choose_lenders(sources: Sequence[Source]) -> tuple[tuple[str, str], ...]:
 
 
 def find_drivers(data_dir: str | pathlib.Path) -> tuple[str, ...]:
-    """The datasets of videos in data_dir.  InputError: none, or none to train on."""
-    try:
-        found = dataset.all_datasets(data_dir)
-    except InputError:
-        found = {}
+    """The datasets of videos in data_dir.
+
+    InputError: none, or none to train on; see dataset.datasets_if_any.
+    """
     folders = [
         str(folder)
-        for corpus, folder in found.items()
+        for corpus, folder in dataset.datasets_if_any(data_dir).items()
         if corpus not in dataset.STILLS and "train" in dataset.splits_of(folder)
     ]
     if not folders:

@@ -205,7 +205,20 @@ def find_datasets(
 def all_datasets(data_dir: DataDir) -> dict[str, pathlib.Path]:
     """{corpus: folder} of every dataset that data_dir is or holds, sorted by name.
 
-    InputError: see find_datasets.
+    InputError: there is none; see datasets_if_any.
+    """
+    found = datasets_if_any(data_dir)
+    if not found:
+        raise InputError(
+            f"{data_dir}: no prepared dataset; run `python main.py prepare` first"
+        )
+    return found
+
+
+def datasets_if_any(data_dir: DataDir) -> dict[str, pathlib.Path]:
+    """As all_datasets, but empty where there is none.
+
+    InputError: there are two of one corpus, or one is damaged.
     """
     data_dir = pathlib.Path(data_dir).expanduser()
     if (data_dir / "index.npz").is_file():
@@ -224,10 +237,6 @@ def all_datasets(data_dir: DataDir) -> dict[str, pathlib.Path]:
                 "give the folder of one of them"
             )
         found[name] = path
-    if not found:
-        raise InputError(
-            f"{data_dir}: no prepared dataset; run `python main.py prepare` first"
-        )
     return dict(sorted(found.items()))
 
 

@@ -30,6 +30,7 @@ from jax_atvg.inference.options import (
     PLAIN,
     Look,
     check_mp4,
+    check_not_read,
     checked_expressiveness,
 )
 from jax_atvg.inference.painting import Painter, Subject
@@ -68,8 +69,8 @@ def animate(
     synthetic.  blinks: the eyes, if they are open, blink now and then.  head_movement:
     the head moves a little; in full frames only.  seed: of both.  expressiveness: by
     which the movement of the face is multiplied, 0 to 3; 1 is as the networks learnt.
-    InputError: photo, speech, bundle or expressiveness cannot be used; the message says
-    why.
+    InputError: photo, speech, bundle, seed or expressiveness cannot be used; the
+    message says why.
     """
     expressiveness = checked_expressiveness(expressiveness)
     networks = as_networks(bundle)
@@ -114,8 +115,9 @@ def animate_file(
     watch: called with (frames written, frames in all) from time to time.
     perceived: returns what `perceive` finds, where another process computes that;
     otherwise it is computed here.
-    Each file appears complete or not at all.  InputError: photo, speech, bundle or one
-    of the paths cannot be used; the message says why.
+    Each file appears complete or not at all.  InputError: photo, speech, bundle, seed,
+    expressiveness or one of the paths cannot be used, or a file to write is the photo
+    or the recording; the message says why.
     """
     film = Film(
         photo,
@@ -145,7 +147,7 @@ class Film:
 
     look: what animate_file calls full_frame to seed.  All other arguments are those of
     animate_file.  InputError: one of the paths, or the sound, or expressiveness, cannot
-    be used.
+    be used; or a file to write is the photo or the recording.
     """
 
     def __init__(
@@ -177,6 +179,7 @@ class Film:
             self.landmarks_out = pathlib.Path(landmarks_out)
             check_landmarks_out(self.landmarks_out)
             self.paths.append(self.landmarks_out)
+        check_not_read(self.paths, [photo, speech])
         reader = audio.AudioReader(speech, track)
         self.writers = [
             video.VideoWriter(path, (reader.rate, reader.blocks()), COMMENT)
@@ -279,10 +282,13 @@ def read_subject(
     """Prepares a photo: finds the face, unless its points are given, and aligns it.
 
     photo: a file, or u8[H,W,3] RGB.  points_px: pixels of the photo.
-    InputError: the file holds no picture, or the picture no such face.
+    InputError: the file holds no picture, or the picture no such face; an array that is
+    not as said, or without pixels.
     """
-    name = "photo" if isinstance(photo, np.ndarray) else str(photo)
-    picture = photo if isinstance(photo, np.ndarray) else image.read_image(photo)
+    if isinstance(photo, np.ndarray):
+        name, picture = "photo", checked_picture(photo)
+    else:
+        name, picture = str(photo), image.read_image(photo)
     if points_px is None:
         points_px = detection.photo_points(picture, face, name)
     template = align.Template(bundle.template, bundle.template_indices)
@@ -295,6 +301,19 @@ def read_subject(
     crop = align.warp(picture, matrix, size)
     prepared = Photo(to_float(crop[None]), *bundle.recognise(p))
     return Subject(picture, points_px, matrix, prepared)
+
+
+def checked_picture(picture: np.ndarray) -> Picture:
+    """The array.  InputError: it is not u8[H,W,3], or has no pixels."""
+    right = picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8
+    if not right or not picture.size:
+        raise InputError(
+            f"photo: an array of shape {picture.shape} and type {picture.dtype}; must "
+            "be RGB of shape (height, width, 3), at least one pixel, and type uint8; "
+            'convert grey and transparent pictures with Pillow\'s .convert("RGB"), and '
+            "other numbers by scaling them to 0..255, rounding, and .astype(np.uint8)"
+        )
+    return picture
 
 
 def read_speech(

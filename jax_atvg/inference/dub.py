@@ -94,7 +94,7 @@ def dub_file(
     template = align.Template(known.template, known.template_indices)
     footage = look_through(speaker, fps, face, template)
     still = closed(resting(footage.scenes))
-    movement = expressiveness * spoken_movement(networks, still, heard.windows)
+    movement = float(expressiveness) * spoken_movement(networks, still, heard.windows)
     movement *= not heard.silent
     spoken = int(-(-len(heard.windows) * fps // FRAME_RATE))  # frames with sound
     total = max(spoken, footage.count)

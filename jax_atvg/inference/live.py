@@ -124,7 +124,7 @@ class Talker:
         # Every full call gave HEARD frames, so that this one begins at a multiple.
         lids = self.show.lids(HEARD, self.count - self.count % HEARD)
         # The program takes the state's memory for the next one.
-        state = self.spoken if full else jax.tree.map(jnp.copy, self.spoken)
+        state = self.spoken if full else copied(self.spoken)
         windows = self.heard[np.minimum(np.arange(HEARD), count - 1)]
         landmarks, state = speak(
             self.networks, self.subject.photo, windows, state, self.expressiveness, lids
@@ -132,6 +132,12 @@ class Talker:
         if full:
             self.spoken, self.heard = state, self.heard[:0]
         return np.asarray(landmarks)[:count]
+
+
+@jax.jit
+def copied(state: LstmState) -> LstmState:
+    """The state in memory of its own."""
+    return jax.tree.map(jnp.copy, state)
 
 
 def speak(
@@ -167,5 +173,5 @@ def warm_up(networks: Networks, photo: Photo) -> None:
     """Compiles what a talker calls, so that the first frame does not wait for it."""
     windows = np.zeros((HEARD, WINDOW_ROWS, WINDOW_SIZE), np.float32)
     spoken, drawn = networks.first_state()
-    landmarks, _ = speak(networks, photo, windows, spoken)
+    landmarks, _ = speak(networks, photo, windows, copied(spoken))
     draw(networks, photo, np.asarray(landmarks)[0], drawn)[0].block_until_ready()

@@ -103,11 +103,11 @@ class Networks:
         self.mesh, self.precision = mesh, precision
         self.batch_size = -(-max(batch_size, 1) // mesh.size) * mesh.size
         self.bundle = dataclasses.replace(bundle, variables={})
-        at_net, vg_net = (
-            cast_variables(variables, precision)
-            for variables in map(bundle.variables.get, ("at_net", "vg_net"))
-        )
-        weights = Weights(at_net, vg_net, bundle.pca, bundle.boost)
+        cast = jax.jit(cast_all, static_argnames="precision")
+        if precision != "bfloat16":  # it changes nothing: no program is needed
+            cast = cast_all
+        variables = cast(bundle.variables, precision=precision)
+        weights = Weights(**variables, pca=bundle.pca, boost=bundle.boost)
         self.weights = jax.device_put(weights, replicated(mesh))
 
     def predict(
@@ -246,6 +246,12 @@ class Networks:
         """The state before the first frame."""
         zeros = first_state(self.bundle.at_net, self.bundle.vg_net, self.batch_size)
         return jax.device_put(zeros, state_sharding(self.mesh))
+
+
+def cast_all(variables: dict[str, Any], precision: str) -> dict[str, Any]:
+    """cast_variables of each network, {name: variables}; to be compiled, because run by
+    itself it is a program for every shape that a weight has."""
+    return {name: cast_variables(x, precision) for name, x in variables.items()}
 
 
 def as_networks(bundle: Bundle | Networks | str | pathlib.Path) -> Networks:

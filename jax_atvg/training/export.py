@@ -5,6 +5,7 @@ network trained on squared errors predicts varies less than faces do.  Larger mo
 cost accuracy, so `mouth_error` is to be read beside it.
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,7 +32,7 @@ from input_pipeline.training_data.fingerprint import (
     check_template,
     fingerprint,
 )
-from jax_atvg.inference.bundle import Bundle, SeenFaces, check_out
+from jax_atvg.inference.bundle import Bundle, SeenFaces, as_float32, check_out
 from jax_atvg.inference.stablehlo import write_bundle
 from jax_atvg.models.precision import traced
 from jax_atvg.sharding import data_mesh
@@ -63,9 +64,11 @@ def export(
 
     at: a workdir, or several, of which the mean is taken.  data_dir: the dataset of
     both runs: it calibrates the boost, and says which faces were seen.  checkpoint:
-    "best" (least validation loss) or "newest".  half: weights in float16.  stablehlo:
-    also programs that need jax alone.  template: where the face lies in the crop; None:
-    where the data of the runs have it.  say: gets what is found, a line at a time.
+    "best" (least validation loss) or "newest".  half: weights are stored in float16;
+    those returned are what load_bundle makes of them, rounded so and in float32.
+    stablehlo: also programs that need jax alone.  template: where the face lies in the
+    crop; None: where the data of the runs have it.  say: gets what is found, a line at
+    a time.
     InputError: see read_run, averaged, make_bundle, write_bundle; no dataset there;
     data or a template that are not those of both runs.
     """
@@ -98,7 +101,8 @@ def export(
         data=data and data[CLIPS],
     )
     write_bundle(bundle, out, stablehlo=stablehlo)
-    return bundle
+    # float16 is for files: networks with such weights would compute in it.
+    return dataclasses.replace(bundle, variables=as_float32(bundle.variables))
 
 
 def data_of(data_dir: str | os.PathLike, at_run: Run, vg_run: Run) -> dict[str, Any]:
@@ -176,8 +180,8 @@ def make_bundle(
 ) -> Bundle:
     """A bundle of both runs' networks, without anything that only training needs.
 
-    boost: see calibrate; ones if None.  half: weights in float16, half the size.  seen:
-    see seen_faces.
+    boost: see calibrate; ones if None.  half: weights in float16, half the size, to be
+    written and not to compute with.  seen: see seen_faces.
     alignment: the fields of Bundle that say where the face lies in the crop.
     InputError: a weight too large for float16.
     """

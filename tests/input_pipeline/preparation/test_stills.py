@@ -184,6 +184,25 @@ def test_without_videos_nobody_lends_movement(album, tmp_path):
         prepare("portraits", album, tmp_path)
 
 
+def test_photos_alone_lend_no_movement(talking, tmp_path):
+    place = tmp_path / "atvg_clips" / "portraits" / talking.name
+    shutil.copytree(talking, place)
+    with pytest.raises(InputError, match="no videos prepared there"):
+        stills.find_drivers(tmp_path)
+
+
+def test_what_is_wrong_with_the_drivers_is_said(album, prepared, tmp_path):
+    """A file is damaged; there are two datasets of one corpus."""
+    place = tmp_path / "atvg_clips" / "lrw"
+    shutil.copytree(prepared, place / prepared.name)
+    shutil.copytree(prepared, place / "again")
+    with pytest.raises(InputError, match=r"two datasets of lrw, .* one of them"):
+        prepare("portraits", album, tmp_path)
+    (place / "again" / "options.json").write_text("{")
+    with pytest.raises(InputError, match=r"again: damaged dataset .* prepare it again"):
+        prepare("portraits", album, tmp_path)
+
+
 def test_videos_of_another_template_do_not_fit(album, data_dir, tmp_path):
     other = align.Template(
         align.DEFAULT_TEMPLATE.points + 1, align.DEFAULT_TEMPLATE.indices

@@ -9,6 +9,7 @@ import soundfile
 from input_pipeline.clip import InputError
 from input_pipeline.media.image import write_image
 from jax_atvg.inference import animate
+from jax_atvg.inference.live import Talker
 from tests.small_bundle import photo, small_bundle, speech
 
 
@@ -78,9 +79,9 @@ def refused(files, bundle, tmp_path):
     in one line and that nothing is left."""
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "folder.npy").mkdir()
-    before = sorted(tmp_path.rglob("*"))
 
     def run(message, image="photo.png", sound="speech.wav", out="a.mp4", **options):
+        before = sorted(tmp_path.rglob("*"))
         with pytest.raises(InputError, match=message) as caught:
             animate.animate_file(
                 files / image,
@@ -188,11 +189,24 @@ def test_an_older_file_is_replaced(files, bundle, tmp_path):
     assert out.read_bytes()[4:8] == b"ftyp"
 
 
-def test_a_video_may_be_replaced_by_one_with_its_own_sound(files, bundle, tmp_path):
-    out = tmp_path / "a.mp4"
-    for sound in (files / "speech.wav", out):
-        animate.animate_file(files / "photo.png", sound, out, bundle)
-    assert out.read_bytes()[4:8] == b"ftyp"
+@pytest.mark.parametrize(
+    ("which", "name", "out"),
+    [
+        ("sound", "a.mp4", "a.mp4"),
+        ("sound", "a.mp4", "link.mp4"),
+        ("sound", "a_panels.mp4", "a.mp4"),
+        ("sound", "a.npy", "a.mp4"),
+        ("image", "a.mp4", "a.mp4"),
+    ],
+)
+def test_an_input_is_not_overwritten(refused, files, tmp_path, which, name, out):
+    """By the video, also through a link, the panels or the landmarks."""
+    (tmp_path / name).write_bytes((files / "speech.wav").read_bytes())
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mp4")
+    written = name if out == "a.mp4" else out
+    message = f"{written} is read, too; choose another name for the result"
+    refused(message, out=out, **{which: tmp_path / name})
+    assert (tmp_path / name).read_bytes() == (files / "speech.wav").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -212,3 +226,28 @@ def test_a_bad_array_of_sound_is_refused(bundle, samples, message):
 def test_a_picture_without_a_face_is_refused_as_the_photo(bundle):
     with pytest.raises(InputError, match=r"^photo: no face found in the 64x64 picture"):
         animate.animate(np.zeros((64, 64, 3), np.uint8), (speech(1), 16000), bundle)
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (np.zeros((64, 48, 4), np.uint8), r"shape \(64, 48, 4\) and type uint8"),
+        (np.zeros((64, 48), np.uint8), r"shape \(64, 48\) and type uint8"),
+        (np.zeros((64, 48, 1), np.uint8), r"shape \(64, 48, 1\) and type uint8"),
+        (np.zeros((1, 64, 48, 3), np.uint8), r"shape \(1, 64, 48, 3\) and type"),
+        (np.zeros((64, 48, 3)), r"shape \(64, 48, 3\) and type float64"),
+        (np.zeros((64, 48, 3), np.uint16), r"shape \(64, 48, 3\) and type uint16"),
+        (np.zeros((0, 48, 3), np.uint8), r"shape \(0, 48, 3\) and type uint8"),
+        (np.zeros((), np.uint8), r"shape \(\) and type uint8"),
+    ],
+)
+def test_an_array_that_is_no_rgb_picture_is_refused(unchecked, bundle, picture, said):
+    rule = r"must be RGB of shape \(height, width, 3\), .* type uint8"
+    message = f'^photo: an array of {said}.*; {rule}; .*convert\\("RGB"\\)'
+    for use in (
+        lambda: animate.read_subject(picture, bundle),
+        lambda: animate.animate(picture, (speech(1), 16000), bundle),
+        lambda: Talker(picture, bundle),
+    ):
+        with pytest.raises(InputError, match=message):
+            use()

@@ -130,7 +130,9 @@ def test_a_video_that_cannot_be_made_leaves_the_others_alone(
         job("e"),
         job("e", out="nowhere/e.mp4"),
         job("b", out="b.avi"),
+        job("b", sound="own.mp4", out="own.mp4"),
     ]
+    (files / "own.mp4").write_bytes((files / "b.wav").read_bytes())
     before = set(files.rglob("*"))
     ended, _ = results(jobs, three)
     made = {files / "c.mp4", files / "e.mp4"}
@@ -142,6 +144,7 @@ def test_a_video_that_cannot_be_made_leaves_the_others_alone(
         3: "missing.wav: no such file",
         5: "its folder does not exist",
         6: "b.avi: the video is an MP4",
+        7: "own.mp4 is read, too; choose another name",
     }.items():
         assert isinstance(ended[index], InputError) and message in str(ended[index])
     assert [len(list(read_frames(path))) for path in sorted(made)] == [22, 18]

@@ -9,7 +9,7 @@ import skimage.data
 from input_pipeline.clip import InputError
 from input_pipeline.media.audio import read_audio
 from jax_atvg.inference import animate
-from jax_atvg.inference.live import Talker
+from jax_atvg.inference.live import Talker, warm_up
 from jax_atvg.inference.networks import as_networks
 from jax_atvg.resources import DEFAULT_BUNDLE
 from tests.small_bundle import photo, small_bundle, speech
@@ -95,6 +95,15 @@ def test_networks_without_a_recurrence_over_time(sound, recurrence):
     expected = animate.animate(photo(), (sound, RATE), bundle)
     frames = said(Talker(photo(), bundle, rate=RATE), sound, (7000,))
     np.testing.assert_array_equal(frames, expected)
+
+
+def test_after_the_warm_up_nothing_is_compiled(alone, sound, compilations):
+    """Neither for the frames of a part of a call nor for those after a whole one."""
+    warm_up(alone, animate.read_subject(photo(), alone.bundle).photo)
+    talker = Talker(photo(), alone, rate=RATE)
+    before = len(compilations)
+    said(talker, sound, (RATE // 25,))
+    assert before and len(compilations) == before
 
 
 def test_what_cannot_be_used_is_told(three, alone):

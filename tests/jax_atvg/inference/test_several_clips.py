@@ -1,5 +1,7 @@
 """The networks play several clips at once: each is what it is alone."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from input_pipeline.media.image import to_u8
 from jax_atvg.inference import animate
 from jax_atvg.inference.networks import CHUNK, Clip, Networks, compiled_draw
 from jax_atvg.inference.predict import Photo, predict
+from jax_atvg.models.precision import cast_variables
 from jax_atvg.sharding import data_mesh
 from tests.small_bundle import photo, small_bundle
 
@@ -126,3 +129,19 @@ def test_a_recurrence_over_the_batch_plays_one_clip_at_a_time(clips):
     assert [len(made) for made in parts] == [1] * 4
     order = [made[0].clip for made in parts]
     assert len(set(order)) == 2 and order == sorted(order, key=order.index)
+
+
+def test_weights_on_a_device_are_cast_by_one_program(bundle, compilations):
+    """Not by one for each of their shapes; to the bits of numpy's casts."""
+    on_device = dataclasses.replace(bundle, variables=jax.device_put(bundle.variables))
+    before = len(compilations)
+    weights = Networks(on_device, precision="bfloat16").weights
+    assert len(compilations) == before + 1
+
+    def same(got, expected):
+        assert got.dtype == expected.dtype
+        assert np.asarray(got).tobytes() == expected.tobytes()
+
+    for name, variables in bundle.variables.items():
+        expected = jax.tree.map(np.asarray, cast_variables(variables, "bfloat16"))
+        jax.tree.map(same, getattr(weights, name), expected)

@@ -110,7 +110,7 @@ def noted(template):
 def exported(runs, tmp_path, monkeypatch):
     """(AT-net's data, VG-net's, template) -> the bundle that export makes of runs."""
 
-    def make(at_data, vg_data, template=None):
+    def make(at_data, vg_data, template=None, **options):
         at, vg = runs
         experiment = smoke.get_config("at")
         experiment.data.synthetic = 0
@@ -119,7 +119,9 @@ def exported(runs, tmp_path, monkeypatch):
             "vg": vg._replace(data=vg_data),
         }
         monkeypatch.setattr(export, "read_run", lambda _, network, __: found[network])
-        return export.export("at", "vg", tmp_path / "bundle", template=template)
+        return export.export(
+            "at", "vg", tmp_path / "bundle", template=template, **options
+        )
 
     return make
 
@@ -150,6 +152,18 @@ def test_another_template_than_the_runs_is_an_error(exported, tmp_path):
     with pytest.raises(InputError, match=r"--at: the run was .* with one --template"):
         exported(ours, other)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_bundle_that_is_returned_is_that_which_is_loaded(exported, tmp_path, half):
+    """In float32, also where the files hold float16."""
+
+    def same(returned, loaded):
+        assert returned.dtype == loaded.dtype == np.float32
+        np.testing.assert_array_equal(returned, loaded)
+
+    bundle = exported(None, None, half=half)
+    jax.tree.map(same, bundle.variables, load_bundle(tmp_path / "bundle").variables)
 
 
 # --- the faces of the training clips ---
