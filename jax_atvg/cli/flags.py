@@ -9,7 +9,6 @@ A verb's file declares its flags in a function and gets their values as attribut
         print(given.image)
 """
 
-import difflib
 import os
 import textwrap
 import types
@@ -183,18 +182,13 @@ class Flags:
         return Given(**values | {name: expanded(values[name]) for name in self.paths})
 
     def _unknown_field(self, reason: str) -> str:
-        from jax_atvg.training.config import Experiment, flatten
+        from jax_atvg.training.config import Experiment, flatten, no_such_field
 
         fields = flatten(Experiment())
         for argument in self.arguments:
             name = argument.lstrip("-").partition("=")[0].removeprefix("config.")
             if argument.lstrip("-").startswith("config.") and name not in fields:
-                alike = difflib.get_close_matches(name, fields, 1)
-                meant = f"; config.{alike[0]} meant?" if alike else ""
-                return (
-                    f"config.{name}: no such field{meant}; "
-                    "jax_atvg/training/config.py explains them"
-                )
+                return no_such_field(name)
         return reason
 
     def replaces(self, name: str, others: Sequence[str]) -> None:

@@ -7,6 +7,8 @@ import pathlib
 import sys
 from typing import Any
 
+from input_pipeline.files import in_store
+
 
 def keep_freed_memory(one_heap: bool) -> None:
     """Large arrays that a program frees stay with the process, for the next.
@@ -62,13 +64,27 @@ def enlarge_stack() -> None:
     os.execv(sys.executable, sys.orig_argv)
 
 
-def set_up_jax() -> None:
-    """A second start takes compiled programs from the user's cache folder; and an error
-    while arrays are read is told once."""
+def set_up_jax(workdir: str | None = None) -> None:
+    """A second start takes compiled programs from the user's cache folder, or from that
+    which $JAX_COMPILATION_CACHE_DIR names; and an error while arrays are read is told
+    once.
+
+    workdir: of a run, whose processes have been connected.  Where there are several,
+    the programs are kept in workdir/compiled, or not at all if it is in a store: the
+    first process alone writes them, and on GPUs the processes compile together.  With
+    a folder of each host's own the first one would find its program at the second
+    start, and the others would wait for it for ever.
+    """
     import jax
 
     tell_errors_of_reading_once()
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    if workdir and jax.process_count() > 1:
+        if not in_store(workdir):
+            folder = pathlib.Path(workdir).absolute() / "compiled"
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+    else:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(home) / "jax_atvg"
         try:

@@ -65,7 +65,7 @@ def run(given: Given) -> int:
         given.process_id,
         timeout=given.peer_timeout,
     )
-    set_up_jax()
+    set_up_jax(given.workdir)
     from jax_atvg.training.train import train
 
     train(

@@ -19,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from input_pipeline.clip import InputError, first_line
 from jax_atvg.training.distributed import peer_lost
+from jax_atvg.training.pace import DIVERGED
 from jax_atvg.training.state import from_stored, to_stored
 
 BEST = "validation/loss"  # the best checkpoint has the least of it
@@ -64,11 +65,25 @@ def is_damage(error: BaseException | None) -> bool:
 def sums(tree: Any) -> dict[str, int]:
     """CRC-32 of every array that this process has whole: orbax keeps none of the
     arrays' bytes."""
+    return {name: zlib.crc32(x.tobytes()) for name, x in whole_arrays(tree).items()}
+
+
+def whole_arrays(tree: Any) -> dict[str, np.ndarray]:
+    """Those that every process has whole, by name: all but the parts of an optimiser's
+    state that config.optimizer.shard splits."""
     return {
-        name: zlib.crc32(np.asarray(x).tobytes())
+        name: np.asarray(x)
         for name, x in named_leaves(tree).items()
         if not isinstance(x, jax.Array) or x.is_fully_replicated
     }
+
+
+def check_finite(step: int, state: Any) -> None:
+    """InputError: an array of the state after this step is not finite.  Its last update
+    can be the cause, which no loss has seen yet."""
+    for name, x in whole_arrays(state).items():
+        if not np.isfinite(x).all():
+            raise InputError(f"{name} is not finite after step {step}; {DIVERGED}")
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -283,10 +298,12 @@ class Checkpoints:
         self.manager = self._open()
 
     def save(self, step: int, state: Any, data: dict, metrics: dict) -> None:
-        """Returns before all is written.  InputError: the disk is full, this or the
-        last time; what was saved before is whole.  PeerLost: see processes.py."""
+        """Returns before all is written.  InputError: the state is not finite; the disk
+        is full, this or the last time; what was saved before is whole.  PeerLost: see
+        distributed.py."""
         if step in self.manager.all_steps():
             return
+        check_finite(step, state)
         try:
             self.manager.save(
                 step,

@@ -8,8 +8,10 @@ Importing this module imports neither jax nor flax.
 """
 
 import dataclasses
+import difflib
 import functools
 import math
+import os
 from dataclasses import field
 from typing import Any
 
@@ -69,7 +71,8 @@ class GanLoss:
 class Optimizer:
     """Adam.  schedule: "constant"; "cosine" down to zero at the last step; "wsd":
     constant, then over the last fifth linearly down to zero.  warmup: updates of linear
-    rise before.  clip_norm: of the whole gradient, 0 for none.
+    rise before.  clip_norm: of the whole gradient of a network, with at_net.members of
+    each by itself; 0 for none.
     accumulate: batches a step's gradient is averaged over.  shard: every device keeps
     its own part of the optimiser's state (ZeRO-1); the same numbers, less memory."""
 
@@ -199,7 +202,14 @@ BELOW_ONE = ("vg_net.dropout", "optimizer.b1", "optimizer.b2")
 
 
 def validate(experiment: Experiment) -> None:
-    """InputError that names the first field out of its range."""
+    """Checks every field; `init` may be a path, of which the text is kept.
+
+    InputError: names the first attribute that is no field, a field that is of another
+    type or out of its range, or losses of VG-net of which some steps have none.
+    """
+    check_names(experiment, Experiment())
+    if isinstance(experiment.init, os.PathLike):
+        experiment.init = os.fspath(experiment.init)
     defaults = flatten(Experiment())
     for name, value in flatten(experiment).items():
         if name in CHOICES and value not in CHOICES[name]:
@@ -209,7 +219,11 @@ def validate(experiment: Experiment) -> None:
         if name != "report_to" and (rule := broken_rule(name, value, defaults[name])):
             raise InputError(f"config.{name}={value!r}: must be {rule}")
     names = experiment.report_to
-    if not set(names) <= set(REPORTERS) or len(set(names)) < len(names):
+    if (
+        not isinstance(names, (tuple, list))
+        or any(name not in REPORTERS for name in names)
+        or len(set(names)) < len(names)
+    ):
         raise InputError(
             f"config.report_to={names!r}: choose among {', '.join(REPORTERS)}, each "
             "once, as ('jsonl', 'wandb')"
@@ -219,23 +233,58 @@ def validate(experiment: Experiment) -> None:
             f"config.report_to={names!r}: must have 'jsonl', which tells the best "
             "checkpoint; add it"
         )
-    if experiment.network == "vg" and not (
-        experiment.gan_loss.pixel_weight
-        or experiment.gan_loss.score
-        or experiment.gan_loss.landmark
-    ):
+    loss = experiment.gan_loss
+    if experiment.network != "vg" or loss.pixel_weight:
+        return
+    if not (loss.score or loss.landmark or loss.judges_mouths):
         raise InputError("config.gan_loss: every term is off; leave one on")
+    if loss.pixel_steps:
+        raise InputError(
+            f"config.gan_loss.pixel_steps={loss.pixel_steps}: must be 0 where "
+            "pixel_weight is 0, as these steps have no other loss; correct one of them"
+        )
+
+
+def check_names(config: Any, default: Any, prefix: str = "") -> None:
+    """InputError: config or a group of it has an attribute that is no field, or
+    something else is in a group's place."""
+    for name, value in vars(config).items():
+        if name not in vars(default):
+            raise InputError(no_such_field(prefix + name))
+        group = getattr(default, name)
+        if dataclasses.is_dataclass(group):
+            if type(value) is not type(group):
+                kind = type(group).__name__
+                raise InputError(
+                    f"config.{prefix}{name}={value!r}: must be of the class {kind} of "
+                    "jax_atvg/training/config.py; set its fields one by one"
+                )
+            check_names(value, group, f"{prefix}{name}.")
+
+
+def no_such_field(name: str) -> str:
+    """What is said of a dotted name that no experiment has, with one that is alike."""
+    alike = difflib.get_close_matches(name, flatten(Experiment()), 1)
+    meant = f"; config.{alike[0]} meant?" if alike else ""
+    return (
+        f"config.{name}: no such field{meant}; jax_atvg/training/config.py explains "
+        "them"
+    )
 
 
 def broken_rule(name: str, value: Any, default: Any) -> str:
     """What a field must be and is not, "" if all is right.  Its default says whether it
-    is a whole number, any number, several whole numbers, or none."""
+    is a text, a switch, a whole number, any number or several whole numbers."""
     kind = type(default)
     if kind is tuple:
-        whole = all(type(one) is int and 1 <= one <= MOST for one in value)
+        whole = isinstance(value, (tuple, list)) and all(
+            type(one) is int and 1 <= one <= MOST for one in value
+        )
         return "" if whole else "whole numbers from 1 on, as (64, 128)"
-    if kind not in (int, float):
-        return ""
+    if kind is bool:
+        return "" if type(value) is bool else "True or False"
+    if kind is str:
+        return "" if type(value) is str else 'a text, "" for none'
     if type(value) not in (int, kind):
         return "a whole number" if kind is int else "a number"
     if name in BELOW_ONE:
@@ -283,51 +332,6 @@ def from_flat(flat: dict[str, Any]) -> Experiment:
         *groups, last = name.split(".")
         setattr(functools.reduce(getattr, groups, experiment), last, value)
     return experiment
-
-
-# --- configs of earlier versions ---
-
-# What was removed since, and the value with which it did nothing.
-REMOVED = {
-    "ema": 0.0,
-    "data.augment.smile": 0.0,
-    "data.augment.teeth": 0.0,
-    "gan_loss.texture_weight": 0.0,
-    "gan_loss.pyramid_weight": 0.0,
-}
-# Fields that are called otherwise now.
-MOVED = {"compute": "precision"}
-# Values that are called otherwise now.
-RENAMED = {"network": {"gan": "vg"}, "precision": {"float32": "default"}}
-# Fields that were added since and whose default is not what was done before: the value
-# that is.  (A field that is in neither table takes its default, which is.)
-AS_BEFORE: dict[str, Any] = {"gan_loss.landmark_on_generated": True}
-
-
-def upgraded(flat: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """(a flat config of an earlier version as this one has it, what was added to it).
-
-    The run does what it did: a missing field takes the value that keeps the old
-    behaviour.  InputError: an unknown field, or one that was removed and did something.
-    """
-    defaults, flat = flatten(Experiment()), dict(flat)
-    for name, idle in REMOVED.items():
-        if (value := flat.pop(name, idle)) != idle:
-            raise InputError(
-                f"config.{name}={value}: this version has no {name} any more; go on "
-                "with the version that wrote it"
-            )
-    flat = {MOVED.get(name, name): value for name, value in flat.items()}
-    if unknown := sorted(flat.keys() - defaults):
-        raise InputError(
-            f"config: unknown {', '.join(unknown)}; it is of a later version, or of "
-            "another program"
-        )
-    for name, names in RENAMED.items():
-        if name in flat:
-            flat[name] = names.get(flat[name], flat[name])
-    added = {n: AS_BEFORE.get(n, v) for n, v in defaults.items() if n not in flat}
-    return flat | added, [f"{name}={value}" for name, value in added.items()]
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

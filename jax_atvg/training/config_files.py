@@ -12,6 +12,7 @@ import pathlib
 import sys
 import traceback
 import warnings
+from typing import Any
 
 from etils import epath
 
@@ -23,7 +24,6 @@ from jax_atvg.training.config import (
     Experiment,
     flatten,
     from_flat,
-    upgraded,
     validate,
 )
 
@@ -155,3 +155,48 @@ def versions() -> dict[str, str | int]:
         **{name: importlib.metadata.version(name) for name in VERSIONED},
         "python": ".".join(map(str, sys.version_info[:3])),
     }
+
+
+# --- configs of earlier versions ---
+
+# What was removed since, and the value with which it did nothing.
+REMOVED = {
+    "ema": 0.0,
+    "data.augment.smile": 0.0,
+    "data.augment.teeth": 0.0,
+    "gan_loss.texture_weight": 0.0,
+    "gan_loss.pyramid_weight": 0.0,
+}
+# Fields that are called otherwise now.
+MOVED = {"compute": "precision"}
+# Values that are called otherwise now.
+RENAMED = {"network": {"gan": "vg"}, "precision": {"float32": "default"}}
+# Fields that were added since and whose default is not what was done before: the value
+# that is.  (A field that is in neither table takes its default, which is.)
+AS_BEFORE: dict[str, Any] = {"gan_loss.landmark_on_generated": True}
+
+
+def upgraded(flat: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(a flat config of an earlier version as this one has it, what was added to it).
+
+    The run does what it did: a missing field takes the value that keeps the old
+    behaviour.  InputError: an unknown field, or one that was removed and did something.
+    """
+    defaults, flat = flatten(Experiment()), dict(flat)
+    for name, idle in REMOVED.items():
+        if (value := flat.pop(name, idle)) != idle:
+            raise InputError(
+                f"config.{name}={value}: this version has no {name} any more; go on "
+                "with the version that wrote it"
+            )
+    flat = {MOVED.get(name, name): value for name, value in flat.items()}
+    if unknown := sorted(flat.keys() - defaults):
+        raise InputError(
+            f"config: unknown {', '.join(unknown)}; it is of a later version, or of "
+            "another program"
+        )
+    for name, names in RENAMED.items():
+        if name in flat:
+            flat[name] = names.get(flat[name], flat[name])
+    added = {n: AS_BEFORE.get(n, v) for n, v in defaults.items() if n not in flat}
+    return flat | added, [f"{name}={value}" for name, value in added.items()]

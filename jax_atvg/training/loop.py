@@ -35,7 +35,14 @@ from jax_atvg.training.reporting import (
     open_reporters,
 )
 from jax_atvg.training.state import AtNets, AtState, NetState
-from jax_atvg.training.train_step import Nets, State, Step, TrainStep, build
+from jax_atvg.training.train_step import (
+    Nets,
+    State,
+    Step,
+    TrainStep,
+    build,
+    compiler_options,
+)
 from jax_atvg.training.validation import painter, validator
 from jax_atvg.training.workdir import (
     claim_workdir,
@@ -78,9 +85,9 @@ def training_loop(
     of, see fingerprint.py.  go_back: see Checkpoints.restore.
     On SIGTERM, or Ctrl-C, a checkpoint is written, and it returns; the next call goes
     on.  A second Ctrl-C stops at once.
-    InputError: a config that cannot be, another run's workdir, a loss that is not
-    finite (its step and name), a record that cannot be read, a full disk.  PeerLost:
-    another process of the run has ended.
+    InputError: a config that cannot be, another run's workdir, a loss or a state that
+    is not finite (its step and name), a record that cannot be read, a full disk.
+    PeerLost: another process of the run has ended.
     """
     validate(experiment)
     check_installed(experiment.report_to)
@@ -126,7 +133,9 @@ def training_loop(
         )
         stack.enter_context(bar)
         stopping = stack.enter_context(Stopping(bar.say))
-        score, picture = validator(step_of.nets, mesh), painter(step_of.nets, mesh)
+        options = compiler_options(experiment, mesh.devices.flat[0].platform)
+        score = validator(step_of.nets, mesh, options)
+        picture = painter(step_of.nets, mesh)
         tracing = Tracing(workdir, profile if first else None)
         stack.callback(tracing.stop)
         pending = Pending(
@@ -157,7 +166,7 @@ def training_loop(
                 if strip is not None:
                     reporter.picture(step, "generated", strip)
             if last or stop or metrics or step % experiment.save_every == 0:
-                pending.fetch()  # nothing that is not finite is ever saved
+                pending.fetch()  # of the losses; save looks at the state itself
                 checkpoints.save(step, state, batches.get_state(), metrics)
                 reporter.publish()
             bar.update()

@@ -30,7 +30,8 @@ def at_landmark_loss(
     velocity_weight: float = 0.0,
     closed_weight: float = 0.0,
 ) -> Scalar:
-    """mean C W |p^ - p| + velocity_weight mean W |d p^ - d p|, d from frame to frame.
+    """mean C W |p^ - p| + velocity_weight mean W |d p^ - d p|, d from frame to frame;
+    of a single frame there is no d.
 
     A mean over points, of their distances, as LMD is.  W: mouth_weight for the mouth's
     points, 1 elsewhere.  C: 1 + closed_weight where the lips of p are closed, 1
@@ -40,7 +41,7 @@ def at_landmark_loss(
     error = predicted - target
     closed = closed_weight * closed_lips(target)
     loss = jnp.mean((1 + closed) * landmark_distance(error, mouth_weight))
-    if velocity_weight:
+    if velocity_weight and error.shape[1] > 1:
         velocity = jnp.diff(error, axis=1)
         loss += velocity_weight * jnp.mean(landmark_distance(velocity, mouth_weight))
     return loss

@@ -2,6 +2,7 @@
 
 import sys
 
+import jax
 import optax
 
 from jax_atvg.training.config import Optimizer
@@ -14,18 +15,37 @@ def adam(
     return optax.adam(learning_rate, b1, b2, eps=1e-8)
 
 
-def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    config: Optimizer, steps: int, members: int = 1
+) -> optax.GradientTransformation:
     """The optimiser that a config describes.  steps: how many it will take, which the
-    schedule depends on."""
+    schedule depends on.  members: of AT-net, each of which is clipped by itself."""
     updates = max(steps // config.accumulate, 1)
     optimizer = adam(schedule(config, updates), config.b1, config.b2)
     if config.clip_norm:
-        optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+        optimizer = optax.chain(clipping(config, members), optimizer)
     if config.accumulate > 1:
         optimizer = optax.MultiSteps(
             optimizer, config.accumulate
         ).gradient_transformation()
     return optimizer
+
+
+def clipping(config: Optimizer, members: int = 1) -> optax.GradientTransformation:
+    """Shortens a gradient to the norm config.clip_norm, if it is longer.
+
+    members: of AT-net, stacked along the first axis of every array.  Each is shortened
+    as in a run of its own: the loss is the mean of theirs, so that a member's gradient
+    comes divided by their number, and so is the norm it is held against.
+    """
+    one = optax.clip_by_global_norm(config.clip_norm / members)
+    if members == 1:
+        return one
+
+    def update(gradients, state, params=None):
+        return jax.vmap(lambda own: one.update(own, state)[0])(gradients), state
+
+    return one._replace(update=update)
 
 
 def schedule(config: Optimizer, updates: int) -> optax.Schedule:

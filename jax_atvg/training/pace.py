@@ -11,6 +11,10 @@ import numpy as np
 from input_pipeline.clip import InputError
 
 IN_FLIGHT = 2  # steps that may be under way at once
+DIVERGED = (
+    "lower the learning rate or clip gradients (config.optimizer) and train in another "
+    "--workdir; checkpoints of this one were saved before that"
+)
 
 
 class Pending:
@@ -52,11 +56,7 @@ class Pending:
             self.steps += 1
             for name, value in losses.items():
                 if not np.isfinite(value):
-                    raise InputError(
-                        f"{name} is {value} at step {step}; lower the learning rate "
-                        "or clip gradients (config.optimizer) and train in another "
-                        "--workdir; checkpoints of this one were saved before that"
-                    )
+                    raise InputError(f"{name} is {value} at step {step}; {DIVERGED}")
                 self.values.setdefault(name, []).append(float(value))
         self.waiting.clear()
 

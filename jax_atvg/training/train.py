@@ -69,7 +69,10 @@ def train(
             batches,
             pca=pca,
             validation=validation_pass(
-                experiment, held_out, pca, clips_at_once(experiment, mesh)
+                experiment,
+                held_out,
+                pca,
+                clips_at_once(experiment, mesh, len(held_out)),
             ),
             reporters=reporters,
             profile=profile,
@@ -148,13 +151,18 @@ def training_batches(experiment: Experiment, clips, pca: Pca, mesh: Mesh):
     )
 
 
-def clips_at_once(experiment: Experiment, mesh: Mesh) -> int:
-    """Of a batch of validation clips: one a device, on accelerators several; where a
-    recurrence over the batch would mix them, one a process."""
+def clips_at_once(experiment: Experiment, mesh: Mesh, count: int) -> int:
+    """The size of a batch of validation clips, of which the split has `count`.
+
+    One a device, on accelerators several, but not more than are needed for the clips
+    that are scored; where a recurrence over the batch would mix them, one a process.
+    """
     if experiment.network == "vg" and experiment.vg_net.recurrence == "batch":
         return jax.process_count()
-    cpu = mesh.devices.flat[0].platform == "cpu"
-    return mesh.size * (1 if cpu else CLIPS_A_DEVICE)
+    if mesh.devices.flat[0].platform == "cpu":
+        return mesh.size
+    scored = min(experiment.data.validation_clips or count, count)
+    return mesh.size * min(CLIPS_A_DEVICE, max(-(-scored // mesh.size), 1))
 
 
 def validation_pass(

@@ -183,9 +183,8 @@ def make_nets(experiment: Experiment, pca: Pca | None = None) -> Nets:
             norm=norm,
             **attributes(experiment.at_net),
         )
-        return AtNets(
-            net, optimizer(steps), experiment.at_loss, pca, experiment.precision
-        )
+        adam = optimizer(steps, net.members)
+        return AtNets(net, adam, experiment.at_loss, pca, experiment.precision)
     return VgNets(
         VGNet(image_size=CROP_SIZE, norm=norm, **attributes(experiment.vg_net)),
         Discriminator(norm=norm, **attributes(experiment.discriminator)),

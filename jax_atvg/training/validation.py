@@ -1,6 +1,6 @@
 """Looking at a training state: the validation split's loss, and a picture."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -30,7 +30,9 @@ def variables_of(state: State) -> dict[str, Any]:
     return (state.net if isinstance(state, AtState) else state.vg).variables
 
 
-def validator(nets: Nets, mesh: Mesh) -> Callable[[State, Iterable], float]:
+def validator(
+    nets: Nets, mesh: Mesh, options: Mapping[str, Any] | None = None
+) -> Callable[[State, Iterable], float]:
     """(state, pass over the split) -> the split's loss, every valid frame alike.
 
     AT-net: mean squared error of the coefficients, or the landmarks' distance, as it is
@@ -38,9 +40,11 @@ def validator(nets: Nets, mesh: Mesh) -> Callable[[State, Iterable], float]:
 
     The clips of a batch are spread over the mesh, unless they would be mixed: then
     every process scores its own, one a batch, on its first device.
+    options: what XLA is told, see train_step.compiler_options.
     """
     alone, whole = one_clip_at_a_time(nets), replicated(mesh)
     shardings = {"in_shardings": (whole, whole, split(mesh)), "out_shardings": whole}
+    shardings = {} if alone else shardings
 
     def added(totals: Float[Array, "2"], variables, batch: EvaluationBatch):
         variables = cast_variables(variables, nets.precision)
@@ -50,7 +54,7 @@ def validator(nets: Nets, mesh: Mesh) -> Callable[[State, Iterable], float]:
         return totals + jnp.stack([error.sum(), valid.sum()])
 
     function = traced(mesh, nets.precision, added)
-    compiled = jax.jit(function, **({} if alone else shardings))
+    compiled = jax.jit(function, compiler_options=dict(options or {}), **shardings)
 
     def score(state: State, batches: Iterable) -> float:
         variables, totals = variables_of(state), np.zeros(2, np.float32)

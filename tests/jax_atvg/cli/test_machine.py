@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import pytest
 
 from jax_atvg.cli import machine
@@ -45,13 +46,13 @@ print(faults() * resource.getpagesize() / 2**27)
     assert cleared < 0.01 if kept else cleared > 0.9
 
 
-@pytest.mark.parametrize("jax", [False, True])
-def test_a_program_starts_anew_for_a_larger_stack_before_jax_is_there(jax):
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_program_starts_anew_for_a_larger_stack_before_jax_is_there(loaded):
     """Once, with its arguments; later its threads have theirs already."""
     least, most = 2**22, 2**24
     program = (
         f"import resource, sys; from jax_atvg.cli.machine import enlarge_stack; "
-        f"sys.modules.update({'jax=None' if jax else ''}); enlarge_stack(); "
+        f"sys.modules.update({'jax=None' if loaded else ''}); enlarge_stack(); "
         "print(resource.getrlimit(resource.RLIMIT_STACK), sys.argv)"
     )
     done = subprocess.run(
@@ -61,7 +62,7 @@ def test_a_program_starts_anew_for_a_larger_stack_before_jax_is_there(jax):
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (least, most)),
     )
-    assert done.stdout == f"({least if jax else most}, {most}) ['-c', 'one']\n"
+    assert done.stdout == f"({least if loaded else most}, {most}) ['-c', 'one']\n"
 
 
 def test_readings_that_fail_when_nobody_waits_are_not_told(caplog, monkeypatch):
@@ -76,3 +77,31 @@ def test_readings_that_fail_when_nobody_waits_are_not_told(caplog, monkeypatch):
     log.error("Task exception was never retrieved")
     log.error("a slow callback")
     assert [record.getMessage() for record in caplog.records] == ["a slow callback"]
+
+
+@pytest.mark.parametrize(
+    ("processes", "workdir", "own", "kept"),
+    [
+        (1, "runs/vg", "", "home/jax_atvg"),
+        (2, None, "", "home/jax_atvg"),
+        (2, "runs/vg", "", "runs/vg/compiled"),
+        (2, "gs://bucket/runs/vg", "", None),
+        (2, "runs/vg", "mine", None),  # jax has read the variable
+    ],
+)
+def test_compiled_programs_lie_where_all_processes_of_a_run_have_them(
+    processes, workdir, own, kept, tmp_path, monkeypatch
+):
+    """The first process alone writes them.  Nothing is made in a workdir that may not
+    be used."""
+    told = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", own)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(machine, "tell_errors_of_reading_once", lambda: None)
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    machine.set_up_jax(workdir)
+    folder = {"jax_compilation_cache_dir": str(tmp_path / kept)} if kept else {}
+    assert told == folder
+    assert not (tmp_path / "runs").exists()

@@ -42,7 +42,7 @@ GOOD = ("--bundle=bundle", "--image=a face.png", "--audio=räde.wav", "--out=out
 def call(files, monkeypatch, capsys):
     """The command line in this process -> exit code, lines of output, of errors."""
     monkeypatch.chdir(files)
-    monkeypatch.setattr(machine, "set_up_jax", lambda: None)
+    monkeypatch.setattr(machine, "set_up_jax", lambda *_: None)
     # It would speak up in every later test of this process.
     monkeypatch.setattr(animate, "tell_compilations", lambda: None)
     before = {path.name for path in files.iterdir()}

@@ -4,18 +4,22 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from configs import smoke
 from input_pipeline.clip import LOWER_RIM, MOUTH, UPPER_RIM, AtBatch, Pca
 from jax_atvg.models.at_net import ATNet, without_doubt
 from jax_atvg.training import losses
-from jax_atvg.training.at_step import at_loss
+from jax_atvg.training.at_step import at_loss, at_step
 from jax_atvg.training.config import AtLoss
 from jax_atvg.training.optim import adam
 from jax_atvg.training.state import AtNets
+from jax_atvg.training.train_step import make_nets
 from tests.random_variables import random_variables
 
 BATCH = 2
+SHAPES = (2, 4), (2, 3, 28, 12), (2, 3, 4)  # of AT-net's batch
 
 
 @pytest.mark.parametrize(("mouth", "velocity"), [(1.0, 0.0), (4.0, 0.0), (4.0, 2.0)])
@@ -33,6 +37,14 @@ def test_landmark_target_of_at_net_is_weighted_position_and_velocity(mouth, velo
     expected = term(p - q) + velocity * term(np.diff(p - q, axis=1))
     loss = losses.at_landmark_loss(p, q, mouth_weight=mouth, velocity_weight=velocity)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_of_a_single_frame_there_is_no_velocity():
+    """A mean over no differences would be NaN."""
+    random = np.random.default_rng(0).normal
+    p, q = random(size=(2, BATCH, 1, 136)).astype(np.float32)
+    loss = losses.at_landmark_loss(p, q, velocity_weight=2.0)
+    assert loss == losses.at_landmark_loss(p, q)
 
 
 def test_frames_with_closed_lips_can_weigh_more():
@@ -107,6 +119,44 @@ def test_every_member_learns_by_itself(target):
     expected = np.mean([of(h) for h in output.by_member])
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
     assert abs(of(mean) - expected) > 0.01 * expected
+
+
+def test_every_member_is_clipped_as_if_it_were_trained_alone():
+    """Two steps.  Adam forgets scale; its first moment shows what it was given: of a
+    member a third of what a run of its own is given, as the loss is a mean."""
+    config, members = smoke.get_config("at"), 3
+    config.data.num_coefficients = 4
+    random = np.random.default_rng(0).normal
+    batches = [
+        AtBatch(*(scale * random(size=s).astype("f4") for s in SHAPES))
+        for scale in (1.0, 5.0)
+    ]
+
+    def moments(members: int, clip: float, variables):
+        """After two steps; and AT-net's gradients in the first."""
+        config.at_net.members, config.optimizer.clip_norm = members, clip
+        nets = make_nets(config)
+        state, first = nets.start(variables), batches[0]
+        gradients = jax.grad(at_loss, 1, has_aux=True)(nets, *state.net[:2], first)[0]
+        for batch in batches:
+            state, _ = jax.jit(functools.partial(at_step, nets))(state, batch)
+        return optax.tree.get(state.net.opt_state, "mu"), gradients
+
+    config.at_net.members = members
+    together = random_variables(make_nets(config).net, *batches[0][:2])
+
+    def own(tree, which: int):
+        return jax.tree.map(lambda x: x[which], tree["member"])
+
+    alone = [{k: own(v, m) for k, v in together.items()} for m in range(members)]
+    norms = [optax.tree.norm(moments(1, 0.0, one)[1]) for one in alone]
+    clip = float(np.median(norms))  # longer than one gradient, shorter than another
+    assert min(norms) < 0.99 * clip and max(norms) > 1.01 * clip
+    found, _ = moments(members, clip, together)
+    for m, variables in enumerate(alone):
+        expected, _ = moments(1, clip, variables)
+        for a, b in zip(*map(jax.tree.leaves, (own(found, m), expected)), strict=True):
+            np.testing.assert_allclose(members * a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_where_members_disagree_the_face_goes_back_to_rest():

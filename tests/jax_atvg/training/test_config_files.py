@@ -10,17 +10,21 @@ from input_pipeline.clip import InputError
 from jax_atvg.resources import packaged
 from jax_atvg.training import config_files, workdir
 from jax_atvg.training.config import (
-    AS_BEFORE,
-    REMOVED,
     Experiment,
     Optimizer,
     beside_defaults,
     flatten,
     from_flat,
-    upgraded,
     validate,
 )
-from jax_atvg.training.config_files import config_names, load_config, read_config
+from jax_atvg.training.config_files import (
+    AS_BEFORE,
+    REMOVED,
+    config_names,
+    load_config,
+    read_config,
+    upgraded,
+)
 from jax_atvg.training.optim import fixed_until, schedule
 from tests.conftest import ROOT
 

@@ -245,6 +245,32 @@ def test_loss_that_is_not_finite_names_step_and_term_and_saves_nothing(tmp_path)
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2", "4"}
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_an_update_that_is_not_finite_is_not_saved(tmp_path):
+    """The loss of the step before it is finite."""
+    config = experiment("at", steps=3, save_every=1)
+    config.optimizer.learning_rate = 1e39  # float32 ends at 3e38
+    with pytest.raises(
+        InputError, match=r"^net/params/.* is not finite after step 1; lower the learn"
+    ):
+        run(config, tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_the_validation_is_told_what_the_step_is_told(tmp_path, monkeypatch):
+    """Else scores of two deterministic runs on a GPU could differ."""
+    config, told = experiment("at", steps=1), {"xla_gpu_no_such_option": True}
+    monkeypatch.setattr(training, "compiler_options", lambda *_: told)
+
+    def validation():
+        return loader.evaluation_batches(
+            clips(), batch_size=1, pca=pca(3), frames=False, num_threads=1, limit=1
+        )
+
+    with pytest.raises(Exception, match="No such compile option"):
+        run(config, tmp_path, validation=validation)
+
+
 def test_full_disk_is_an_error_and_older_checkpoints_stay(tmp_path, monkeypatch):
     config = experiment("at", steps=4, save_every=2, keep=5)
     run(dataclasses.replace(config, steps=2), tmp_path)

@@ -160,7 +160,8 @@ def test_when_one_process_dies_the_others_end_and_all_go_on_exactly(
 
 
 def test_slurm_tells_who_takes_part_and_sigterm_of_one_stops_all(tmp_path):
-    """No flag says that there are two; both save the same step, and end well."""
+    """No flag says that there are two; both save the same step, and end well.  Their
+    programs are kept where every host has them."""
     job = free_port() % 4096  # JAX takes the coordinator's port from it
     processes = [
         start(
@@ -174,6 +175,7 @@ def test_slurm_tells_who_takes_part_and_sigterm_of_one_stops_all(tmp_path):
                 "SLURM_NTASKS": "2",
                 "SLURM_PROCID": str(i),
                 "SLURM_LOCALID": str(i),
+                "JAX_COMPILATION_CACHE_DIR": "",
             },
         )
         for i in range(2)
@@ -183,6 +185,7 @@ def test_slurm_tells_who_takes_part_and_sigterm_of_one_stops_all(tmp_path):
     outputs = [finish(process) for process in processes]
     last = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert f"step {last} is saved" in outputs[0]
+    assert list((tmp_path / "compiled").glob("*-cache"))
 
 
 def test_ctrl_c_ends_with_status_0_and_a_checkpoint(tmp_path):

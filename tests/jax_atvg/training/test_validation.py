@@ -86,7 +86,7 @@ def test_vg_net_is_scored_as_clip_by_clip_and_padding_is_no_matter(recurrence, s
     several = data_mesh(jax.devices()[:2])
     built = build(config, several)
     nets, state = built.nets, built.init(0)
-    assert clips_at_once(config, several) == size
+    assert clips_at_once(config, several, 3) == size
     kept = dict(pca=None, frames=True, num_threads=1)
     with contextlib.closing(
         loader.evaluation_batches(VARIED, batch_size=size, **kept)
@@ -99,15 +99,29 @@ def test_vg_net_is_scored_as_clip_by_clip_and_padding_is_no_matter(recurrence, s
 
 
 @pytest.mark.parametrize(
-    ("platform", "recurrence", "at_once"),
-    [("cpu", "time", 2), ("gpu", "time", 8), ("tpu", "none", 8), ("gpu", "batch", 1)],
+    ("platform", "recurrence", "scored", "at_once"),
+    [
+        ("cpu", "time", 9, 2),
+        ("gpu", "time", 9, 8),
+        ("tpu", "none", 9, 8),
+        ("gpu", "batch", 9, 1),
+        ("gpu", "time", 5, 6),
+        ("gpu", "time", 1, 2),
+        ("cpu", "time", 1, 2),
+    ],
 )
-def test_accelerators_validate_several_clips_a_device(platform, recurrence, at_once):
+@pytest.mark.parametrize("chosen", [False, True])
+def test_accelerators_validate_several_clips_a_device(
+    platform, recurrence, scored, at_once, chosen
+):
+    """As many as are needed at most: a row without a clip is computed, too.  chosen:
+    the config says how many are scored, not the split."""
     config = experiment("vg")
+    config.data.validation_clips = scored if chosen else 0
     config.vg_net.recurrence = recurrence
     device = mock.Mock(platform=platform)
     mesh = mock.Mock(size=2, devices=np.array([device, device]), spec=data_mesh())
-    assert clips_at_once(config, mesh) == at_once
+    assert clips_at_once(config, mesh, 99 if chosen else scored) == at_once
 
 
 @pytest.mark.parametrize("devices", [1, 2])
