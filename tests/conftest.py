@@ -37,14 +37,15 @@ XLA_FLAGS = {
 
 
 def known(flag: str) -> bool:
-    """Whether this version of XLA has the flag; it ends the process for others."""
+    """Whether this version of XLA has the flag; it ends the process for others.  (Those
+    that it no longer has may be in its tables, but not as texts of their own.)"""
     package = pathlib.Path(importlib.util.find_spec("jaxlib").origin).parent
     for path in package.glob("libjax_common.*"):  # .so, on macOS .dylib
         with (
             open(path, "rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library,
         ):
-            return library.find(flag.encode()) >= 0
+            return library.find(b"\0" + flag.encode() + b"\0") >= 0
     return False
 
 

@@ -7,6 +7,7 @@ start again, the file is refused, so that neither time nor memory depends on a g
 """
 
 import contextlib
+import functools
 import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -61,10 +62,7 @@ def open_media(path: str | pathlib.Path, what: str) -> Iterator:
         closed = {"protocol_whitelist": "none"}
         try:
             container = av.open(
-                file,
-                options=closed,
-                buffer_size=READ_BYTES,
-                metadata_errors="replace",
+                file, options=closed, buffer_size=READ_BYTES, **any_metadata()
             )
         except (av.FFmpegError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
@@ -73,6 +71,16 @@ def open_media(path: str | pathlib.Path, what: str) -> Iterator:
             ) from error
         with container:
             yield container
+
+
+@functools.cache
+def any_metadata() -> dict[str, str]:
+    """What has PyAV open files whose metadata are no text; from version 19 on it does so
+    by itself."""
+    import av
+
+    older = int(av.__version__.partition(".")[0]) < 19
+    return {"metadata_errors": "replace"} if older else {}
 
 
 def first_time(path: str | pathlib.Path, choose: Callable) -> float:
