@@ -75,8 +75,8 @@ def open_media(path: str | pathlib.Path, what: str) -> Iterator:
 
 @functools.cache
 def any_metadata() -> dict[str, str]:
-    """What has PyAV open files whose metadata are no text; from version 19 on it does so
-    by itself."""
+    """What has PyAV open files whose metadata are no text.  From version 19 on it does
+    so by itself."""
     import av
 
     older = int(av.__version__.partition(".")[0]) < 19
