@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from jax_atvg.arrays import Array
 from jax_atvg.models import convolutions
+from jax_atvg.models.cpu import rows
 
 Features = Float[Array, "... _H _W _C"]  # sizes differ from layer to layer
 
@@ -279,8 +280,12 @@ class ResidualBlock(nn.Module):
         return x + self.norm(name="norm")(y, train)
 
 
+SMALL = 1 << 18  # values of a kernel of which rows that are not needed cost little
+
+
 class Dense(nn.Module):
-    """A linear layer, x @ kernel + bias."""
+    """A linear layer, x @ kernel + bias.  On CPUs small ones give a row the same bits
+    among few others as among many."""
 
     features: int
     torch_init: bool = False
@@ -290,7 +295,11 @@ class Dense(nn.Module):
         kernel_init, bias_init = weight_inits(self.torch_init, x.shape[-1])
         kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features))
         x, kernel = in_kernels_precision(x, kernel)
-        return x @ kernel + self.param("bias", bias_init, (self.features,))
+        if kernel.size <= SMALL:
+            product = convolutions.chosen(jnp.matmul, rows.matmul, x, kernel)
+        else:
+            product = x @ kernel
+        return product + self.param("bias", bias_init, (self.features,))
 
 
 class SpectralNorm(nn.SpectralNorm):
