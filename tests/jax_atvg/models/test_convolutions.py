@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jax_atvg.models import convolutions, layers
 from jax_atvg.models.cpu import rows as cpu_rows
 from jax_atvg.models.cpu import winograd
+from tests.conftest import optimised
 
 CONVS = {  # kernel size, strides, padding
     "3x3": (3, 1, 1),
@@ -185,6 +186,18 @@ def test_an_unknown_form_is_an_error():
 
 
 @pytest.mark.parametrize("width", [5, 32, 136, 700])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+@pytest.mark.parametrize(("width", "features"), [(16, 4), (136, 4), (336, 256)])
+def test_a_row_of_a_small_linear_layer_has_the_same_bits(width, features, rows):
+    x = np.random.default_rng(width).normal(size=(1, 17, width)).astype(np.float32)
+    layer = layers.Dense(features)
+    variables = layer.init(jax.random.key(0), x)
+    with optimised(), convolutions.form("cpu"):
+        apply = jax.jit(layer.apply)
+        few, many = apply(variables, x[:, :rows]), apply(variables, x)
+    np.testing.assert_array_equal(few, many[:, :rows])
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 17, 63, 64])
 def test_a_row_has_the_same_bits_among_any_number(rows, width):
     """The rows of a product that models/cpu computes, alone and among 256."""
