@@ -227,14 +227,18 @@ def decodable(media, stream) -> Iterator:
     """
     import av
 
-    bad = 0
+    bad = []
     for packet in media.demux(stream):
         try:
             yield from packet.decode()
-        except av.InvalidDataError:
-            bad += 1
-            if bad > BAD_PACKETS:
+        except ValueError as error:
+            # A decoder that cannot be opened says so at the first packet.  At the rest
+            # PyAV 19 has a ValueError of its own.
+            if not (bad or isinstance(error, av.InvalidDataError)):
                 raise
+            bad.append(error)
+            if len(bad) > BAD_PACKETS:
+                raise bad[0] from None
 
 
 class SoundConverter:

@@ -3,13 +3,14 @@
 import tracemalloc
 import warnings
 
+import av
 import numpy as np
 import pytest
 import soundfile
 from python_speech_features import mfcc as whole_mfcc
 
 from input_pipeline.clip import InputError
-from input_pipeline.media import audio, features
+from input_pipeline.media import audio, container, features
 from tests.input_pipeline.whole_files import windows
 
 SOUNDS = ["audio_sample", "clip44k"]
@@ -170,6 +171,19 @@ def test_damage_in_the_middle_is_an_input_error(tmp_path, monkeypatch):
     reader._read = broken
     with pytest.raises(InputError, match="damaged"):
         list(reader.blocks())
+
+
+def test_a_decoder_that_cannot_be_opened_is_an_error_of_ffmpeg(tmp_path):
+    """Whatever PyAV says of the packets after the first."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, chirp(16000, 8.0), 16000)
+    data = bytearray(path.read_bytes())
+    data[8:12] = b"\x10\x01\0\0"  # blocks of 4097 samples at least and 0 at most
+    path.write_bytes(data)
+    with container.open_media(path, "a sound") as media:
+        stream = container.sound_stream(media, path)
+        with pytest.raises(av.InvalidDataError):
+            list(container.decodable(media, stream))
 
 
 def test_short_broken_and_rateless_sound_is_refused(tmp_path):
