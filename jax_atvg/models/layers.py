@@ -296,7 +296,7 @@ class Dense(nn.Module):
         kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features))
         x, kernel = in_kernels_precision(x, kernel)
         if kernel.size <= SMALL:
-            product = convolutions.chosen(jnp.matmul, rows.matmul, x, kernel)
+            product = convolutions.chosen(jnp.matmul, rows.matmul_in_place, x, kernel)
         else:
             product = x @ kernel
         return product + self.param("bias", bias_init, (self.features,))

@@ -204,14 +204,12 @@ def test_a_row_has_the_same_bits_among_any_number(rows, width):
     random = np.random.default_rng(width)
     x = random.normal(size=(256, width)).astype(np.float32)
     matrix = random.normal(size=(width, 48)).astype(np.float32)
-    product = jax.jit(cpu_rows.matmul)
-    np.testing.assert_array_equal(product(x[:rows], matrix), product(x, matrix)[:rows])
-    assert product(x[:rows].reshape(1, rows, 1, width), matrix).shape == (
-        1,
-        rows,
-        1,
-        48,
-    )
+    for function in (cpu_rows.matmul, cpu_rows.matmul_in_place):
+        product = jax.jit(function)
+        few, many = product(x[:rows], matrix), product(x, matrix)
+        np.testing.assert_array_equal(few, many[:rows])
+        shaped = product(x[:rows].reshape(1, rows, 1, width), matrix)
+        assert shaped.shape == (1, rows, 1, 48)
 
 
 @pytest.mark.parametrize("side", [2, 5, 8])
