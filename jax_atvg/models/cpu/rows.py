@@ -6,6 +6,7 @@ that it has among others.
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -36,5 +37,6 @@ def matmul_in_place(x: Array, matrix: Array) -> Array:
     return product.reshape(*x.shape[:-1], matrix.shape[-1])
 
 
-def are_few(rows: int) -> bool:
-    return isinstance(rows, int) and 0 < rows < ENOUGH  # symbolic under jax.export
+def are_few(rows: Any) -> bool:
+    """rows: an int, or a symbol while jax.export traces."""
+    return isinstance(rows, int) and 0 < rows < ENOUGH

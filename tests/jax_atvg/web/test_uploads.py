@@ -162,7 +162,10 @@ def test_the_faces_of_a_heic_photo_are_shown(client, brought):
     two, file = Image.open(brought / "two.png"), io.BytesIO()
     heif.from_pillow(two).save(file, quality=90)
     photo = upload(client, "two.heic", file.getvalue())
-    (faces,) = event(client, "photo", "change", photo)["data"]
+    _, shown = event(client, "photo", "change", photo)["data"]
+    answer = client.get(f"/gradio_api/file={shown['path']}")
+    assert Image.open(io.BytesIO(answer.content)).format == "JPEG"
+    faces, _ = event(client, "photo", "change", shown)["data"]
     assert len(faces["value"]) == 2 and faces["visible"]
     shown = client.get(f"/gradio_api/file={faces['value'][1]['image']['path']}")
     grey = np.asarray(Image.open(io.BytesIO(shown.content)).convert("RGB"), int)
