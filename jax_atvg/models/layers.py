@@ -280,7 +280,7 @@ class ResidualBlock(nn.Module):
         return x + self.norm(name="norm")(y, train)
 
 
-SMALL = 1 << 18  # values of a kernel of which rows that are not needed cost little
+SMALL = 1 << 15  # values of a kernel of which rows that are not needed cost little
 
 
 class Dense(nn.Module):

@@ -186,7 +186,7 @@ def test_an_unknown_form_is_an_error():
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5])
-@pytest.mark.parametrize(("width", "features"), [(16, 4), (136, 4), (336, 256)])
+@pytest.mark.parametrize(("width", "features"), [(16, 4), (136, 4), (64, 256)])
 def test_a_row_of_a_small_linear_layer_has_the_same_bits(width, features, rows):
     x = np.random.default_rng(width).normal(size=(1, 17, width)).astype(np.float32)
     layer = layers.Dense(features)
