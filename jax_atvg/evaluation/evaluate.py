@@ -78,10 +78,10 @@ def evaluate(
     of the mesh's devices (this process's own unless given); 0 for one on a CPU and 16
     on each GPU or TPU, or as many as there are.  It changes landmarks by 0.002 pixels
     and frames by one grey level at most (checked on CPUs, with the highest matmul
-    precision).  workers:
-    processes that score frames beside this one, which changes no score; 0: this one
-    does.  (A program that has workers must start under `if __name__ == "__main__":`, as
-    always with Python's processes.)  precision: see models/precision.py.
+    precision).  workers: processes that score frames beside this one, which changes no
+    score; 0: this one does.  (A program that has workers must start under `if __name__
+    == "__main__":`, as always with Python's processes.)  precision: see
+    models/precision.py.
     InputError: no clips, a damaged clip, an unknown speaker or protocol, a negative
     limit or number of workers, an `out` that exists and is no report, or a worker that
     was killed.
