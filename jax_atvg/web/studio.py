@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
 from jaxtyping import Float32, UInt8
 
 from input_pipeline.clip import (
@@ -190,7 +189,7 @@ class Studio:
                 return None
             picture = image.read_image(photo)
         with self.job() as folder:
-            PIL.Image.fromarray(picture).save(folder / "photo.jpg", quality=95)
+            image.write_image(folder / "photo.jpg", picture)
         return folder / "photo.jpg"
 
     def speak(self, text: str, folder: pathlib.Path) -> pathlib.Path:
